@@ -1,0 +1,62 @@
+# make sweep   a first sweep, from nothing            make test   everything that is promised, checked
+# make doctor  what this machine can do, and lacks    make lint types format lock   for contributors
+
+PYTHON ?= python3
+PY := .venv/bin/python
+SHELL := bash
+# Of pip's chatter only what takes time: the large downloads and the unpacking.
+INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --disable-pip-version-check \
+	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
+	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
+
+.PHONY: sweep test lint types format doctor lock
+.DEFAULT_GOAL := sweep
+
+sweep: .venv/.sweep
+	@$(PY) -m har_sweep -m model=resnet18,vit_base,vit_tiny
+
+test: .venv/.dev
+	@$(PY) -m pytest
+
+lint: .venv/.dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: .venv/.dev
+	$(PY) -m mypy
+
+format: .venv/.dev
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+doctor: .venv/.sweep
+	@$(PY) -m har_sweep.doctor
+
+# Keeps the pins that still fit pyproject.toml; delete requirements.lock first for the newest versions.
+lock: .venv/.dev
+	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+.venv/.sweep: PACKAGE = .
+.venv/.sweep: .venv/.made pyproject.toml requirements.lock
+	@echo "Installing what a sweep needs into .venv: some minutes and about 6 GB, the first time."
+	@$(INSTALL)
+	@touch $@
+
+.venv/.dev: PACKAGE = .[dev,elpv,hub]
+.venv/.dev: .venv/.made pyproject.toml requirements.lock
+	@echo "Installing what sweeps and tests need into .venv: some minutes and about 6 GB, the first time."
+	@$(INSTALL)
+	@touch .venv/.sweep $@
+
+# Debian keeps venv's pip in a package of its own; where that is missing and may be installed, it is.
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "har_sweep needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Install one, and name it: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { \
+		echo "Installing python3-venv, which Debian's Python lacks."; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null; }; } || { \
+		echo "'$(PYTHON)' cannot make virtual environments: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@touch $@

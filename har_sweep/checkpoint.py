@@ -1,0 +1,54 @@
+"""A training's whole state in one file, so that it goes on to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from har_sweep.errors import RunFailure
+from har_sweep.record import atomic
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` and the random states so that a kill at any moment leaves the old file or the new one, whole.
+
+    Raises
+    ------
+    OSError
+        if the disk is full; the old checkpoint is then untouched.
+    """
+    randomness = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        randomness["cuda"] = torch.cuda.get_rng_state()
+    with atomic(path) as file:
+        try:
+            torch.save({**state, "randomness": randomness}, file)
+        except RuntimeError as e:  # torch's zip writer hides the OSError of the file below it
+            raise OSError(f"could not write {path.name}: {e}") from e
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The state in ``path``, or None if there is no checkpoint; the random states are taken up at once.
+
+    Raises
+    ------
+    RunFailure
+        ``checkpoint_unreadable`` if the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise RunFailure(
+            "checkpoint_unreadable",
+            f"{path} cannot be read: {e}",
+            "Delete it to start this run anew.",
+        ) from e
+    randomness = state.pop("randomness")
+    torch.set_rng_state(randomness["cpu"])
+    if "cuda" in randomness and torch.cuda.is_available():
+        torch.cuda.set_rng_state(randomness["cuda"])
+    return state

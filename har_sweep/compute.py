@@ -1,0 +1,67 @@
+"""The device a run computes on, its precision and its memory format, made ready once."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from har_sweep.errors import RunFailure
+from har_sweep.schema import HardwareConfig
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where tensors live and how they are multiplied."""
+
+    device: torch.device
+    precision: str
+    memory_format: torch.memory_format
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for the forward pass; nothing in fp32."""
+        # No weight cache: an optimizer step follows every forward pass, so it would only hold memory.
+        return torch.autocast(
+            self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32", cache_enabled=False
+        )
+
+    def move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor`` on the device; from pinned memory without waiting."""
+        return tensor.to(self.device, non_blocking=True)
+
+    @property
+    def device_name(self) -> str:
+        """The device as its maker calls it."""
+        from har_sweep import hardware
+
+        return (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else hardware.named(self.device.type)
+        )
+
+
+def prepare(config: HardwareConfig, kind: str, precision: str) -> Compute:
+    """Set threads, TF32 and determinism for this process and open the device.
+
+    Raises
+    ------
+    RunFailure
+        ``device_unavailable`` if torch cannot use the device: never another one in its place.
+    """
+    if config.cpu_threads:
+        torch.set_num_threads(config.cpu_threads)
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    if not usable:
+        raise RunFailure(
+            "device_unavailable",
+            f"This machine has a {kind} device, but torch {torch.__version__} cannot use it.",
+            "Check the driver with `python -m har_sweep.doctor`, or take hardware=cpu.",
+        )
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.use_deterministic_algorithms(config.deterministic)
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    return Compute(torch.device(kind), precision, formats[config.memory_format])

@@ -1,0 +1,114 @@
+"""Memory: what is in use now, and the most that was in use during a phase."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+_SAMPLE_SECONDS = 0.01
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished what it was given; the CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def memory_now(device: torch.device) -> int:
+    """Bytes in use by this process: a GPU's tensors; for the CPU, resident memory, without what was freed.
+
+    On Linux pages of files are left out: mapped images are dropped from memory at will, and are not the model's.
+    """
+    gc.collect()
+    if device.type == "cpu" and sys.platform == "linux":
+        # glibc keeps freed blocks resident, so that a phase would be charged with the memory of the one before it.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+    return _in_use(device)
+
+
+def _in_use(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    if sys.platform == "linux":
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
+
+
+class Peak:
+    """The most memory in use during a phase, above the baseline; may be read while it goes on."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read: Callable[[], int] | None = read
+        self._most = 0
+
+    @property
+    def bytes(self) -> int:
+        self.look()
+        return self._most
+
+    def look(self) -> None:
+        if self._read is not None:
+            self._most = max(self._most, self._read())
+
+    def close(self) -> None:
+        """The phase is over: what comes later is not in it."""
+        self.look()
+        self._read = None
+
+
+@contextmanager
+def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
+    """Measure the most memory in use during the phase, above ``baseline`` (``memory_now`` before there was a model).
+
+    On CUDA it is the allocator's own count, reset here; elsewhere memory is looked at every 10 ms.
+    """
+    memory_now(device)  # gives back what the phase before has left
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        peak = Peak(lambda: torch.cuda.max_memory_allocated(device) - baseline)
+        try:
+            yield peak
+        finally:
+            peak.close()
+    else:
+        peak = Peak(lambda: _in_use(device) - baseline)
+        try:
+            with repeatedly(peak.look, _SAMPLE_SECONDS):
+                yield peak
+        finally:
+            peak.close()
+
+
+@contextmanager
+def repeatedly(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Do ``action`` in a thread: now, and every so many seconds until the end."""
+    action()
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=loop, name="sampling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,104 @@
+"""Batches of decoded images, in an order that depends on the seed and the epoch alone, never on threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from har_sweep.data import Dataset
+from har_sweep.data.cache import open_map
+from har_sweep.data.decode import DecodeError, decode, resize
+from har_sweep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images`` uint8 [B, size, size, 3] RGB, ``labels`` int64 [B], ``indices`` int64 [B] into the dataset."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: NDArray[np.int64]
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The permutation of ``n`` training images in an epoch."""
+    return np.random.Generator(np.random.PCG64((seed, epoch))).permutation(n)
+
+
+def batches(
+    dataset: Dataset, split: str, size: int, batch_size: int, *,
+    order: Literal["fixed"] | tuple[int, int] = "fixed", start_step: int = 0, threads: int = 0, pin: bool = False,
+) -> Generator[Batch, None, None]:  # fmt: skip
+    """One pass over a split at ``size`` pixels, the last partial batch included, from ``start_step`` on.
+
+    ``order`` is the dataset's own, or (seed, epoch) for that epoch's permutation. With threads, ``threads + 1`` batches
+    are gathered ahead; an error in one of them is raised here. Close the generator to stop them early. ``pin`` gathers
+    into page-locked memory.
+
+    Raises
+    ------
+    InputError
+        if the images are gone, or were not decoded at ``size``.
+    """
+    indices = dataset.indices(split)
+    if order != "fixed":
+        indices = indices[epoch_order(len(indices), *order)]
+    fill = _filler(dataset, size)
+    labels = torch.from_numpy(dataset.labels)
+
+    def gather(start: int) -> Batch:
+        chosen = indices[start : start + batch_size]
+        images = torch.empty((len(chosen), size, size, 3), dtype=torch.uint8, pin_memory=pin)
+        fill(chosen, images.numpy())
+        return Batch(images, labels[chosen], chosen)
+
+    starts = range(start_step * batch_size, len(indices), batch_size)
+    if threads == 0:
+        for start in starts:
+            yield gather(start)
+        return
+    pool, ahead = ThreadPoolExecutor(threads, "batches"), deque[Future[Batch]]()
+    try:
+        for start in starts:
+            ahead.append(pool.submit(gather, start))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _filler(dataset: Dataset, size: int) -> Callable[[NDArray[np.int64], NDArray[np.uint8]], None]:
+    """A function that puts the images at some indices into an array: from the map, or decoded on the spot."""
+    if dataset.caches:
+        if size not in dataset.caches:
+            raise InputError(
+                f"{dataset.file} holds images at {', '.join(map(str, dataset.caches))} px, not at {size}.",
+                "Prepare the dataset for this size.",
+            )
+        pixels = open_map(dataset.caches[size], dataset.cached_images, size)
+
+        def copy(chosen: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+            np.take(pixels, dataset.rows[chosen], axis=0, out=out, mode="clip")  # "raise" would copy twice
+
+        return copy
+
+    def decode_each(chosen: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        for position, index in enumerate(chosen):
+            file = dataset.root / dataset.paths[index]
+            try:
+                out[position] = resize(decode(file, dataset.max_pixels), size)
+            except DecodeError as e:
+                raise InputError(
+                    f"{file}: {e}.", "It could be read when the sweep was planned; give the same command again."
+                ) from e
+
+    return decode_each

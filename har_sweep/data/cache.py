@@ -1,0 +1,279 @@
+"""Decoded once: for each listing of files a table of what is in them, and a ``uint8 [N, size, size, 3]`` map a size.
+
+``<cache>/images/<name>-<signature>/`` holds ``files.json`` (each file's content hash, or why it is broken) and
+``<size>.u8``; row i belongs to the i-th path in sorted order. The signature is made of what ``stat`` tells, so that a
+sweep finds its cache without reading an image. Imports no torch: the worker processes must start quickly.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from har_sweep.data.decode import DecodeError, decode, read, resize
+from har_sweep.data.sources import Progress, file_name
+from har_sweep.errors import InputError
+from har_sweep.record import atomic, sync_folder
+
+_CHUNK = 16
+_BYTES_WORTH_A_PROCESS = 4 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of each file, in the sorted order of their paths: a hash of its bytes ('' if unread), and an error or ''."""
+
+    hashes: list[str]
+    errors: list[str]
+
+
+def ensure(
+    name: str, root: Path, paths: Sequence[str], sizes: Sequence[int], max_pixels: int, cache: Path, progress: Progress
+) -> tuple[Files, dict[int, Path]]:
+    """Read each of the sorted ``paths`` once and write the maps that are not there yet; without sizes, only check them.
+
+    Broken files are not an error here: their row is zero. A second process that asks for the same waits for the first.
+
+    Returns
+    -------
+    What is in the files, and the map of each size.
+
+    Raises
+    ------
+    InputError
+        if the disk is too small, before or while writing, or the files change meanwhile; no half map is left.
+    """
+    signature, total_bytes = _signature(root, paths, max_pixels)
+    folder = cache / "images" / f"{file_name(name)}-{signature[:12]}"
+    maps = {size: folder / f"{size}.u8" for size in sorted(set(sizes))}
+
+    def missing() -> dict[int, Path]:
+        return {s: f for s, f in maps.items() if not f.is_file() or f.stat().st_size != len(paths) * s * s * 3}
+
+    table = folder / "files.json"
+    if not table.is_file() or missing():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_builder(folder, len(paths), progress):
+            _clean(cache / "images", folder)
+            todo = missing()
+            if not table.is_file() or todo:
+                with _no_disk_full(cache):
+                    files = _build(folder, root, paths, todo, max_pixels, total_bytes, progress)
+                    if _signature(root, paths, max_pixels)[0] != signature:
+                        raise InputError(f"{root}: images changed while they were read.", "Run the same command again.")
+                    for size, file in todo.items():
+                        _building(folder, size).replace(file)
+                    with atomic(table) as handle:
+                        handle.write(msgspec.json.encode(files))
+    return msgspec.json.decode(table.read_bytes(), type=Files), maps
+
+
+def open_map(file: Path, count: int, size: int) -> NDArray[np.uint8]:
+    """The images of a size, ``uint8 [count, size, size, 3]``, read from disk as they are used."""
+    try:
+        return np.memmap(file, np.uint8, "r", shape=(count, size, size, 3))
+    except (OSError, ValueError) as e:
+        message = f"The decoded images {file} are gone or cut off: {e}."
+        raise InputError(message, "The same command makes them again.") from e
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _signature(root: Path, paths: Sequence[str], max_pixels: int) -> tuple[str, int]:
+    """A hash that changes when a file may have changed, and the bytes of all files.
+
+    The change time is in it because tools that copy keep sizes and modification times; a moved folder keeps it.
+    """
+    digest, total = hashlib.blake2b(f"{max_pixels}".encode()), 0
+    for path in paths:
+        try:
+            stat = os.stat(root / path)
+            facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+            total += stat.st_size
+        except OSError:
+            facts = "missing"
+        digest.update(f"\n{path}\0{facts}".encode())
+    return digest.hexdigest(), total
+
+
+@contextmanager
+def _only_builder(folder: Path, count: int, progress: Progress) -> Iterator[None]:
+    lock = _lock(folder)
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            progress("Waiting for another process, which decodes these images", 0, count)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+def _building(folder: Path, size: int) -> Path:
+    return folder / f"{size}.u8.building"
+
+
+def _clean(images: Path, own: Path) -> None:
+    """Remove what killed builders left; a folder whose lock is held has a live one."""
+    for leftover in images.glob("*/*.u8.building"):
+        if leftover.parent == own:
+            leftover.unlink()
+            continue
+        try:
+            with _lock(leftover.parent).acquire(timeout=0):
+                leftover.unlink(missing_ok=True)
+        except Timeout:
+            pass
+
+
+@contextmanager
+def _no_disk_full(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in _FULL:
+            raise
+        raise InputError(
+            f"The disk of {cache} became full while images were decoded.",
+            "Free some, point paths.cache at another disk, or set data.cache=stream.",
+        ) from e
+
+
+def _build(
+    folder: Path, root: Path, paths: Sequence[str], maps: dict[int, Path], max_pixels: int, total_bytes: int,
+    progress: Progress,
+) -> Files:  # fmt: skip
+    needed, free = len(paths) * sum(s * s * 3 for s in maps), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"Decoding {len(paths):,} images at {_px(maps)} takes {needed / 1e9:.2f} GB of disk; {folder.parent} has"
+            f" {free / 1e9:.2f} GB left.",
+            "Free some, point paths.cache at another disk, or set data.cache=stream.",
+        )
+    what = f"Checking {len(paths):,} images"
+    if maps:
+        what = f"Decoding {len(paths):,} images at {_px(maps)} ({needed / 1e9:.1f} GB in {os.path.relpath(folder)})"
+    progress(what, 0, len(paths))
+    hashes, errors = [""] * len(paths), [""] * len(paths)
+    targets = {size: _building(folder, size) for size in maps}
+    try:
+        for size, file in targets.items():
+            with file.open("xb") as handle:
+                handle.truncate(len(paths) * size * size * 3)
+        chunks = [(start, paths[start : start + _CHUNK]) for start in range(0, len(paths), _CHUNK)]
+        workers = min(cores(), len(chunks), 1 + total_bytes // _BYTES_WORTH_A_PROCESS)
+        done = 0
+        for start, found in _run(chunks, workers, root, targets, max_pixels):
+            for row, (content, error) in enumerate(found, start):
+                hashes[row], errors[row] = content, error
+            done += len(found)
+            progress(what, done, len(paths))
+        for file in targets.values():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(folder)
+    except BaseException:
+        for file in targets.values():
+            file.unlink(missing_ok=True)
+        raise
+    return Files(hashes, errors)
+
+
+def _px(sizes: Sequence[int] | dict[int, Path]) -> str:
+    return " and ".join(map(str, sizes)) + " px"
+
+
+def _run(
+    chunks: list[tuple[int, Sequence[str]]], workers: int, root: Path, targets: dict[int, Path], max_pixels: int
+) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    if workers <= 1:  # starting processes would take longer
+        for start, paths in chunks:
+            yield start, _decode_rows(root, paths, start, targets, max_pixels)
+        return
+    # spawn, not forkserver: the launcher's fork server is preloaded with torch and must stay so.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        futures: dict[Future[list[tuple[str, str]]], int] = {
+            pool.submit(_decode_rows, root, paths, start, targets, max_pixels): start for start, paths in chunks
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as e:
+        raise InputError(
+            "A process that decodes images was killed.",
+            "Most likely memory ran out: lower data.max_megapixels, or give the job more memory.",
+        ) from e
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    parent = parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def die_with_parent() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    # A killed parent would else leave workers waiting for ever.
+    threading.Thread(target=die_with_parent, daemon=True).start()
+
+
+def _decode_rows(
+    root: Path, paths: Sequence[str], first_row: int, targets: dict[int, Path], max_pixels: int
+) -> list[tuple[str, str]]:
+    """Decode files into their rows of the maps; returns for each its content hash and its error, or ''."""
+    found: list[tuple[str, str]] = []
+    handles = {size: os.open(file, os.O_WRONLY) for size, file in targets.items()}
+    try:
+        for row, path in enumerate(paths, first_row):
+            content = ""
+            try:
+                data = read(root / path)
+                content = hashlib.blake2b(data, digest_size=16).hexdigest()
+                image = decode(data, max_pixels)
+            except DecodeError as e:
+                found.append((content, str(e)))
+                continue
+            for size, handle in handles.items():
+                _write(handle, resize(image, size).tobytes(), row * size * size * 3)
+            found.append((content, ""))
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+    return found
+
+
+def _write(handle: int, data: bytes, offset: int) -> None:
+    # Not through a memory map: there a full disk is a SIGBUS, here an error.
+    while data:
+        written = os.pwrite(handle, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,0 +1,110 @@
+"""Train, val and test: stratified by class, from the split's own seed, the same for every model."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from har_sweep.data.sources import Split, problems
+from har_sweep.errors import InputError
+
+
+def split(
+    paths: Sequence[str], labels: NDArray[np.int64], hashes: Sequence[str], given: Sequence[Split | None],
+    classes: Sequence[str], *, val_fraction: float, test_fraction: float, seed: int,
+) -> tuple[NDArray[np.str_], list[str]]:  # fmt: skip
+    """Each image's split, ``[N]`` of 'train', 'val', 'test', and notes for the user.
+
+    A given split stands; what it lacks of val and test is drawn from its train images. Of each class
+    round(n * fraction) images are drawn, at least one. Images with the same content (hash) stay together. The result
+    depends on the paths, not on their order.
+
+    Raises
+    ------
+    InputError
+        naming each class with too few different images.
+    """
+    present = {s for s in given if s is not None}
+    if present and "train" not in present:
+        raise InputError(
+            f"The given split has {' and '.join(sorted(present))} images but no train images.", "Name some 'train'."
+        )
+    fractions = {"val": val_fraction, "test": test_fraction}
+    draw = {name: share for name, share in fractions.items() if name not in present}
+    result = np.array([s or "train" for s in given], dtype="<U5")
+    order = np.argsort(np.array(paths, dtype=object), kind="stable")
+    by_class = [[int(i) for i in order if labels[i] == c and result[i] == "train"] for c in range(len(classes))]
+    few = [
+        f"{name}: {distinct}"
+        for name, members in zip(classes, by_class, strict=True)
+        if (distinct := len({hashes[i] for i in members})) < 1 + len(draw)
+    ]
+    if few:
+        need = f"fewer than {1 + len(draw)} different images for {', '.join(['train', *draw])}"
+        raise InputError(
+            problems(few, f"class has {need}", f"classes have {need}"),
+            "Add images to these classes, or leave the classes out.",
+        )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn: dict[str, str] = {}
+    for members in by_class:
+        if draw:
+            _draw(members, hashes, draw, generator, drawn)
+    for members in by_class:
+        for i in members:
+            result[i] = drawn.get(hashes[i], "train")
+    return result, _notes(present, draw, labels, hashes, result)
+
+
+def _draw(
+    members: list[int], hashes: Sequence[str], fractions: dict[str, float], generator: np.random.Generator,
+    drawn: dict[str, str],
+) -> None:  # fmt: skip
+    """Draw one class into ``drawn`` (content hash -> split), where pictures of other classes may be already."""
+    count = Counter(hashes[i] for i in members)  # in the order of paths
+    left = {name: max(1, round(len(members) * share)) for name, share in fractions.items()}
+    while sum(left.values()) >= len(members):
+        left[max(left, key=lambda name: left[name])] -= 1
+    held: dict[str, list[str]] = {name: [] for name in ("train", *fractions)}
+    own = [content for content in count if content not in drawn]
+    for content in count:
+        if name := drawn.get(content):
+            held[name].append(content)
+            if name != "train":
+                left[name] -= count[content]
+    for k in generator.permutation(len(own)):
+        name = next((name for name in left if count[own[k]] <= left[name]), "train")
+        if name != "train":
+            left[name] -= count[own[k]]
+        drawn[own[k]] = name
+        held[name].append(own[k])
+    for name in held:  # each picture may have too many copies for a small share
+        if not held[name]:
+            movable = [c for donor in held.values() if len(donor) > 1 for c in donor if c in set(own)]
+            if movable:
+                content = min(movable, key=lambda c: count[c])
+                held[drawn[content]].remove(content)
+                held[name].append(content)
+                drawn[content] = name
+
+
+def _notes(
+    present: set[Split], draw: dict[str, float], labels: NDArray[np.int64], hashes: Sequence[str],
+    result: NDArray[np.str_],
+) -> list[str]:  # fmt: skip
+    notes = []
+    if present and draw:
+        notes.append(f"The given split has no {' and no '.join(draw)} images: drawn from its train images.")
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, set[int]] = defaultdict(set)
+    for i, content in enumerate(hashes):
+        splits_of[content].add(str(result[i]))
+        labels_of[content].add(int(labels[i]))
+    if leaks := sum("train" in found and len(found) > 1 for found in splits_of.values()):
+        notes.append(f"The given split leaks: {leaks:,} pictures are both in train and in val or test.")
+    if contradictions := sum(len(found) > 1 for found in labels_of.values()):
+        notes.append(f"{contradictions:,} pictures are there more than once, under different labels.")
+    return notes

@@ -1,0 +1,172 @@
+"""What the user sees: a live bar on a terminal, plain lines at a sane rate in a file or pipe, and the closing table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from har_sweep.events import Event, Line, Phase, Step
+from har_sweep.record import Record, RunPaths
+
+SECONDS_BETWEEN_LINES = 10.0
+PLAIN_WIDTH = 180  # a file has no width of its own, and a wrapped table is hard to read in one
+
+
+def duration(seconds: float | None) -> str:
+    """``75.2`` -> ``1:15``; hours where there are any."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def quantity(value: float | None, units: tuple[str, ...] = ("", "k", "M", "G", "T"), base: float = 1000) -> str:
+    """Three digits and a prefix: ``11184207`` -> ``11.2 M``."""
+    if value is None:
+        return "-"
+    for unit in units[:-1]:
+        if abs(value) < 999.5:
+            return f"{value:.3g} {unit}".strip()
+        value /= base
+    return f"{value:.3g} {units[-1]}"
+
+
+def byte_size(count: float | None) -> str:
+    """Bytes in binary units: ``1223 MiB``."""
+    return quantity(count, ("B", "KiB", "MiB", "GiB", "TiB"), 1024)
+
+
+def describe(step: Step) -> str:
+    """A training step in one line."""
+    rate = f"{step.images_per_second:.3g} images/s" if step.images_per_second else "measuring speed"
+    loss = f"loss {step.loss:.4f}" if step.loss is not None else ""
+    left = f"{duration(step.seconds_left)} left" if step.seconds_left is not None else ""
+    where = f"epoch {step.epoch}/{step.epochs}  step {step.step}/{step.steps}"
+    return "  ".join(part for part in (where, rate, loss, left) if part)
+
+
+class Screen:
+    """Everything printed goes through here, so that lines and the live bar do not disturb each other."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(
+            highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_WIDTH
+        )
+        self._progress: Progress | None = None
+        self._last_line = 0.0
+        self._last_what = ""
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        self.console.print(Text(text, style=style))
+
+    def warn(self, text: str) -> None:
+        """A line that must not be missed."""
+        self.say(f"! {text}", "bold yellow")
+
+    def error(self, message: str, hint: str = "") -> None:
+        """What went wrong, and what to do."""
+        self.say(f"Error: {message}", "bold red")
+        if hint:
+            self.say(f"  {hint}")
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show progress while inside: a bar where there is a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            progress.add_task("", total=None, detail="")
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def progress(self, what: str, done: int, total: int | None, detail: str = "") -> None:
+        """``done`` of ``total`` of something; the total may not be known."""
+        if self._progress:
+            self._progress.update(
+                self._progress.task_ids[0], description=what, completed=done, total=total or None, detail=detail
+            )
+        elif (
+            what != self._last_what
+            or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
+            or (total and done == total)
+        ):
+            self._last_line, self._last_what = time.monotonic(), what
+            self.say(f"{what}{f'  {done}/{total}' if total and not detail else ''}{f'  {detail}' if detail else ''}")
+
+    def show(self, label: str, event: Event) -> None:
+        """What a run tells."""
+        if isinstance(event, Step):
+            done = (event.epoch - 1) * event.steps + event.step
+            self.progress(label, done, event.epochs * event.steps, describe(event))
+        elif isinstance(event, Phase):
+            self.progress(f"{label}  {event.text}", 0, 0)
+        elif isinstance(event, Line):
+            (self.warn if event.warning else self.say)(f"{label}  {event.text}")
+
+    def table(self, rows: Sequence[tuple[Record | None, str, RunPaths]]) -> None:
+        """The runs of a sweep: a record (or None), what became of it, and its folder."""
+        table = Table(title="Runs", title_justify="left", expand=False)
+        for column in ("model", "run", "status"):
+            table.add_column(column, no_wrap=column != "run", overflow="fold")
+        columns = (
+            "val acc %",
+            "test acc %",
+            "parameters",
+            "MACs",
+            "training",
+            "images/s",
+            "waiting %",
+            "peak memory",
+            "latency ms",
+        )
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        for record, status, paths in rows:
+            style = {"done": "green", "failed": "red", "interrupted": "yellow"}.get(status.split(" ")[0], "")
+            cells = _cells(record) if record else []
+            table.add_row(
+                record.name if record else paths.folder.name, paths.folder.name, Text(status, style=style),
+                *cells, *["-"] * (len(columns) - len(cells)),
+            )  # fmt: skip
+        self.console.print(table)
+
+
+def _cells(record: Record) -> list[str]:
+    cost, training, inference = record.cost, record.cost.training, record.cost.inference
+    accuracy = {split: f"{100 * metrics.accuracy:.2f}" for split, metrics in record.metrics.items()}
+    latency = inference and inference.latency_seconds["batch_1"]["p50"]
+    return [
+        accuracy.get("val", "-"),
+        accuracy.get("test", "-"),
+        quantity(cost.parameters),
+        quantity(cost.macs),
+        duration(training.seconds) if training.seconds else "-",
+        quantity(training.images_per_second),
+        "-" if training.data_wait_share is None else f"{100 * training.data_wait_share:.1f}",
+        byte_size(training.peak_memory_bytes),
+        f"{1000 * latency:.1f}" if latency else "-",
+    ]
+
+
+def failure(record: Record, log: Path) -> list[str]:
+    """What became of a failed run: cause, hint and where its log is."""
+    error = record.error
+    lines = [f"{record.name} ({record.run_id}): {error.message if error else 'it ended without a word'}"]
+    if error and error.hint:
+        lines.append(f"  {error.hint}")
+    return [*lines, f"  log: {log}"]

@@ -1,0 +1,269 @@
+"""One run from start to finish. Nobody else knows the order of things."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from har_sweep import compute as computing
+from har_sweep import record as records
+from har_sweep.cost.energy import measured_energy
+from har_sweep.cost.inference import measure_latency
+from har_sweep.cost.memory import memory_now, peak_memory
+from har_sweep.cost.static import static_costs
+from har_sweep.data import Dataset
+from har_sweep.environment import environment
+from har_sweep.errors import InputError, Interrupted, RunFailure
+from har_sweep.evaluate import Predictions, forward_of, metrics, predict
+from har_sweep.events import Line, Phase, Tell
+from har_sweep.model import build_model
+from har_sweep.record import Attempt, InferenceCost, Record, RunError, RunPaths
+from har_sweep.spec import RunSpec
+from har_sweep.tracking import Tracker
+from har_sweep.train import Stop, Trained, is_out_of_memory, train
+
+
+def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
+    """Train, evaluate and measure one run in this process; its record is on disk from the first moment to the last.
+
+    An error ends the run, not the process: it stands in the record that is returned.
+    """
+    paths, dataset = spec.paths, Dataset.read(spec.dataset_file)
+    record = begin(spec, dataset)
+
+    def warn(text: str) -> None:
+        record.warnings.append(text) if text not in record.warnings else None
+        tell(Line(text, warning=True))
+
+    def heard(event: Line | Phase | object) -> None:
+        if isinstance(event, Line) and event.warning:
+            warn(event.text)
+        else:
+            tell(event)  # type: ignore[arg-type]
+
+    tracker: Tracker | None = None
+    try:
+        tell(Phase("Starting"))
+        tracker = Tracker(spec.config.tracking, record, paths, warn)
+        measure(spec, dataset, record, tracker, heard, warn, stop)
+        finish(record, "done", spec)
+        for leftover in (paths.checkpoint, paths.selected):
+            leftover.unlink(missing_ok=True)
+    except (Interrupted, KeyboardInterrupt):
+        finish(record, "interrupted", spec)
+    except Exception as error:
+        record.error = explain(error)
+        finish(record, "failed", spec)
+    finally:
+        if tracker:
+            tracker.close(0 if record.status == "done" else 1)
+    return record
+
+
+def measure(
+    spec: RunSpec,
+    dataset: Dataset,
+    record: Record,
+    tracker: Tracker,
+    tell: Tell,
+    warn: Callable[[str], None],
+    stop: Stop,
+) -> None:
+    """The story: device, model, static costs, training, predictions, inference costs. Fills ``record``."""
+    config, paths, cost = spec.config, spec.paths, record.cost
+    compute = computing.prepare(config.hardware, spec.device, spec.precision)
+    record.hardware.device_name, record.hardware.cpu_threads = compute.device_name, torch.get_num_threads()
+    baseline_bytes = memory_now(compute.device)
+
+    tell(Phase(f"Building {spec.model.timm_name}"))
+    model = build_model(config, spec.model, len(dataset.classes), warn)
+    static = asdict(static_costs(model, record.model.input_size))
+    if uncounted := static.pop("uncounted_products"):
+        warn(f"The MACs leave out the products of {', '.join(uncounted)}: no rule counts them.")
+    for name, value in static.items():
+        setattr(cost, name, value)
+    model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
+
+    def on_epoch(trained: Trained) -> None:
+        record.epochs, record.cost.training = trained.history, trained.cost
+        records.write(record, paths.record)
+        tracker.epoch(trained.history[-1])
+
+    trained = train(model, dataset, spec, compute, baseline_bytes, tell, on_epoch, stop)
+    record.epochs, cost.training = trained.history, trained.cost
+    record.selected_epoch = trained.best_epoch or config.trainer.epochs
+
+    model.eval()
+    save_model(model, spec)
+    forward = forward_of(model, spec.model, compute)
+    size, batch_size, threads = spec.model.input_size, config.trainer.batch_size, config.hardware.loader_threads
+    tell(Phase("Predicting the val and test splits"))
+    first = torch.zeros(min(batch_size, dataset.counts()["val"]), size, size, 3, dtype=torch.uint8)
+    forward(compute.move(first))  # warm-up: the first batch of a shape pays for choosing kernels
+    with peak_memory(compute.device, baseline_bytes) as peak, measured_energy(compute.device) as energy:
+        val = predict(forward, dataset, "val", size, batch_size, threads, compute)
+    predictions = {"val": val, "test": predict(forward, dataset, "test", size, batch_size, threads, compute)}
+    record.metrics = {split: metrics(predicted, dataset.classes) for split, predicted in predictions.items()}
+    write_predictions(predictions, dataset, paths)
+
+    tell(Phase("Measuring latency"))
+    cost.inference = InferenceCost(
+        batch_size=batch_size,
+        seconds=val.seconds,
+        peak_memory_bytes=peak.bytes,
+        images_per_second=len(val.labels) / val.seconds,
+        latency_seconds={"batch_1": measure_latency(forward, compute.move(first[:1]), compute.device)},
+        energy_joules=energy.joules,
+    )
+    price_of(record, spec)
+    tracker.finish(record, dataset, predictions)
+
+
+def begin(spec: RunSpec, dataset: Dataset) -> Record:
+    """The run's record, new or taken up again where a job before left off, with this job as its latest attempt."""
+    paths = spec.paths
+    if paths.record.exists() and (old := records.read(paths.record)).status != "done":
+        record = old
+        close_attempt(record, "killed", None, paths)
+        record.error, record.finished_at = None, None
+    else:
+        for leftover in (paths.checkpoint, paths.selected):  # of a done run that is computed again
+            leftover.unlink(missing_ok=True)
+        record = new_record(spec, dataset)
+    record.status, record.environment = "running", environment()
+    if spec.sweep not in record.sweeps:
+        record.sweeps.append(spec.sweep)
+    job = os.environ.get("SLURM_JOB_ID") or f"pid {os.getpid()}"
+    record.attempts.append(Attempt(job=job, host=socket.gethostname(), started_at=records.now()))
+    records.write(record, paths.record)
+    with records.atomic(paths.config, "w") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(record.config)))
+    return record
+
+
+def new_record(spec: RunSpec, dataset: Dataset) -> Record:
+    """What is known of a run before it starts."""
+    config, size = spec.config, spec.model.input_size
+    return Record(
+        run_id=spec.run_id,
+        status="running",
+        name=spec.name,
+        sweeps=[spec.sweep],
+        seed=config.seed,
+        config=records.redact(asdict(config)),
+        overrides=spec.overrides,
+        started_at=records.now(),
+        environment=environment(),
+        hardware=records.Hardware(spec.device, spec.device, config.hardware.device_count, spec.precision),
+        dataset=records.DatasetInfo(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            split_fingerprint=dataset.split_fingerprint,
+            classes=dataset.classes,
+            counts=dataset.counts(),
+            synthetic=dataset.synthetic,
+            skipped_images=len(dataset.skipped),
+        ),
+        model=records.ModelInfo(
+            name=config.model.name,
+            timm_name=spec.model.timm_name,
+            weights=spec.model.weights,
+            input_size=[3, size, size],
+            weights_requested=config.model.weights,
+        ),
+        selection=config.trainer.selection,
+        warnings=list(spec.warnings),
+    )
+
+
+def finish(record: Record, status: records.Status, spec: RunSpec) -> None:
+    """Close the run and its attempt, and write it down."""
+    record.status, record.finished_at = status, records.now()
+    outcome = record.error.message if record.error else None
+    close_attempt(record, status, outcome, spec.paths)
+    price_of(record, spec)
+    records.write(record, spec.paths.record)
+
+
+def close_attempt(record: Record, outcome: str, error: str | None, paths: RunPaths) -> None:
+    """Close the latest attempt if it is open. One that was killed ended, for all we know, at its last sign of life."""
+    if not record.attempts or record.attempts[-1].ended_at:
+        return
+    attempt = record.attempts[-1]
+    if outcome == "killed":
+        alive = max(file.stat().st_mtime for file in (paths.record, paths.checkpoint, paths.log) if file.exists())
+        attempt.ended_at = records.now(alive)
+    else:
+        attempt.ended_at = records.now()
+    attempt.outcome, attempt.error = outcome, error
+
+
+def price_of(record: Record, spec: RunSpec) -> None:
+    """Device hours of all attempts so far, and their price where the hour's is known."""
+    hardware, end = spec.config.hardware, records.now()
+    seconds = sum(
+        (datetime.fromisoformat(a.ended_at or end) - datetime.fromisoformat(a.started_at)).total_seconds()
+        for a in record.attempts
+    )
+    record.cost.device_hours = hours = seconds * hardware.device_count / 3600
+    rate = hardware.price_per_device_hour
+    record.cost.price = None if rate is None else hours * rate
+
+
+def save_model(model: nn.Module, spec: RunSpec) -> None:
+    """The selected weights, float32, with the names timm gives them."""
+    if spec.config.trainer.save_model:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        records.atomic_file(spec.paths.model, lambda file: save_file(state, file))
+
+
+def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:
+    """One row an image of val and test: path, split, label, prediction (names) and probabilities (in class order)."""
+    classes = np.array(dataset.classes)
+    frames = [
+        pd.DataFrame(
+            {
+                "path": [dataset.paths[i] for i in predicted.indices],
+                "split": split,
+                "label": classes[predicted.labels],
+                "prediction": classes[predicted.probabilities.argmax(1)],
+                "probabilities": list(predicted.probabilities),
+            }
+        )
+        for split, predicted in predictions.items()
+    ]
+    records.atomic_file(paths.predictions, pd.concat(frames, ignore_index=True).to_parquet)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+def explain(error: Exception) -> RunError:
+    """What went wrong, in the record's words."""
+    trace = records.redact_text("".join(traceback.format_exception(error)))
+    if isinstance(error, RunFailure):
+        return RunError(error.kind, error.message, error.hint, trace)
+    if isinstance(error, InputError):
+        return RunError("input", error.message, error.hint, trace)
+    if is_disk_full(error):
+        return RunError(
+            "disk_full", str(error), "Free some disk and give the same command again; it goes on from here.", trace
+        )
+    if is_out_of_memory(error):
+        return RunError("out_of_memory", str(error), "Try a smaller trainer.batch_size or model.", trace)
+    return RunError(type(error).__name__, str(error), "The traceback is in the record and in run.log.", trace)

@@ -1,0 +1,35 @@
+"""What a job is given: one run, decided to the last detail, so that the job lists, asks and guesses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from har_sweep.record import RunPaths
+from har_sweep.schema import Config
+from har_sweep.weights import ModelPlan
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote."""
+
+    run_id: str
+    name: str
+    config: Config
+    overrides: list[str]
+    sweep: str
+    model: ModelPlan
+    device: str
+    precision: str
+    dataset_file: Path
+    warnings: tuple[str, ...]
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(Path(self.config.paths.runs) / self.run_id)
+
+    @property
+    def source_size(self) -> int:
+        """The side in pixels that training images are cached at."""
+        return round(self.model.input_size * self.config.augmentation.cache_scale)

@@ -1,0 +1,332 @@
+"""Which weights a model starts from: decided while planning, without torch, so that runs never contact the hub."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from har_sweep.config import groups
+from har_sweep.errors import InputError
+from har_sweep.record import atomic
+from har_sweep.schema import ModelConfig, nearest
+
+WORDS = ("pretrained", "if_available", "scratch")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+Progress = Callable[[str, int, int], None]
+"""``(what, done, total)``, in bytes for a download; 0 of 1 where there is nothing to count."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model decided to the last detail.
+
+    ``weights`` is the start's identity: a pretrained tag, ``sha256:<hex>`` of a file, or ``scratch``; ``weights_file``
+    is where it lies (None for scratch). ``requested`` is ``model.weights`` as given. ``input_size`` in pixels.
+    """
+
+    timm_name: str
+    pretrained_tag: str | None
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str
+    weights_file: Path | None
+    requested: str
+    warnings: tuple[str, ...] = ()
+
+
+class WeightsUnavailable(Exception):
+    """Pretrained weights cannot be had. ``permanent``: asking again would not help, the hub does not have them."""
+
+    def __init__(self, reason: str, permanent: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+
+
+class Hub:
+    """The Hugging Face hub, asked once a sweep whether it answers (huggingface_hub alone retries for minutes).
+
+    HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and the proxies of the environment count, as in huggingface_hub.
+    """
+
+    def __init__(self, timeout_seconds: float = 3.0) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._problem: str | None = None
+
+    def problem(self) -> str:
+        """Why the hub cannot be used, or an empty string."""
+        if self._problem is None:
+            self._problem = self._ask()
+        return self._problem
+
+    def _ask(self) -> str:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        if constants.HF_HUB_OFFLINE:
+            return "HF_HUB_OFFLINE is set"
+        answer: list[str] = []
+
+        def head() -> None:
+            try:
+                status = get_session().head(constants.ENDPOINT, timeout=self._timeout_seconds).status_code
+                answer.append("" if status < 500 else f"{constants.ENDPOINT} answers with status {status}")
+            except Exception as e:  # DNS, TLS, proxy, refused: all mean the same here
+                answer.append(f"{constants.ENDPOINT} cannot be reached: {str(e) or type(e).__name__}")
+
+        # A name server that is away blocks beyond any socket's time-out, so the clock is the thread's.
+        thread = threading.Thread(target=head, daemon=True)
+        thread.start()
+        thread.join(self._timeout_seconds)
+        return answer[0] if answer else f"{constants.ENDPOINT} does not answer within {self._timeout_seconds:g} s"
+
+    def fetch(self, repo: str, files: tuple[str, ...], progress: Progress) -> Path:
+        """The first of ``files`` that the repository has, from the local cache or downloaded into it.
+
+        Raises
+        ------
+        WeightsUnavailable
+            if it is not cached and the hub does not answer, breaks off, or has none of the files.
+        """
+        if (cached := _cached(repo, files)) is not None:
+            return cached
+        if self.problem():
+            raise WeightsUnavailable(self.problem(), permanent=False)
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
+
+        for file in files:
+            try:
+                return Path(hf_hub_download(repo, file, tqdm_class=_bar(f"{repo}/{file}", progress)))
+            except RemoteEntryNotFoundError:
+                continue
+            except GatedRepoError as e:
+                raise WeightsUnavailable(f"{repo} wants you to accept its terms and log in", permanent=True) from e
+            except RepositoryNotFoundError as e:
+                raise WeightsUnavailable(f"the hub has no repository {repo}", permanent=True) from e
+            except Exception as e:
+                # Whatever the client met, the next model of the sweep would meet it again after the same minute.
+                self._problem = f"the download of {repo}/{file} broke off: {_first_line(e)}"
+                raise WeightsUnavailable(self._problem, permanent=False) from e
+        raise WeightsUnavailable(f"the hub's {repo} has no {' or '.join(files)}", permanent=True)
+
+
+def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_progress) -> ModelPlan:
+    """Decide what ``model`` starts from and what timm says of it; download pretrained weights that are not cached yet.
+
+    ``cache`` is ``paths.cache``; what timm said is kept there.
+
+    Raises
+    ------
+    InputError
+        for an unknown name, tag, word or file, and for ``pretrained`` if the weights cannot be had.
+    """
+    name, tag = _name_and_tag(model)
+    file = None if model.weights in WORDS else _local_file(model.weights)
+    wants_hub = model.weights in ("pretrained", "if_available")
+    facts: dict[str, Any] = {}
+    if None in (model.input_size, model.mean, model.std) or (wants_hub and tag is None):
+        facts = _facts(f"{name}.{tag}" if tag else name, cache, progress)
+        tag = tag or facts["tag"] or None
+    warnings: list[str] = []
+    weights = f"sha256:{_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}" if file else "scratch"
+    if wants_hub:
+        try:
+            if tag is None or (facts and not facts["repo"]):
+                raise WeightsUnavailable(f"timm has none of {name} on the hub", permanent=True)
+            file = hub.fetch(*_source(name, tag, facts), progress)
+            weights = tag
+        except WeightsUnavailable as e:
+            if model.weights == "pretrained":
+                raise _cannot_be_had(model, name, e) from e
+            warnings.append(
+                f"{model.name} starts from SCRATCH, not from pretrained weights: {e.reason}. "
+                "Its accuracy says little about the architecture; model.weights=pretrained insists."
+            )
+    size = model.input_size or max(facts["input_size"])
+    if model.input_size is None and facts["input_size"][1:] != [size, size]:
+        warnings.append(f"timm's input of {name} is {facts['input_size'][1:]} pixels; a square of {size} is used.")
+    return ModelPlan(
+        timm_name=name,
+        pretrained_tag=tag,
+        input_size=size,
+        mean=tuple(model.mean or facts["mean"]),
+        std=tuple(model.std or facts["std"]),
+        weights=weights,
+        weights_file=file,
+        requested=model.weights,
+        warnings=tuple(warnings),
+    )
+
+
+def is_cached(model: ModelConfig) -> bool:
+    """Whether ``model`` finds its weights on this machine. Nobody is asked: an unknown tag counts as absent."""
+    if model.weights not in ("pretrained", "if_available"):
+        return model.weights == "scratch" or Path(model.weights).expanduser().is_file()
+    name, tag = _name_and_tag(model)
+    return tag is not None and _cached(*_source(name, tag, {})) is not None
+
+
+def timm_facts(name: str) -> dict[str, Any]:
+    """What timm knows of an architecture, ``name`` or ``name.tag``. Imports timm (6 s): call it in a child process.
+
+    A dict of ``tag``, ``input_size`` [C, H, W], ``mean``, ``std``, ``repo`` and ``file`` (empty if it has none on the
+    hub); or of ``unknown``: the nearest names.
+    """
+    import timm
+    from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        return {"unknown": difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)}
+    tagged = get_arch_pretrained_cfgs(architecture)
+    if tag and name not in tagged:
+        return {"unknown": difflib.get_close_matches(name, tagged, n=5, cutoff=0.0)}
+    cfg = get_pretrained_cfg(name)
+    if cfg is None:
+        return {"unknown": []}
+    return {
+        "tag": cfg.tag or "",
+        "input_size": list(cfg.input_size),
+        "mean": list(cfg.mean),
+        "std": list(cfg.std),
+        "repo": cfg.hf_hub_id or "",
+        "file": cfg.hf_hub_filename or "",
+    }
+
+
+def _facts(name: str, cache: Path, progress: Progress) -> dict[str, Any]:
+    file = cache / f"timm-{importlib.metadata.version('timm')}.json"
+    try:
+        known = json.loads(file.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
+    if name not in known:
+        progress(f"Asking timm about {name}, about 6 s, once", 0, 1)
+        code = "import json, sys; from har_sweep.weights import timm_facts; print(json.dumps(timm_facts(sys.argv[1])))"
+        # The folder that holds this package, so that the child finds it however the parent did.
+        folder = Path(__file__).resolve().parents[1]
+        child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, cwd=folder)
+        if child.returncode != 0:
+            raise InputError(
+                f"timm cannot be asked about model.timm_name={name}: {child.stderr.strip().splitlines()[-1:]}",
+                "`python -m har_sweep.doctor` checks the installation.",
+            )
+        answer = json.loads(child.stdout.splitlines()[-1])
+        if "unknown" in answer:
+            near = " or ".join(f"'{n}'" for n in answer["unknown"])
+            raise InputError(
+                f"timm has no model '{name}' (model.timm_name).",
+                f"Did you mean {near}?" if near else "`python -c 'import timm; print(timm.list_models())'` lists them.",
+            )
+        if answer["input_size"][0] != 3:
+            raise InputError(
+                f"model.timm_name={name} takes {answer['input_size'][0]} channels; images here have 3.",
+                "Choose another architecture.",
+            )
+        known[name] = answer
+        with atomic(file, "w") as out:
+            json.dump(known, out, indent=1, sort_keys=True)
+    return dict(known[name])
+
+
+def _name_and_tag(model: ModelConfig) -> tuple[str, str | None]:
+    if ":" in model.timm_name or "/" in model.timm_name:
+        raise InputError(
+            f"model.timm_name={model.timm_name} is an address, not one of timm's architectures.",
+            "Give the architecture's name, and a local file of weights with model.weights=FILE.",
+        )
+    name, _, tag = model.timm_name.partition(".")
+    return name, tag or model.pretrained_tag
+
+
+def _source(name: str, tag: str, facts: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The hub repository of a pretrained tag, and its files in the order to try."""
+    return facts.get("repo") or f"timm/{name}.{tag}", (facts["file"],) if facts.get("file") else _HUB_FILES
+
+
+def _cached(repo: str, files: tuple[str, ...]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repo, file) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _bar(what: str, progress: Progress) -> type:
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})  # a disabled bar draws nothing and counts nothing
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            progress(what, int(self.n), int(self.total or 1))
+
+    return Bar
+
+
+def _local_file(weights: str) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file() and path.suffix in SUFFIXES:
+        return path.resolve()
+    if path.is_file():
+        raise InputError(
+            f"model.weights={weights} is not a file of weights.", f"Its name should end in {', '.join(SUFFIXES)}."
+        )
+    if path.suffix not in SUFFIXES and path.name == weights:
+        raise InputError(
+            f"model.weights={weights} is neither a file nor one of {', '.join(WORDS)}.",
+            nearest(weights, WORDS) or f"Use one of these, or a file that ends in {', '.join(SUFFIXES)}.",
+        )
+    siblings = [f.name for f in path.parent.iterdir() if f.suffix in SUFFIXES] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+    missing = next(p for p in (path, *path.parents) if p.parent.is_dir() or p == p.parent)
+    raise InputError(
+        f"model.weights={weights}: there is no {missing}.",
+        f"Did you mean '{path.parent / near[0]}'?" if near else "Check the path; it is taken from the current folder.",
+    )
+
+
+@lru_cache
+def _sha256(file: Path, size: int, mtime_ns: int) -> str:
+    """The content's; size and time of change are there so that a changed file is read again."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _cannot_be_had(model: ModelConfig, name: str, e: WeightsUnavailable) -> InputError:
+    if e.permanent:
+        hint = (
+            f"model=timm model.timm_name={name} takes timm's own default tag; "
+            "model.weights=scratch starts from nothing, model.weights=FILE from a local file."
+        )
+    else:
+        named = model.name in groups()["model"]
+        choice = f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
+        hint = (
+            f"On a machine with network, `python -m har_sweep.prefetch {choice}` fetches them; "
+            "model.weights=if_available or scratch goes without, model.weights=FILE takes a local file."
+        )
+    return InputError(f"The pretrained weights of {model.name} ({model.timm_name}) cannot be had: {e.reason}.", hint)
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip().splitlines() or [type(e).__name__])[0]

@@ -1,0 +1,44 @@
+"""Runs small enough for tests: real images, a real (tiny) timm model, the real commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from har_sweep.config import compose
+from har_sweep.launch.plan import plan
+from har_sweep.launch.screen import Screen
+from har_sweep.spec import RunSpec
+
+# Everything timm would be asked for is given, which saves a process that imports it.
+SMALL_MODEL = [
+    "model=timm", "model.timm_name=test_resnet", "model.weights=scratch", "model.input_size=64",
+    "model.mean=[0.5,0.5,0.5]", "model.std=[0.5,0.5,0.5]",
+]  # fmt: skip
+SMALL = [*SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu"]
+
+
+def small_spec(folder: Path, *overrides: str) -> RunSpec:
+    """A planned run of the sample under ``folder``."""
+    given = [
+        *SMALL,
+        f"paths.runs={folder}/runs",
+        f"paths.cache={folder}/cache",
+        f"paths.data={folder}/data",
+        *overrides,
+    ]
+    return plan([(given, compose(given))], Screen())[0].spec
+
+
+def command(*overrides: str) -> list[str]:
+    """The main command."""
+    return [sys.executable, "-m", "har_sweep", *overrides]
+
+
+def har_sweep(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the main command to its end, as a user in ``cwd`` would."""
+    return subprocess.run(
+        command(*overrides), cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )

@@ -1,0 +1,157 @@
+"""One lock for pip and conda, a wheel that finds its configs, and the same commands for people and CI."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"}
+MACOS = {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix", "platform_machine": "arm64"}
+
+
+def pins(platform: dict[str, str], python: str) -> dict[str, str]:
+    """What the lock installs there; two pins of one package would be a mistake of the lock."""
+    marked = {**platform, "python_version": python, "python_full_version": f"{python}.0"}
+    found: dict[str, str] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        [specifier] = requirement.specifier
+        assert specifier.operator == "==", line
+        if requirement.marker is None or requirement.marker.evaluate(marked):
+            assert requirement.name not in found, f"{requirement.name} is pinned twice on {marked}"
+            found[requirement.name] = specifier.version
+    return found
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("platform", [LINUX, MACOS], ids=["linux", "macos"])
+def test_the_lock_pins_every_dependency_as_pyproject_allows(platform: dict[str, str], python: str) -> None:
+    assert python in SpecifierSet(PROJECT["requires-python"])
+    pinned = pins(platform, python)
+    for requirement in map(Requirement, chain(PROJECT["dependencies"], *EXTRAS.values())):
+        assert pinned.get(canonicalize_name(requirement.name), "nothing") in requirement.specifier, requirement
+
+
+def test_only_linux_gets_cuda() -> None:
+    def cuda(platform: dict[str, str]) -> set[str]:
+        return {name for name in pins(platform, "3.11") if name.startswith(("nvidia-", "cuda-", "triton"))}
+
+    assert {"nvidia-cudnn-cu13", "triton"} < cuda(LINUX)
+    assert cuda(MACOS) == {"nvidia-ml-py"}
+
+
+def test_the_lock_names_no_server() -> None:
+    assert not re.search(r"://|--(extra-)?index|--find-links", (ROOT / "requirements.lock").read_text())
+
+
+def test_conda_reads_the_same_lock_and_pins_only_python() -> None:
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert dependencies.pop() == {"pip": ["-c requirements.lock", "-e ."]}
+    python, pip = dependencies
+    assert pip == "pip"
+    assert python.split("=")[0] == "python"
+    assert python.split("=")[1] in SpecifierSet(PROJECT["requires-python"])
+
+
+@pytest.mark.parametrize(("goal", "package"), [("sweep", "-e '.'"), ("test", "-e '.[dev,elpv,hub]'")])
+def test_make_installs_from_the_lock(goal: str, package: str) -> None:
+    commands = run("make", "--dry-run", "--always-make", goal).stdout.replace("\\\n", "")
+    assert "-c requirements.lock" in commands
+    assert package in commands
+    assert set(EXTRAS) == {"dev", "elpv", "hub"}
+
+
+def test_what_is_installed_here_is_what_the_lock_pins() -> None:
+    pinned = pins(LINUX if sys.platform == "linux" else MACOS, f"{sys.version_info[0]}.{sys.version_info[1]}")
+    names = [canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]]
+    assert {name: importlib.metadata.version(name) for name in names} == {name: pinned[name] for name in names}
+
+
+def test_an_old_python_is_refused_by_make_with_the_remedy(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 || exit 1\n')
+    old.chmod(0o755)
+    made = run("make", f"PYTHON={old}", ".venv/.made", cwd=tmp_path)
+    assert made.returncode != 0
+    assert "needs Python 3.11 or later" in made.stderr
+    assert "Python 3.9.2" in made.stderr
+    assert "make PYTHON=python3.11" in made.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel installed in it, as site-packages has it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    offline = ("--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
+    built = run(sys.executable, "-m", "pip", "wheel", *offline, "--no-build-isolation", "-w", folder, ROOT)
+    assert built.returncode == 0, built.stderr
+    [wheel] = folder.glob("*.whl")
+    put = run(sys.executable, "-m", "pip", "install", *offline, "--target", folder / "site", wheel)
+    assert put.returncode == 0, put.stderr
+    return folder / "site"
+
+
+def test_a_wheel_finds_its_configs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    code = "from har_sweep.config import CONF, compose; print(CONF, compose(['model=vit_tiny']).model.timm_name)"
+    done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert done.stdout.split() == [str(installed / "har_sweep" / "conf"), "vit_tiny_patch16_224"], done.stderr
+    theirs, ours = installed / "har_sweep" / "conf", ROOT / "conf"
+    assert {p.relative_to(theirs) for p in theirs.rglob("*.yaml")} == {
+        p.relative_to(ours) for p in ours.rglob("*.yaml")
+    }
+
+
+def test_a_wheel_brings_its_lock_to_the_doctor(installed: Path, tmp_path: Path) -> None:
+    code = "from har_sweep.doctor import packages; print(*packages(), sep='\\n')"
+    done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "as locked: torch" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("model=resnet81", 2)])
+def test_help_and_a_wrong_option_answer_without_torch(
+    argument: str, status: int, installed: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "har_sweep", argument]
+    done = run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == status, done.stderr[-2000:]
+    assert "har_sweep.config" in imported
+    assert not imported & {"torch", "timm", "torchvision", "wandb", "pandas"}
+    assert "resnet18" in done.stdout + done.stderr
+
+
+def test_commits_and_hosted_ci_run_what_people_run() -> None:
+    goals = re.search(r"exec make ([a-z ]+)", (ROOT / ".ci" / "run").read_text())
+    assert goals
+    assert goals[1].split() == ["lint", "types", "test"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    [repository] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for hook in repository["hooks"]] == ["make lint", "make types"]
+    [job] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}

@@ -1,0 +1,125 @@
+"""The record is always readable, whole, in SI units, and holds neither homes nor numbers that are none."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from har_sweep import record as records
+from har_sweep.errors import InputError
+from har_sweep.record import Record
+
+
+def a_record(**changes: object) -> Record:
+    record = Record(
+        run_id="resnet18-0123456789",
+        status="running",
+        name="resnet18",
+        sweeps=["s"],
+        seed=0,
+        config={"data": {"root": f"{Path.home()}/photos"}},
+        overrides=["data.root=~/photos"],
+        started_at=records.now(),
+        environment=records.Environment("3.11", {}, None, None, "host", "Linux", None),
+        hardware=records.Hardware("cpu", "a CPU", 1, "bf16"),
+        dataset=records.DatasetInfo("sample", "f", "s", ["a", "b"], {"train": 1, "val": 1, "test": 1}),
+        model=records.ModelInfo("resnet18", "resnet18", "scratch", [3, 224, 224]),
+        epochs=[records.Epoch(1, math.nan, math.inf, 0.5, 1e-3, 1.0)],
+    )
+    for name, value in changes.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    record = a_record(config={"seed": 0}, epochs=[records.Epoch(1, 1.5, 1.25, 0.5, 1e-3, 1.0)])
+    records.write(record, tmp_path / "record.json")
+    assert records.read(tmp_path / "record.json") == record
+
+
+def test_numbers_that_are_none_become_null_and_the_file_stays_json(tmp_path: Path) -> None:
+    records.write(a_record(), tmp_path / "record.json")
+    epoch = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)["epochs"][0]
+    assert epoch["train_loss"] is None
+    assert epoch["val_loss"] is None
+
+
+def test_no_home_folder_is_written(tmp_path: Path) -> None:
+    records.write(a_record(), tmp_path / "record.json")
+    text = (tmp_path / "record.json").read_text()
+    assert f"{Path.home()}/" not in text
+    assert '"~/photos"' in text
+
+
+def test_the_design_s_names_are_all_there(tmp_path: Path) -> None:
+    records.write(a_record(), tmp_path / "record.json")
+    tree = json.loads((tmp_path / "record.json").read_text())
+    expected = (
+        "schema_version run_id status name sweeps seed config overrides started_at finished_at attempts environment "
+        "hardware dataset model epochs metrics selected_epoch selection cost error"
+    )
+    assert set(tree) >= set(expected.split())
+    assert tree["schema_version"] == 1
+    static = {"parameters", "trainable_parameters", "disk_bytes", "macs", "macs_without_attention_products"}
+    assert static | {"training", "inference", "device_hours", "price"} == set(tree["cost"])
+
+
+def test_flat_names_are_paths_joined_by_slashes() -> None:
+    flat = records.flatten(a_record())
+    assert flat["cost/training/seconds"] == 0.0
+    assert flat["hardware/precision"] == "bf16"
+    assert not any(key.startswith("config") for key in flat)
+
+
+def test_a_newer_schema_and_a_broken_file_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"schema_version": 2}')
+    with pytest.raises(InputError, match="schema_version 2"):
+        records.read(path)
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"record\.json is not a run's record"):
+        records.read(path)
+
+
+def _write_for_ever(path: Path) -> None:
+    record, n = a_record(), 0
+    while True:
+        n += 1
+        record.warnings = [str(n)] * 2000
+        records.write(record, path)
+
+
+def test_kill_9_at_any_moment_leaves_a_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    records.write(a_record(warnings=["0"] * 2000), path)
+    for _ in range(5):
+        process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(path,))
+        process.start()
+        seen = records.read(path).warnings[0]
+        while records.read(path).warnings[0] == seen:  # until it writes
+            pass
+        assert process.pid
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert len(set(records.read(path).warnings)) == 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with records.atomic(path, "w") as file:
+            file.write("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

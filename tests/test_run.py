@@ -1,0 +1,278 @@
+"""One run: the same bits for the same seed, the same bits after any interruption, and a record that tells all."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score
+from small import small_spec
+
+from har_sweep import record as records
+from har_sweep.data import Dataset
+from har_sweep.errors import Interrupted
+from har_sweep.events import Event, Line, Step
+from har_sweep.record import Record
+from har_sweep.run import execute
+from har_sweep.spec import RunSpec
+from har_sweep.train import Stop
+
+
+def run(spec: RunSpec, tell: Callable[[Event], None] = lambda event: None) -> Record:
+    return execute(spec, tell, Stop())
+
+
+def run_to(spec: RunSpec, epoch: int, step: int) -> Record:
+    """Execute until a step is done, then be asked to stop."""
+    stop = Stop()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Step) and (event.epoch, event.step) == (epoch, step):
+            stop()
+
+    return execute(spec, tell, stop)
+
+
+def what_was_learned(spec: RunSpec) -> dict[str, object]:
+    """All that must be the same to the bit."""
+    record = records.read(spec.paths.record)
+    return {
+        "weights": spec.paths.model.read_bytes(),
+        "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
+        "metrics": record.metrics,
+        "epochs": [replace(epoch, seconds=0.0) for epoch in record.epochs],
+        "selected": record.selected_epoch,
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    spec = small_spec(tmp_path_factory.mktemp("undisturbed"))
+    assert run(spec).status == "done"
+    return spec
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_loader_threads(
+    undisturbed: RunSpec, tmp_path: Path
+) -> None:
+    spec = small_spec(tmp_path, "hardware.loader_threads=4")
+    assert spec.run_id == undisturbed.run_id
+    run(spec)
+    assert what_was_learned(spec) == what_was_learned(undisturbed)
+
+
+def test_another_seed_gives_another_model(undisturbed: RunSpec, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, "seed=1")
+    run(spec)
+    assert spec.paths.model.read_bytes() != undisturbed.paths.model.read_bytes()
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 4), (3, 4)])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    undisturbed: RunSpec, tmp_path: Path, epoch: int, step: int
+) -> None:
+    spec = small_spec(tmp_path)
+    interrupted = run_to(spec, epoch, step)
+    assert interrupted.status == "interrupted"
+    assert spec.paths.checkpoint.exists()
+    steps: list[tuple[int, int]] = []
+    record = run(spec, lambda event: steps.append((event.epoch, event.step)) if isinstance(event, Step) else None)
+    assert what_was_learned(spec) == what_was_learned(undisturbed)
+    assert [attempt.outcome for attempt in record.attempts] == ["interrupted", "done"]
+    assert (epoch, step) not in steps  # what was computed is not computed again
+    assert not spec.paths.checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["scheduler=cosine", "trainer.ema_decay=0.9", "trainer.selection=best"],
+        ["optimizer=sgd", "augmentation=randaugment", "augmentation.mixup_alpha=0.2", "augmentation.cutmix_alpha=1"],
+        ["augmentation=imagenet", "trainer.accumulation_steps=3", "trainer.gradient_clip_norm=1", "trainer=head"],
+        ["hardware.precision=fp32", "trainer.label_smoothing=0.1", "model.drop_path_rate=0.2", "data.cache=stream"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_state_is_in_the_checkpoint(tmp_path: Path, overrides: list[str]) -> None:
+    short = ["trainer.epochs=2", "trainer.batch_size=32"]
+    whole = small_spec(tmp_path / "whole", *overrides, *short)
+    assert run(whole).error is None
+    cut = small_spec(tmp_path / "cut", *overrides, *short)
+    assert run_to(cut, 2, 1).status == "interrupted"
+    run(cut)
+    assert what_was_learned(cut) == what_was_learned(whole)
+
+
+def test_the_record_tells_all(undisturbed: RunSpec) -> None:
+    record = records.read(undisturbed.paths.record)
+    dataset = Dataset.read(undisturbed.dataset_file)
+    assert record.status == "done"
+    assert record.error is None
+    assert [epoch.epoch for epoch in record.epochs] == [1, 2, 3]
+    assert record.dataset.synthetic
+    assert any("synthetic" in warning for warning in record.warnings)
+    assert record.dataset.counts == dataset.counts()
+    cost = record.cost
+    training, inference = cost.training, cost.inference
+    assert inference is not None
+    assert training.peak_memory_bytes
+    assert cost.parameters == cost.trainable_parameters
+    assert training.seconds == pytest.approx(training.compute_seconds + training.data_wait_seconds)
+    assert training.data_wait_share is not None
+    assert 0 <= training.data_wait_share < 1
+    assert 0 < inference.latency_seconds["batch_1"]["p50"] <= inference.latency_seconds["batch_1"]["p95"]
+    assert cost.device_hours
+    assert cost.device_hours * 3600 > training.seconds
+    assert record.hardware.precision in ("bf16", "fp32")
+    assert undisturbed.paths.config.exists()
+
+
+def test_the_metrics_are_those_of_the_predictions(undisturbed: RunSpec) -> None:
+    record, table = records.read(undisturbed.paths.record), pd.read_parquet(undisturbed.paths.predictions)
+    classes = record.dataset.classes
+    assert list(table.columns) == ["path", "split", "label", "prediction", "probabilities"]
+    for split, metrics in record.metrics.items():
+        rows = table[table.split == split]
+        assert len(rows) == record.dataset.counts[split] == np.sum(metrics.confusion)
+        assert metrics.accuracy == pytest.approx(accuracy_score(rows.label, rows.prediction))
+        assert metrics.f1_weighted == pytest.approx(f1_score(rows.label, rows.prediction, average="weighted"))
+        probabilities = np.stack(rows.probabilities.to_list())
+        assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+        truth = np.array([classes.index(label) for label in rows.label])
+        assert metrics.nll == pytest.approx(-np.log(probabilities[np.arange(len(truth)), truth]).mean(), rel=1e-5)
+    best = max(record.epochs, key=lambda epoch: epoch.val_accuracy or 0)
+    assert record.selected_epoch == best.epoch
+    assert record.metrics["val"].accuracy == best.val_accuracy
+
+
+def test_the_saved_model_is_the_one_that_predicted(undisturbed: RunSpec) -> None:
+    import timm
+
+    from har_sweep.compute import Compute
+    from har_sweep.evaluate import forward_of, predict
+
+    model = timm.create_model("test_resnet", num_classes=15)
+    model.load_state_dict(load_file(undisturbed.paths.model))
+    compute = Compute(torch.device("cpu"), undisturbed.precision, torch.channels_last)
+    dataset = Dataset.read(undisturbed.dataset_file)
+    forward = forward_of(model.eval().to(memory_format=torch.channels_last), undisturbed.model, compute)
+    again = predict(forward, dataset, "test", 64, 16, 0, compute)
+    table = pd.read_parquet(undisturbed.paths.predictions)
+    assert np.array_equal(again.probabilities, np.stack(table[table.split == "test"].probabilities.to_list()))
+
+
+def test_the_study_s_line_is_told_after_each_epoch(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run(small_spec(tmp_path, "trainer.epochs=1"), lambda e: lines.append(e.text) if isinstance(e, Line) else None)
+    line = next(line for line in lines if line.startswith("Epoch [1/1], Loss: "))
+    assert line.endswith("%")
+    assert ", Val Accuracy: " in line
+
+
+def test_last_reports_the_last_epoch(tmp_path: Path) -> None:
+    record = run(small_spec(tmp_path, "trainer.selection=last"))
+    assert record.selected_epoch == 3
+    assert record.metrics["val"].accuracy == record.epochs[-1].val_accuracy
+
+
+def test_a_loss_that_is_no_number_ends_the_run_as_failed_with_a_hint(tmp_path: Path) -> None:
+    record = run(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30"))
+    assert record.status == "failed"
+    assert record.error
+    assert record.error.kind == "non_finite_loss"
+    assert "optimizer.lr" in record.error.hint
+    json.loads(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30").paths.record.read_text())
+
+
+def test_micro_batches_give_the_whole_batch_s_gradients(tmp_path: Path) -> None:
+    """The same effective batch, to rounding; a model with layer norm, as batch norm sees its micro-batch alone."""
+    vit = ["model.timm_name=test_vit", "model.input_size=160", "hardware.precision=fp32", "trainer.epochs=1"]
+    losses = []
+    for steps in (1, 3):
+        record = run(small_spec(tmp_path, *vit, f"trainer.accumulation_steps={steps}"))
+        assert record.error is None
+        losses.append(record.epochs[0].train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def _with_little_memory(spec: RunSpec) -> Record:
+    """Execute with so little address space left that a batch of 224 px images does not fit."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 260 * 2**20, before[1]))
+    try:
+        return run(spec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+HUNGRY = ["model.timm_name=test_resnet", "model.input_size=256", "trainer.batch_size=60", "trainer.epochs=1"]
+HUNGRY += ["hardware.precision=fp32", "hardware.loader_threads=0", "data.images_per_class=6"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
+def test_out_of_memory_names_the_batch_to_try_and_split_goes_on(tmp_path: Path) -> None:
+    failed = _with_little_memory(small_spec(tmp_path, *HUNGRY))
+    assert failed.error
+    assert failed.error.kind == "out_of_memory"
+    assert "trainer.batch_size=30" in failed.error.hint
+    split = _with_little_memory(small_spec(tmp_path, *HUNGRY, "trainer.on_oom=split"))
+    assert split.status == "done", split.error
+    assert any("micro-batches" in warning for warning in split.warnings)
+    assert math.isfinite(split.epochs[0].train_loss or math.nan)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
+    """The file size limit stands for the full disk: the kernel refuses the write in the same place."""
+    spec = small_spec(tmp_path, "trainer.selection=last", "trainer.save_model=false")
+    with full_disk():
+        record = run(spec)
+    assert record.status == "done", record.error
+    assert any("No checkpoint could be written" in warning for warning in record.warnings)
+    assert [file.name for file in spec.paths.folder.glob(".*") if file.name != ".lock"] == []
+
+
+def test_a_run_that_the_full_disk_ended_goes_on_when_there_is_room(undisturbed: RunSpec, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    run_to(spec, 2, 1)
+    with full_disk():
+        record = run(spec)
+    assert record.error
+    assert record.error.kind == "disk_full"
+    assert run(spec).status == "done"
+    assert what_was_learned(spec) == what_was_learned(undisturbed)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    run_to(spec, 2, 1)
+    spec.paths.checkpoint.write_bytes(b"damaged")
+    record = run(spec)
+    assert record.error
+    assert record.error.kind == "checkpoint_unreadable"
+    assert "checkpoint.pt" in record.error.message
+
+
+def test_a_signal_outside_training_interrupts_at_once() -> None:
+    with pytest.raises(Interrupted):
+        Stop()()

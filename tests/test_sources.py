@@ -1,0 +1,341 @@
+"""Every source lists the same images in whatever layout they lie, and says all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from har_sweep.data.sources import Listing, list_items
+from har_sweep.errors import InputError
+from har_sweep.schema import DataConfig, PathsConfig
+
+CLASSES = ["calling", "clapping", "running"]
+
+
+def put(root: Path, *paths: str) -> None:
+    """Listing opens no image, so their content does not matter."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+
+
+def listed(here: Path, source: str, **keys: Any) -> Listing:
+    data = DataConfig(source=source, name=source, **keys)
+    return list_items(data, PathsConfig(cache=str(here / ".cache"), data=str(here / ".data")))
+
+
+def pairs(listing: Listing) -> list[tuple[str, str]]:
+    return [(item.path, item.label) for item in listing.items]
+
+
+def table(root: Path, text: str, name: str = "labels.csv") -> str:
+    (root / name).write_text(text, encoding="utf-8")
+    return str(root / name)
+
+
+def message(here: Path, source: str, **keys: Any) -> str:
+    with pytest.raises(InputError) as e:
+        listed(here, source, **keys)
+    return f"{e.value.message}\n{e.value.hint}"
+
+
+# --- har -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nested", ["", "Human Action Recognition/"])
+def test_har_as_kaggle_has_it(tmp_path: Path, nested: str) -> None:
+    put(tmp_path, *(f"{nested}train/Image_{i}.jpg" for i in range(1, 4)), f"{nested}test/Image_1.jpg")
+    table(
+        tmp_path,
+        "filename,label\nImage_1.jpg,running\nImage_2.jpg,calling\nImage_3.jpg,running\n",
+        f"{nested}Training_set.csv",
+    )
+    table(tmp_path, "filename\nImage_1.jpg\n", f"{nested}Testing_set.csv")
+    listing = listed(tmp_path, "har", root=str(tmp_path))
+    assert pairs(listing) == [
+        ("train/Image_1.jpg", "running"), ("train/Image_2.jpg", "calling"), ("train/Image_3.jpg", "running"),
+    ]  # fmt: skip
+    assert {item.split for item in listing.items} == {None}
+    assert listing.classes == ["calling", "running"]
+    assert listing.items[1].where == "Training_set.csv row 3"
+
+
+@pytest.mark.parametrize("nested", ["", "Structured/", "train/", "Structured/train/"])
+def test_har_as_one_folder_a_class(tmp_path: Path, nested: str) -> None:
+    put(tmp_path, *(f"{nested}{label}/{i}.jpg" for label in CLASSES for i in range(3)))
+    if nested.endswith("train/"):
+        put(tmp_path, f"{nested}../test/unlabelled.jpg")
+    listing = listed(tmp_path, "har", root=str(tmp_path))
+    assert listing.classes == CLASSES
+    assert len(listing.items) == 9
+    assert {item.split for item in listing.items} == {None}
+    assert all((listing.root / item.path).is_file() for item in listing.items)
+
+
+def test_har_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    assert "python -m har_sweep.prefetch data=har" in message(tmp_path, "har", root=str(tmp_path / "har"))
+    put(tmp_path, "notes.txt")
+    assert "python -m har_sweep.prefetch data=har" in message(tmp_path, "har", root=str(tmp_path))
+
+
+# --- folder ----------------------------------------------------------------------------------------------------------
+
+
+def test_folder_takes_every_image_kind_in_any_case_and_ignores_what_is_hidden(tmp_path: Path) -> None:
+    kinds = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "JPG", "Png"]
+    put(tmp_path, *(f"a/{i}.{kind}" for i, kind in enumerate(kinds)), "b/deeper/1.jpg")
+    put(tmp_path, ".git/1.jpg", "a/.hidden.jpg", "a/.thumbs/1.jpg", "a/readme.txt", "__MACOSX/1.jpg", "list.csv")
+    listing = listed(tmp_path, "folder", root=str(tmp_path))
+    assert [item.path for item in listing.items] == [
+        *sorted(f"a/{i}.{k}" for i, k in enumerate(kinds)),
+        "b/deeper/1.jpg",
+    ]
+    assert listing.classes == ["a", "b"]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_folder_with_a_split(tmp_path: Path, val: str) -> None:
+    put(tmp_path, *(f"{part}/{label}/1.jpg" for part in ("train", val, "test") for label in "ab"))
+    listing = listed(tmp_path, "folder", root=str(tmp_path))
+    assert {(i.path.split("/")[0], i.label, i.split) for i in listing.items} == {
+        (folder, label, split)
+        for folder, split in (("train", "train"), (val, "val"), ("test", "test"))
+        for label in "ab"
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    put(tmp_path, "bus/1.jpg", "car/1.jpg", "train/1.jpg")
+    listing = listed(tmp_path, "folder", root=str(tmp_path))
+    assert listing.classes == ["bus", "car", "train"]
+    assert {item.split for item in listing.items} == {None}
+
+
+def test_numbered_classes_sort_as_numbers(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{i}/1.jpg" for i in (10, 9, 2)))
+    assert listed(tmp_path, "folder", root=str(tmp_path)).classes == ["2", "9", "10"]
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    assert "does not exist" in message(tmp_path, "folder", root=str(tmp_path / "gone"))
+    put(tmp_path, "image.jpg")
+    assert "is a file, not a folder" in message(tmp_path, "folder", root=str(tmp_path / "image.jpg"))
+    assert "no folders with images" in message(tmp_path, "folder", root=str(tmp_path))
+    put(tmp_path, "only/1.jpg")
+    assert "one label, 'only'" in message(tmp_path, "folder", root=str(tmp_path))
+    for name in ("bare", "void"):
+        (tmp_path / name).mkdir()
+    said = message(tmp_path, "folder", root=str(tmp_path))
+    assert "2 class folders have no images" in said
+    assert "bare/" in said
+    assert "void/" in said
+
+
+def test_a_link_that_leads_back_up_does_not_go_round(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/again").symlink_to(tmp_path / "a")
+    assert [item.path for item in listed(tmp_path, "folder", root=str(tmp_path)).items] == ["a/1.jpg", "b/1.jpg"]
+
+
+# --- csv -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " "])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_csv_of_any_delimiter(tmp_path: Path, delimiter: str, explicit: bool) -> None:
+    put(tmp_path, "1.jpg", "2.jpg")
+    rows = [("label", "path", "other"), ("run", "1.jpg", "x"), ("sit", "2.jpg", "y")]
+    file = table(tmp_path, "".join(delimiter.join(row) + "\n" for row in rows))
+    keys = {"delimiter": delimiter} if explicit else {}
+    assert pairs(listed(tmp_path, "csv", csv=file, **keys)) == [("1.jpg", "run"), ("2.jpg", "sit")]
+
+
+@pytest.mark.parametrize("delimiter", ["auto", "whitespace"])
+def test_csv_blank_separated_without_header_as_elpv_has_it(tmp_path: Path, delimiter: str) -> None:
+    put(tmp_path, *(f"images/cell000{i}.png" for i in range(1, 5)))
+    probabilities = ["1.0", "0.0", "0.3333333333333333", "0.6666666666666666"]
+    lines = [f"images/cell000{i}.png  {p:<20} mono" for i, p in enumerate(probabilities, 1)]
+    file = table(tmp_path, "\n".join(lines))
+    listing = listed(tmp_path, "csv", csv=file, header=False, path_column="0", label_column="1", delimiter=delimiter)
+    assert listing.classes == ["0.0", "0.3333333333333333", "0.6666666666666666", "1.0"]
+    assert pairs(listing)[2] == ("images/cell0003.png", "0.3333333333333333")
+    assert listing.items[2].where == "labels.csv row 3"
+
+
+def test_csv_with_quotes_blanks_a_byte_order_mark_and_numbers_as_labels(tmp_path: Path) -> None:
+    put(tmp_path, "a, b.jpg", "c d.jpg", "e.jpg")
+    text = '\ufeffpath , label\n"a, b.jpg",10\n\nc d.jpg , 9\ne.jpg,2\n'
+    listing = listed(tmp_path, "csv", csv=table(tmp_path, text))
+    assert pairs(listing) == [("a, b.jpg", "10"), ("c d.jpg", "9"), ("e.jpg", "2")]
+    assert listing.classes == ["2", "9", "10"]
+    assert [item.where for item in listing.items] == ["labels.csv row 2", "labels.csv row 4", "labels.csv row 5"]
+
+
+def test_csv_is_found_in_the_root_and_paths_are_relative_to_it(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    put(images, "deep/1.jpg", "2.jpg")
+    rows = f"path,label\n./deep/../deep/1.jpg,a\n{images}/2.jpg,b\ndeep\\1.jpg,a\n"
+    assert pairs(listed(tmp_path, "csv", csv=table(tmp_path, rows), root=str(images))) == [
+        ("2.jpg", "b"),
+        ("deep/1.jpg", "a"),
+    ]
+    table(images, rows, "inside.csv")
+    assert len(listed(tmp_path, "csv", csv="inside.csv", root=str(images)).items) == 2
+
+
+def test_csv_split_column(tmp_path: Path) -> None:
+    words = ["train", "Training", "val", "VALID", "validation", "test", "testing"]
+    put(tmp_path, *(f"{i}.jpg" for i in range(7)))
+    file = table(tmp_path, "path,label,part\n" + "".join(f"{i}.jpg,{i % 2},{w}\n" for i, w in enumerate(words)))
+    listing = listed(tmp_path, "csv", csv=file, split_column="part")
+    assert [item.split for item in listing.items] == ["train", "train", "val", "val", "val", "test", "test"]
+
+
+def test_csv_names_every_bad_row(tmp_path: Path) -> None:
+    put(tmp_path / "root", "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    put(tmp_path, "outside.jpg")
+    (tmp_path / "root/link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (tmp_path / "root/up").symlink_to(tmp_path)
+    rows = [
+        "path,label,split", "1.jpg,a,train", "gone.jpg,a,train", "1.jpg,b,train", "../outside.jpg,a,train",
+        f"{tmp_path}/outside.jpg,a,train", "link.jpg,a,train", "up/outside.jpg,a,train", "2.jpg,,train", ",a,train",
+        "3.jpg,a,trian", "short.jpg", "1.jpg,a,train", "4.jpg,b,test", "4.jpg,b,val",
+    ]  # fmt: skip
+    file = table(tmp_path, "\n".join(rows))
+    said = message(tmp_path, "csv", csv=file, root=str(tmp_path / "root"), split_column="split")
+    for expected in [
+        "row 3: no such file: gone.jpg",
+        "row 4: 1.jpg is 'b' here and 'a' in labels.csv row 2",
+        "row 5: ../outside.jpg leaves the folder",
+        f"row 6: {tmp_path}/outside.jpg leaves the folder",
+        "row 7: link.jpg leaves the folder",
+        "row 8: up/outside.jpg leaves the folder",
+        "row 9: the label of 2.jpg is empty",
+        "row 10: the path is empty",
+        "row 11: the split 'trian' is none of",
+        "row 12: has 1 column(s)",
+        "row 15: 4.jpg is in val here and in test in labels.csv row 14",
+    ]:
+        assert expected in said
+    assert "11 problems" in said
+    assert "row 13" not in said  # the same path with the same label is kept once
+
+
+def test_csv_with_many_bad_rows_says_how_many_more(tmp_path: Path) -> None:
+    said = message(tmp_path, "csv", csv=table(tmp_path, "path,label\n" + "".join(f"{i}.jpg,a\n" for i in range(50))))
+    assert "50 problems" in said
+    assert said.count("no such file") == 20
+    assert "... and 30 more" in said
+
+
+def test_csv_missing_files_are_left_to_be_skipped_if_that_is_asked_for(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", "2.jpg")
+    file = table(tmp_path, "path,label\n1.jpg,a\ngone.jpg,a\n2.jpg,b\n")
+    assert "gone.jpg" in dict(pairs(listed(tmp_path, "csv", csv=file, on_error="skip")))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "expected"),
+    [
+        ("filename,label\n1.jpg,a\n", {}, ["data.path_column=path", "filename, label", "data.path_column"]),
+        ("paths,label\n1.jpg,a\n", {}, ["Did you mean 'paths'?"]),
+        ("a,b\n1.jpg,a\n", {}, ["data.path_column=path, data.label_column=label", "its columns are a, b"]),
+        ("1.jpg,a\n", {"header": False}, ["no header (data.header=false) and 2 column(s)", "number from 0 to 1"]),
+        ("1.jpg,a\n", {"header": False, "path_column": "0", "label_column": "2"}, ["data.label_column=2"]),
+        ("path,label\n", {}, ["no rows below its header"]),
+        ("", {}, ["no rows"]),
+        ("path,label\n1.jpg,a\n2.jpg,a\n", {}, ["all 2 images have one label, 'a'"]),
+        ("path,label\n1.jpg,a\n", {"delimiter": "::"}, ["data.delimiter=:: is not a single character"]),
+        ('path,label\n"1.jpg,a\n', {"delimiter": ","}, ["is not a table: row 2"]),
+    ],
+)  # fmt: skip
+def test_csv_that_cannot_be_used(tmp_path: Path, text: str, keys: dict[str, Any], expected: Sequence[str]) -> None:
+    put(tmp_path, "1.jpg", "2.jpg")
+    said = message(tmp_path, "csv", csv=table(tmp_path, text), **keys)
+    assert all(words in said for words in expected), said
+
+
+def test_csv_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
+    assert "gone.csv does not exist, neither here nor in" in message(
+        tmp_path, "csv", csv="gone.csv", root=str(tmp_path)
+    )
+    (tmp_path / "labels.csv").write_bytes("path,label\n1.jpg,Spaß\n".encode("latin-1"))
+    assert "UTF-8" in message(tmp_path, "csv", csv=str(tmp_path / "labels.csv"))
+
+
+# --- sample and hub --------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_is_drawn_once(tmp_path: Path) -> None:
+    listing = listed(tmp_path, "sample", images_per_class=3)
+    assert len(listing.classes) == 15
+    assert len(listing.items) == 45
+    drawn = {item.path: (listing.root / item.path).stat().st_mtime_ns for item in listing.items}
+    again = listed(tmp_path, "sample", images_per_class=3)
+    assert drawn == {item.path: (again.root / item.path).stat().st_mtime_ns for item in again.items}
+    assert [path.name for path in (tmp_path / ".data").iterdir()] == ["sample-3"]
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset as the hub has them, in a local folder: parquet with the files' bytes and named classes."""
+    datasets = pytest.importorskip("datasets", reason="an extra: pip install 'har_sweep[hub]'")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["sit", "run"])})
+    files = tmp_path / "files"
+    for part, n in (("train", 4), ("test", 2)):
+        rows: dict[str, list[Any]] = {"image": [], "label": []}
+        for i in range(n):
+            file = files / f"{part}{i}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(file)
+            rows["image"].append({"bytes": file.read_bytes(), "path": file.name})
+            rows["label"].append(-1 if part == "train" and i == 3 else i % 2)
+        (tmp_path / "hub/data").mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / f"hub/data/{part}-0.parquet")
+    return tmp_path / "hub"
+
+
+def test_hub_keeps_the_files_bytes_its_split_and_its_class_names(tmp_path: Path, hub_folder: Path) -> None:
+    listing = listed(tmp_path, "hub", hub_name=str(hub_folder))
+    assert [(i.path, i.label, i.split) for i in listing.items] == [
+        ("test/0000000.png", "sit", "test"), ("test/0000001.png", "run", "test"),
+        ("train/0000000.png", "sit", "train"), ("train/0000001.png", "run", "train"),
+        ("train/0000002.png", "sit", "train"),
+    ]  # fmt: skip
+    assert (listing.root / "train/0000002.png").read_bytes() == (tmp_path / "files/train2.png").read_bytes()
+    assert len(listing.notes) == 1
+    assert "1 images of its split 'train' have no label" in listing.notes[0]
+    for file in hub_folder.rglob("*.parquet"):
+        file.unlink()
+    assert listed(tmp_path, "hub", hub_name=str(hub_folder)) == listing  # the hub is not asked again
+
+
+def test_hub_goes_on_where_it_was_cut_off(tmp_path: Path, hub_folder: Path) -> None:
+    listing = listed(tmp_path, "hub", hub_name=str(hub_folder))
+    (listing.root / "labels.csv").unlink()
+    kept, lost = listing.root / "test/0000000.png", listing.root / "train/0000001.png"
+    written = kept.stat().st_mtime_ns
+    lost.write_bytes(b"half")
+    assert listed(tmp_path, "hub", hub_name=str(hub_folder)) == listing
+    assert kept.stat().st_mtime_ns == written
+    assert lost.read_bytes() == (tmp_path / "files/train1.png").read_bytes()
+
+
+def test_hub_that_cannot_be_used(tmp_path: Path, hub_folder: Path) -> None:
+    assert "its columns are image, label" in message(
+        tmp_path, "hub", hub_name=str(hub_folder), hub_label_column="labels"
+    )
+    assert "Did you mean 'label'?" in message(tmp_path, "hub", hub_name=str(hub_folder), hub_label_column="labels")
+    assert "holds no images" in message(tmp_path, "hub", hub_name=str(hub_folder), hub_image_column="label")
+    assert "cannot be loaded" in message(tmp_path, "hub", hub_name=str(tmp_path / "files" / "gone"))
+
+
+def test_hub_without_its_package_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    assert "pip install 'har_sweep[hub]'" in message(tmp_path, "hub", hub_name="owner/name")
