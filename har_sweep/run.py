@@ -28,11 +28,12 @@ from har_sweep.environment import environment
 from har_sweep.errors import InputError, Interrupted, RunFailure
 from har_sweep.evaluate import Predictions, forward_of, metrics, predict
 from har_sweep.events import Line, Phase, Tell
+from har_sweep.learner import is_out_of_memory
 from har_sweep.model import build_model
 from har_sweep.record import Attempt, InferenceCost, Record, RunError, RunPaths
 from har_sweep.spec import RunSpec
 from har_sweep.tracking import Tracker
-from har_sweep.train import Stop, Trained, is_out_of_memory, train
+from har_sweep.train import Stop, Trained, train
 
 
 def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:

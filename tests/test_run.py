@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -206,26 +207,27 @@ def test_micro_batches_give_the_whole_batch_s_gradients(tmp_path: Path) -> None:
 
 
 def _with_little_memory(spec: RunSpec) -> Record:
-    """Execute with so little address space left that a batch of 224 px images does not fit."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + 260 * 2**20, before[1]))
+    """Execute with so little memory left that a batch of large images does not fit."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    used_bytes = int(status["VmData"].split()[0]) * 1024
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used_bytes + 1500 * 2**20, before[1]))
     try:
         return run(spec)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-HUNGRY = ["model.timm_name=test_resnet", "model.input_size=256", "trainer.batch_size=60", "trainer.epochs=1"]
-HUNGRY += ["hardware.precision=fp32", "hardware.loader_threads=0", "data.images_per_class=6"]
+HUNGRY = ["model.timm_name=test_resnet", "model.input_size=256", "trainer.batch_size=210", "trainer.epochs=1"]
+HUNGRY += ["hardware.precision=fp32", "hardware.loader_threads=0", "data.images_per_class=20"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_out_of_memory_names_the_batch_to_try_and_split_goes_on(tmp_path: Path) -> None:
     failed = _with_little_memory(small_spec(tmp_path, *HUNGRY))
     assert failed.error
     assert failed.error.kind == "out_of_memory"
-    assert "trainer.batch_size=30" in failed.error.hint
+    assert "trainer.batch_size=105" in failed.error.hint
     split = _with_little_memory(small_spec(tmp_path, *HUNGRY, "trainer.on_oom=split"))
     assert split.status == "done", split.error
     assert any("micro-batches" in warning for warning in split.warnings)

@@ -30,13 +30,19 @@ def memory_now(device: torch.device) -> int:
 
     On Linux pages of files are left out: mapped images are dropped from memory at will, and are not the model's.
     """
+    release(device)
+    return _in_use(device)
+
+
+def release(device: torch.device) -> None:
+    """Give back what was freed but is kept for later, so that no phase is charged with the memory of another."""
     gc.collect()
-    if device.type == "cpu" and sys.platform == "linux":
-        # glibc keeps freed blocks resident, so that a phase would be charged with the memory of the one before it.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "cpu" and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed blocks resident; musl has no such
         if trim is not None:
             trim(0)
-    return _in_use(device)
 
 
 def _in_use(device: torch.device) -> int:
@@ -78,7 +84,7 @@ def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
 
     On CUDA it is the allocator's own count, reset here; elsewhere memory is looked at every 10 ms.
     """
-    memory_now(device)  # gives back what the phase before has left
+    release(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         peak = Peak(lambda: torch.cuda.max_memory_allocated(device) - baseline)

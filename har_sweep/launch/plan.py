@@ -77,9 +77,15 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
 
 def _decided(config: Config, model: ModelPlan) -> Config:
     """The config with what timm was asked for filled in, so that two ways to name one model are one run."""
-    facts = {"input_size": model.input_size, "mean": list(model.mean), "std": list(model.std)}
-    named = {"timm_name": model.timm_name, "pretrained_tag": model.pretrained_tag}
-    return replace(config, model=replace(config.model, **facts, **named))
+    decided = replace(
+        config.model,
+        timm_name=model.timm_name,
+        pretrained_tag=model.pretrained_tag,
+        input_size=model.input_size,
+        mean=list(model.mean),
+        std=list(model.std),
+    )
+    return replace(config, model=decided)
 
 
 def _spec(overrides: list[str], config: Config, sweep: str, model: ModelPlan, dataset: Dataset) -> RunSpec:
