@@ -1,4 +1,4 @@
-"""A training's whole state in one file, so that it goes on to the same bits."""
+"""What is kept of a model: its weights alone, or a training's whole state, to go on from to the same bits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from har_sweep.errors import RunFailure
-from har_sweep.record import atomic
+from har_sweep.record import atomic, atomic_file
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -27,6 +29,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
             torch.save({**state, "randomness": randomness}, file)
         except RuntimeError as e:  # torch's zip writer hides the OSError of the file below it
             raise OSError(f"could not write {path.name}: {e}") from e
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """A model's tensors under their own names as safetensors, whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    atomic_file(path, lambda file: save_file(state, file))
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ def prepare(config: HardwareConfig, kind: str, precision: str) -> Compute:
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = not config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(config.deterministic)
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     return Compute(torch.device(kind), precision, formats[config.memory_format])

@@ -56,6 +56,8 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
     model = _create(full_name, plan, num_classes, config.seed, options)
     if plan.weights_file is not None and not from_hub:
         _load_user_file(model, plan.weights_file, warn)
+    if plan.weights_file is not None:
+        _new_classifiers(model, config.seed)
     if not usual_size:
         _try_input(model, plan)
     if config.trainer.finetune == "head":
@@ -63,6 +65,19 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
         for head in classifiers(model):
             head.requires_grad_(True)
     return model
+
+
+def _new_classifiers(model: nn.Module, seed: int) -> None:
+    """Give pretrained models a last layer as PyTorch starts one, which is what replacing it means everywhere.
+
+    timm's own start is meant for training from scratch and differs by family; EfficientNet's grows as the classes get
+    fewer: with four of them its logits are so large that three epochs go into unlearning them.
+    """
+    torch.manual_seed(seed)
+    for head in classifiers(model):
+        for module in head.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.reset_parameters()
 
 
 def set_train_mode(model: nn.Module, config: Config) -> None:

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
-from torch import nn
 
+from har_sweep import checkpoint
 from har_sweep import compute as computing
 from har_sweep import record as records
 from har_sweep.cost.energy import measured_energy
@@ -58,8 +57,9 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     try:
         tell(Phase("Starting"))
         tracker = Tracker(spec.config.tracking, record, paths, warn)
-        measure(spec, dataset, record, tracker, heard, warn, stop)
+        predictions = measure(spec, dataset, record, tracker, heard, warn, stop)
         finish(record, "done", spec)
+        tracker.finish(record, dataset, predictions)
         for leftover in (paths.checkpoint, paths.selected):
             leftover.unlink(missing_ok=True)
     except (Interrupted, KeyboardInterrupt):
@@ -67,9 +67,9 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     except Exception as error:
         record.error = explain(error)
         finish(record, "failed", spec)
-    finally:
-        if tracker:
-            tracker.close(0 if record.status == "done" else 1)
+    if tracker:
+        tracker.close(0 if record.status == "done" else 1)
+    records.write(record, paths.record)  # once more: closing may have warned
     return record
 
 
@@ -81,7 +81,7 @@ def measure(
     tell: Tell,
     warn: Callable[[str], None],
     stop: Stop,
-) -> None:
+) -> dict[str, Predictions]:
     """The story: device, model, static costs, training, predictions, inference costs. Fills ``record``."""
     config, paths, cost = spec.config, spec.paths, record.cost
     compute = computing.prepare(config.hardware, spec.device, spec.precision)
@@ -107,7 +107,8 @@ def measure(
     record.selected_epoch = trained.best_epoch or config.trainer.epochs
 
     model.eval()
-    save_model(model, spec)
+    if config.trainer.save_model:
+        checkpoint.save_weights(model, paths.model)
     forward = forward_of(model, spec.model, compute)
     size, batch_size, threads = spec.model.input_size, config.trainer.batch_size, config.hardware.loader_threads
     tell(Phase("Predicting the val and test splits"))
@@ -128,8 +129,7 @@ def measure(
         latency_seconds={"batch_1": measure_latency(forward, compute.move(first[:1]), compute.device)},
         energy_joules=energy.joules,
     )
-    price_of(record, spec)
-    tracker.finish(record, dataset, predictions)
+    return predictions
 
 
 def begin(spec: RunSpec, dataset: Dataset) -> Record:
@@ -221,13 +221,6 @@ def price_of(record: Record, spec: RunSpec) -> None:
     record.cost.device_hours = hours = seconds * hardware.device_count / 3600
     rate = hardware.price_per_device_hour
     record.cost.price = None if rate is None else hours * rate
-
-
-def save_model(model: nn.Module, spec: RunSpec) -> None:
-    """The selected weights, float32, with the names timm gives them."""
-    if spec.config.trainer.save_model:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        records.atomic_file(spec.paths.model, lambda file: save_file(state, file))
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:

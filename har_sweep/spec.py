@@ -12,10 +12,12 @@ from har_sweep.weights import ModelPlan
 
 @dataclass(frozen=True)
 class RunSpec:
-    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote."""
+    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote;
+    ``label`` tells the run from the sweep's others."""
 
     run_id: str
     name: str
+    label: str
     config: Config
     overrides: list[str]
     sweep: str

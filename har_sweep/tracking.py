@@ -14,7 +14,7 @@ import numpy as np
 
 from har_sweep.data import Dataset
 from har_sweep.evaluate import Predictions
-from har_sweep.record import Epoch, Record, RunPaths, flatten, redact
+from har_sweep.record import Epoch, Record, RunPaths, flatten, redact, redact_text
 from har_sweep.schema import TrackingConfig
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ class Tracker:
     """What is logged of one run. ``warn`` is told, once, when it fails; from then on it does nothing."""
 
     def __init__(self, config: TrackingConfig, record: Record, paths: RunPaths, warn: Callable[[str], None]) -> None:
-        self._warn = warn
+        self._warn, self._folder = warn, paths.wandb
         self._run: wandb.Run | None = None
         if config.backend == "wandb":
             self._guarded(lambda: self._start(config, record, paths))
 
     def _start(self, config: TrackingConfig, record: Record, paths: RunPaths) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        # Tables wait for `wandb sync` beside the run that they belong to, not in the home folder.
+        os.environ.setdefault("WANDB_DATA_DIR", str(paths.wandb.absolute()))
         import wandb
 
         paths.wandb.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,8 @@ class Tracker:
         run, self._run = self._run, None
         if run:
             self._guarded(lambda: run.finish(exit_code=exit_code))
+            for log in self._folder.glob("*/logs/*.log"):
+                log.write_text(redact_text(log.read_text(errors="replace")))
 
     def _guarded(self, act: Callable[[], object]) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from har_sweep import checkpoint
@@ -27,7 +27,7 @@ from har_sweep.evaluate import forward_of, predict
 from har_sweep.events import Line, Phase, Step, Tell
 from har_sweep.learner import Learner
 from har_sweep.model import set_train_mode
-from har_sweep.record import Epoch, RunPaths, TrainingCost, atomic_file
+from har_sweep.record import Epoch, TrainingCost
 from har_sweep.spec import RunSpec
 
 STEPS_BETWEEN_READS = 20  # reading the loss makes a GPU's queue run dry, so it is not read in every step
@@ -156,11 +156,11 @@ def train(
             if trainer.selection == "best" and is_best(trained.history):
                 trained.best_epoch = trained.epoch
                 if trained.epoch < trainer.epochs:
-                    save_weights(learner.evaluated, spec.paths)
+                    checkpoint.save_weights(learner.evaluated, spec.paths.selected)
             reached = f"Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"
             tell(Line(f"Epoch [{trained.epoch}/{trainer.epochs}], {reached}"))
+            on_epoch(trained)  # before the checkpoint: what is told twice is the same, what is lost stays lost
             save(learner, trained, spec, tell)
-            on_epoch(trained)
             if stop.requested:
                 raise Interrupted
 
@@ -226,12 +226,6 @@ def finite(loss: float, trained: Trained, spec: RunSpec) -> float:
 def is_best(history: list[Epoch]) -> bool:
     """Whether the last epoch's val accuracy is above all earlier ones'; the first of equals stays the best."""
     return all((history[-1].val_accuracy or 0) > (epoch.val_accuracy or 0) for epoch in history[:-1])
-
-
-def save_weights(model: nn.Module, paths: RunPaths) -> None:
-    """The best epoch's weights so far, whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_file(paths.selected, lambda file: save_file(state, file))
 
 
 class Pace:

@@ -6,6 +6,7 @@ import json
 import math
 import resource
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -278,3 +279,59 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_signal_outside_training_interrupts_at_once() -> None:
     with pytest.raises(Interrupted):
         Stop()()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_a_run_on_cuda_learns_measures_and_resumes(tmp_path: Path, precision: str) -> None:
+    cuda = ["hardware.device=cuda", f"hardware.precision={precision}", "trainer.epochs=4"]
+    spec = small_spec(tmp_path, *cuda)
+    interrupted = run_to(spec, 2, 1)
+    assert interrupted.status == "interrupted", interrupted.error
+    record = run(spec)
+    assert record.status == "done", record.error
+    assert (record.hardware.device, record.hardware.precision) == ("cuda", precision)
+    assert record.hardware.device_name == torch.cuda.get_device_name()
+    assert (record.epochs[-1].train_loss or math.inf) < (record.epochs[0].train_loss or 0)
+    training, inference = record.cost.training, record.cost.inference
+    assert inference is not None
+    assert training.peak_memory_bytes
+    assert inference.peak_memory_bytes
+    assert training.peak_memory_bytes > inference.peak_memory_bytes
+    assert training.energy_joules
+
+
+@pytest.mark.gpu
+def test_out_of_memory_on_cuda_names_the_batch_to_try_and_split_goes_on(tmp_path: Path) -> None:
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5 * 2**30 / total))
+    try:
+        failed = run(small_spec(tmp_path, *HUNGRY, "hardware.device=cuda"))
+        assert failed.error
+        assert failed.error.kind == "out_of_memory"
+        assert "trainer.batch_size=105" in failed.error.hint
+        split = run(small_spec(tmp_path, *HUNGRY, "hardware.device=cuda", "trainer.on_oom=split"))
+        assert split.status == "done", split.error
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+def test_cuda_training_does_not_wait_for_the_device_in_every_step(tmp_path: Path) -> None:
+    """From one read of the loss to the next there is a single synchronisation, the read itself."""
+    spec = small_spec(tmp_path, "hardware.device=cuda", "data.images_per_class=60", "trainer.epochs=2")
+    seen: dict[tuple[int, int], int] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Step):
+                seen[event.epoch, event.step] = sum("synchroniz" in str(warning.message) for warning in caught)
+
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            record = run(spec, tell)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert record.error is None, record.error.traceback
+    assert seen[2, 21] - seen[2, 1] == 1

@@ -22,6 +22,7 @@ from har_sweep.launch.screen import SECONDS_BETWEEN_LINES, Screen, describe
 from har_sweep.record import Record, RunError
 from har_sweep.spec import RunSpec
 
+LOCK_SECONDS = 3.0  # somebody who plans looks at the lock for a moment
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
 
 
@@ -37,7 +38,7 @@ def run_all(specs: list[RunSpec], screen: Screen) -> None:
     context.set_forkserver_preload(["har_sweep.run"])
     with screen.live(), terminable():
         for number, spec in enumerate(specs, 1):
-            label = f"[{number}/{len(specs)}] {spec.name}"
+            label = f"[{number}/{len(specs)}] {spec.label}"
             screen.progress(f"{label}  Loading torch and timm" if number == 1 else f"{label}  Starting", 0, 0)
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=job, args=(spec, theirs), name=spec.run_id)
@@ -115,12 +116,6 @@ def _free(spec: RunSpec) -> bool:
 
 def job(spec: RunSpec, connection: Connection) -> None:
     """The run's process: its output goes to ``run.log``, its events to ``connection``."""
-    from har_sweep.run import execute
-    from har_sweep.train import Stop
-
-    stop = Stop()
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     _die_with_parent()
     spec.paths.folder.mkdir(parents=True, exist_ok=True)
     log = os.open(spec.paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -140,7 +135,13 @@ def job(spec: RunSpec, connection: Connection) -> None:
         connection.send(event)
 
     try:
-        with FileLock(spec.paths.lock, timeout=0):
+        from har_sweep.run import execute
+        from har_sweep.train import Stop
+
+        stop = Stop()
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        with FileLock(spec.paths.lock, timeout=LOCK_SECONDS):
             record = execute(spec, tell, stop)
             _summarise(record, tell)
     except Timeout:

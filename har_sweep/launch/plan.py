@@ -47,9 +47,11 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
     datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
     name = configs[0][1].sweep.name or identity.sweep_name([overrides for overrides, _ in configs])
     planned: dict[str, Planned] = {}
+    common = set.intersection(*(set(overrides) for overrides, _ in configs))
     for overrides, config in configs:
         model, dataset = models[_model_key(config)], datasets[_data_key(config)]
-        spec = _spec(overrides, _decided(config, model), name, model, dataset)
+        choices = [o for o in overrides if o not in common and not o.startswith("model=")]
+        spec = _spec(overrides, choices, _decided(config, model), name, model, dataset)
         planned.setdefault(spec.run_id, Planned(spec, _state(spec)))
     return list(planned.values())
 
@@ -88,7 +90,9 @@ def _decided(config: Config, model: ModelPlan) -> Config:
     return replace(config, model=decided)
 
 
-def _spec(overrides: list[str], config: Config, sweep: str, model: ModelPlan, dataset: Dataset) -> RunSpec:
+def _spec(
+    overrides: list[str], choices: list[str], config: Config, sweep: str, model: ModelPlan, dataset: Dataset
+) -> RunSpec:
     device, precision = hardware.resolve(config.hardware)
     identified = identity.identity(
         config,
@@ -108,14 +112,12 @@ def _spec(overrides: list[str], config: Config, sweep: str, model: ModelPlan, da
     if device == "cpu" and config.hardware.device == "auto":
         warnings.append("No GPU was found: this run uses the CPU.")
     fell_back = model.weights == "scratch" and config.model.weights == "if_available"
-    parts = (
-        config.model.name,
-        "scratch" if model.weights == "scratch" else "",
-        "(no weights found)" if fell_back else "",
-    )
+    start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
+    name = f"{config.model.name} {start}".strip()
     return RunSpec(
         run_id=identity.run_id(config.model.name, identified),
-        name=" ".join(filter(None, parts)),
+        name=name,
+        label=" ".join([name, *(_short(choice) for choice in choices)]),
         config=config,
         overrides=overrides,
         sweep=sweep,
@@ -125,6 +127,12 @@ def _spec(overrides: list[str], config: Config, sweep: str, model: ModelPlan, da
         dataset_file=dataset.file,
         warnings=tuple(warnings),
     )
+
+
+def _short(override: str) -> str:
+    """``model.weights=/a/b.pth`` -> ``weights=b.pth``: what tells runs apart, not where things are."""
+    key, _, value = override.partition("=")
+    return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
 
 
 def _state(spec: RunSpec) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from har_sweep.events import Event, Line, Phase, Step
-from har_sweep.record import Record, RunPaths
+from har_sweep.record import Record
 
 SECONDS_BETWEEN_LINES = 10.0
 PLAIN_WIDTH = 180  # a file has no width of its own, and a wrapped table is hard to read in one
@@ -52,6 +53,21 @@ def describe(step: Step) -> str:
     left = f"{duration(step.seconds_left)} left" if step.seconds_left is not None else ""
     where = f"epoch {step.epoch}/{step.epochs}  step {step.step}/{step.steps}"
     return "  ".join(part for part in (where, rate, loss, left) if part)
+
+
+# The most telling first: a narrow terminal shows those alone.
+COLUMNS = (
+    "val\nacc %",
+    "test\nacc %",
+    "training\ntime",
+    "latency\nms",
+    "para-\nmeters",
+    "MACs",
+    "peak\nmemory",
+    "images\n/s",
+    "data\nwait %",
+)
+RUN_WIDTH, COLUMN_WIDTH = 44, 9  # of label and status, and of each number
 
 
 class Screen:
@@ -118,31 +134,18 @@ class Screen:
         elif isinstance(event, Line):
             (self.warn if event.warning else self.say)(f"{label}  {event.text}")
 
-    def table(self, rows: Sequence[tuple[Record | None, str, RunPaths]]) -> None:
-        """The runs of a sweep: a record (or None), what became of it, and its folder."""
-        table = Table(title="Runs", title_justify="left", expand=False)
-        for column in ("model", "run", "status"):
-            table.add_column(column, no_wrap=column != "run", overflow="fold")
-        columns = (
-            "val acc %",
-            "test acc %",
-            "parameters",
-            "MACs",
-            "training",
-            "images/s",
-            "waiting %",
-            "peak memory",
-            "latency ms",
-        )
-        for column in columns:
+    def table(self, title: str, rows: Sequence[tuple[Record | None, str, str, str]]) -> None:
+        """The runs of a sweep: a record (or None), its label, its run id, and what became of it."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("run", overflow="fold", min_width=max(len(run_id) for *_, run_id, _ in rows))
+        table.add_column("status")
+        shown = max(2, min(len(COLUMNS), (self.console.width - RUN_WIDTH) // COLUMN_WIDTH))
+        for column in COLUMNS[:shown]:
             table.add_column(column, justify="right", no_wrap=True)
-        for record, status, paths in rows:
-            style = {"done": "green", "failed": "red", "interrupted": "yellow"}.get(status.split(" ")[0], "")
-            cells = _cells(record) if record else []
-            table.add_row(
-                record.name if record else paths.folder.name, paths.folder.name, Text(status, style=style),
-                *cells, *["-"] * (len(columns) - len(cells)),
-            )  # fmt: skip
+        for record, label, run_id, status in rows:
+            style = {"done": "green", "failed": "bold red", "interrupted": "yellow"}.get(status.split(" ")[0], "")
+            cells = _cells(record) if record else ["-"] * len(COLUMNS)
+            table.add_row(Text.assemble(label, "\n", (run_id, "dim")), Text(status, style=style), *cells[:shown])
         self.console.print(table)
 
 
@@ -153,13 +156,13 @@ def _cells(record: Record) -> list[str]:
     return [
         accuracy.get("val", "-"),
         accuracy.get("test", "-"),
+        duration(training.seconds) if training.seconds else "-",
+        f"{1000 * latency:.1f}" if latency else "-",
         quantity(cost.parameters),
         quantity(cost.macs),
-        duration(training.seconds) if training.seconds else "-",
+        byte_size(training.peak_memory_bytes),
         quantity(training.images_per_second),
         "-" if training.data_wait_share is None else f"{100 * training.data_wait_share:.1f}",
-        byte_size(training.peak_memory_bytes),
-        f"{1000 * latency:.1f}" if latency else "-",
     ]
 
 

@@ -52,7 +52,7 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     for p in planned:
         c = p.spec.config
         screen.say(
-            f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights}, seed {c.seed}: "
+            f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}, seed {c.seed}: "
             f"{c.trainer.epochs} epochs, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
             f"{p.spec.device} {p.spec.precision} [{p.state}]"
         )
@@ -67,12 +67,14 @@ def summarise(planned: list[Planned], screen: Screen) -> bool:
         paths = p.spec.paths
         record = records.read(paths.record) if paths.record.exists() else None
         status = "running elsewhere" if p.state == "elsewhere" else record.status if record else "not started"
-        rows.append((record, "done before" if p.state == "done" else status, paths))
+        rows.append((record, p.spec.label, p.spec.run_id, "done before" if p.state == "done" else status))
         if record and status == "failed":
             failures += failure(record, paths.log)
-    screen.table(rows)
-    runs = Path(planned[0].spec.config.paths.runs)
+    spec = planned[0].spec
+    runs = Path(spec.config.paths.runs)
+    names = dict.fromkeys(f"{r.dataset.name}{' (synthetic)' if r.dataset.synthetic else ''}" for r, *_ in rows if r)
+    screen.table(f"Sweep {spec.sweep} on {', '.join(names) or spec.config.data.name}", rows)
     screen.say(f"Records: {runs}{'/' if not str(runs).endswith('/') else ''}<run>/record.json")
     for line in failures:
         screen.say(line, "red" if not line.startswith(" ") else "")
-    return all(status.startswith("done") for _, status, _ in rows)
+    return all(status.startswith("done") for *_, status in rows)

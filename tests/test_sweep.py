@@ -1,0 +1,252 @@
+"""The main command, as a user types it: real processes, real records, and nothing lost or done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import SMALL, command, har_sweep
+
+from har_sweep import record as records
+from har_sweep.record import Record, RunPaths
+
+
+def runs(folder: Path) -> dict[str, Record]:
+    """The records under ``folder/runs`` by run id."""
+    found = sorted((folder / "runs").glob("*/record.json"))
+    return {path.parent.name: records.read(path) for path in found}
+
+
+def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """The main command in a session of its own, so that all of its processes can be killed at once."""
+    return subprocess.Popen(
+        command(*overrides), cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """The first true answer; the test's own time-out is the limit."""
+    while not (answer := condition()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    return answer
+
+
+def learned(folder: Path) -> dict[str, tuple[object, ...]]:
+    return {
+        run_id: (
+            RunPaths(folder / "runs" / run_id).model.read_bytes(),
+            record.metrics,
+            [replace(epoch, seconds=0.0) for epoch in record.epochs],
+        )
+        for run_id, record in runs(folder).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished sweep of two runs."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = har_sweep("-m", *SMALL, "seed=0,1", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_a_sweep_ends_in_records_and_a_table(finished: Path) -> None:
+    found = runs(finished)
+    assert [record.seed for record in found.values()].count(0) == 1
+    for run_id, record in found.items():
+        assert record.status == "done"
+        folder = finished / "runs" / run_id
+        names = {"record.json", "config.yaml", "predictions.parquet", "run.log", "model.safetensors"}
+        assert names <= {file.name for file in folder.iterdir()}
+        assert not (folder / "checkpoint.pt").exists()
+        assert re.search(r"Epoch \[3/3\], Loss: \d+\.\d{4}, Val Accuracy: \d+\.\d\d%", (folder / "run.log").read_text())
+
+
+def test_the_same_command_again_computes_nothing_and_says_so(finished: Path) -> None:
+    before = learned(finished)
+    stamps = {run: (finished / "runs" / run / "model.safetensors").stat().st_mtime_ns for run in before}
+    again = har_sweep("-m", *SMALL, "seed=0,1", cwd=finished)
+    assert again.returncode == 0
+    assert "2 done already" in again.stdout
+    assert "Loading torch" not in again.stdout
+    assert {run: (finished / "runs" / run / "model.safetensors").stat().st_mtime_ns for run in before} == stamps
+
+
+def test_a_longer_sweep_computes_only_what_is_new_and_shares_the_rest(finished: Path) -> None:
+    before = set(runs(finished))
+    longer = har_sweep("-m", *SMALL, "seed=0,1,2", "sweep.name=longer", cwd=finished)
+    assert longer.returncode == 0
+    assert "1 to do, 2 done already" in longer.stdout or "2 done already, 1 to do" in longer.stdout
+    after = runs(finished)
+    assert len(set(after) - before) == 1
+    assert all("longer" in record.sweeps for record in after.values())
+
+
+def test_rerun_computes_again_to_the_same_bits(finished: Path) -> None:
+    before = learned(finished)
+    assert har_sweep(*SMALL, "seed=1", "rerun=true", cwd=finished).returncode == 0
+    assert learned(finished) == before
+
+
+def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    sweep = ["-m", *SMALL, "seed=0,1", "trainer.checkpoint_minutes=1e-9"]  # a checkpoint after each step
+    expected = {run: bits for run, bits in learned(finished).items() if runs(finished)[run].seed in (0, 1)}
+    for epoch in (0, 1, 2):
+        process = start(*sweep, cwd=tmp_path)
+        run = wait_for(lambda: next(iter((tmp_path / "runs").glob("*-*")), None), process)
+        checkpoint = run / "checkpoint.pt"
+
+        def is_in(epoch: int = epoch, run: Path = run) -> bool:
+            record = run / "record.json"
+            return record.exists() and len(records.read(record).epochs) >= epoch
+
+        wait_for(lambda ready=is_in, file=checkpoint: ready() and file.exists(), process)  # type: ignore[misc]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = har_sweep(*sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert learned(tmp_path) == expected
+    first = runs(tmp_path)[run.name]
+    assert [attempt.outcome for attempt in first.attempts][-1] == "done"
+    assert [attempt.outcome for attempt in first.attempts][:-1] == ["killed"] * (len(first.attempts) - 1)
+    assert len(first.attempts) > 1
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
+    sweep = ["-m", *SMALL, "seed=0,1"]
+    process = start(*sweep, cwd=tmp_path)
+    wait_for(lambda: any(r.status == "running" and r.epochs for r in runs(tmp_path).values()), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert "same command again" in output
+    assert "Traceback" not in output
+    assert {record.status for record in runs(tmp_path).values()} <= {"interrupted", "done"}
+    assert har_sweep(*sweep, cwd=tmp_path).returncode == 0
+    assert learned(tmp_path).items() <= learned(finished).items()
+    assert len(learned(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_run_that_dies_hard_leaves_the_others_running(tmp_path: Path, blow: signal.Signals) -> None:
+    process = start("-m", *SMALL, "seed=0,1", cwd=tmp_path)
+    running = wait_for(lambda: [r for r in runs(tmp_path).values() if r.status == "running" and r.epochs], process)
+    os.kill(int(running[0].attempts[-1].job.removeprefix("pid ")), blow)
+    output = process.communicate()[0]
+    assert process.returncode == 1
+    found = runs(tmp_path)
+    died = found.pop(running[0].run_id)
+    assert died.status == "failed"
+    assert died.error
+    assert blow.name in died.error.message
+    assert [record.status for record in found.values()] == ["done"]
+    assert died.error.message in output
+    assert f"runs/{died.run_id}/run.log" in output
+
+
+def test_a_failed_run_is_told_with_cause_hint_and_log(tmp_path: Path) -> None:
+    done = har_sweep("-m", *SMALL, "optimizer=sgd", "optimizer.lr=1e30,1e-3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert sorted(record.status for record in runs(tmp_path).values()) == ["done", "failed"]
+    assert "The loss became" in done.stdout
+    assert "Try a smaller optimizer.lr" in done.stdout
+    assert "run.log" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_bad_data_is_named_before_anything_starts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "photos" / name / f"{number}.jpg").write_bytes(b"broken")
+    done = har_sweep(*SMALL, "data=folder", "data.root=photos", cwd=tmp_path)
+    assert done.returncode == 2
+    assert all(f"{name}/{number}.jpg" in done.stdout for name in "ab" for number in range(3))
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not runs(tmp_path)
+
+
+def test_weights_that_cannot_be_had_are_an_error_or_a_loud_fallback(tmp_path: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    tagged = [*SMALL, "model.pretrained_tag=r160_in1k", "trainer.epochs=1"]
+    refused = har_sweep(*tagged, "model.weights=pretrained", cwd=tmp_path, **offline)
+    assert refused.returncode == 2
+    assert "prefetch" in refused.stdout
+    done = har_sweep(*tagged, "model.weights=if_available", cwd=tmp_path, **offline)
+    assert done.returncode == 0
+    (record,) = runs(tmp_path).values()
+    assert record.model.weights == "scratch"
+    assert record.model.weights_requested == "if_available"
+    assert "scratch" in record.name
+    assert any("SCRATCH" in warning for warning in record.warnings)
+    assert "SCRATCH" in done.stdout
+
+
+def test_wandb_is_offline_by_default_without_an_account_and_without_homes(tmp_path: Path) -> None:
+    home = tmp_path / "home" / "alice"
+    home.mkdir(parents=True)
+    given = [o for o in SMALL if o != "tracking=none"]
+    paths = [f"paths.{name}={home}/{name}" for name in ("runs", "cache", "data")]
+    environment = {"HOME": str(home), "WANDB_API_KEY": "0123456789" * 4}
+    done = har_sweep(*given, *paths, "sweep.name=my_sweep", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (home / "runs").glob("*-*")
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    (log,) = offline.glob("*.wandb")
+    content = log.read_bytes()
+    record = records.read(run / "record.json")
+    for expected in (record.run_id, "my_sweep", "cost/training/seconds", "val_accuracy", "confusion_matrix"):
+        assert expected.encode() in content, expected
+    assert not record.warnings or not any("Weights & Biases" in warning for warning in record.warnings)
+    for file in (run / "record.json", run / "run.log", run / "config.yaml", *offline.rglob("*.*")):
+        if file.is_file():
+            text = file.read_bytes()
+            assert b"0123456789" * 4 not in text, file
+            if file.suffix != ".wandb":  # which says absolutely where files wait for `wandb sync`
+                assert str(home).encode() not in text, file
+
+
+def test_a_dead_network_does_not_stop_an_online_run(tmp_path: Path) -> None:
+    with socket.socket() as unanswered:  # a port that nobody listens on
+        unanswered.bind(("127.0.0.1", 0))
+        environment = {
+            "WANDB_BASE_URL": f"http://127.0.0.1:{unanswered.getsockname()[1]}",
+            "WANDB_API_KEY": "0123456789" * 4,
+        }
+        given = [o for o in SMALL if o != "tracking=none"]
+        done = har_sweep(*given, "tracking=wandb_online", "trainer.epochs=1", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = runs(tmp_path).values()
+    assert record.status == "done"
+    assert any("Weights & Biases" in warning for warning in record.warnings)
+    assert "0123456789" * 4 not in json.dumps(records.flatten(record)) + done.stdout
+    assert list((tmp_path / "runs" / record.run_id / "wandb").glob("offline-run-*"))
+
+
+def test_a_run_in_progress_is_left_to_whoever_computes_it(tmp_path: Path) -> None:
+    process = start(*SMALL, "trainer.epochs=100", cwd=tmp_path)
+    wait_for(lambda: any(r.epochs for r in runs(tmp_path).values()), process)
+    second = har_sweep(*SMALL, "trainer.epochs=100", cwd=tmp_path)
+    assert "another process" in second.stdout
+    assert second.returncode == 1
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_plain_output_has_no_control_codes_and_starts_before_the_work(finished: Path) -> None:
+    again = har_sweep(*SMALL, cwd=finished)
+    assert "\x1b" not in again.stdout
+    assert again.stdout.startswith("har_sweep: 1 run asked for")
