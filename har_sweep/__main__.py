@@ -16,7 +16,8 @@ examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sweep and return the exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="har_sweep", usage=USAGE, description=__doc__, add_help=False)
+    about = "Train, evaluate and measure image backbones so that they can be compared."
+    parser = argparse.ArgumentParser(prog="har_sweep", usage=USAGE, description=about, add_help=False)
     parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b sweeps over a and b")
     parser.add_argument("-h", "--help", action="store_true", help="this, with every group and key")
     parser.add_argument("-c", "--cfg", action="store_true", help="print the composed configuration and stop")

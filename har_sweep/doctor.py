@@ -273,10 +273,11 @@ def datasets(configs: list[Config]) -> Iterator[Check]:
 def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
     """Whether each model's weights are on this machine, or can be had."""
     from har_sweep.errors import InputError
-    from har_sweep.weights import WORDS, is_cached
+    from har_sweep.weights import WORDS, is_cached, on_command_line
 
     for model in _distinct(config.model for config in configs):
         subject = f"weights of {model.name}"
+        fetch = f"`python -m har_sweep.prefetch {on_command_line(model)}`"
         try:
             cached = is_cached(model)
         except InputError as e:
@@ -289,7 +290,7 @@ def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
         elif model.weights not in WORDS:
             yield Check(subject, PROBLEM, f"there is no file {model.weights}", "Correct model.weights.")
         elif not hub_problem:
-            ahead = f"`python -m har_sweep.prefetch model={model.name}` fetches them ahead."
+            ahead = f"{fetch} fetches them ahead."
             yield Check(subject, NOTE, "not cached: downloaded when the sweep starts", ahead)
         elif model.weights == "if_available":
             yield Check(
@@ -300,7 +301,7 @@ def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
                 subject,
                 PROBLEM,
                 f"not cached, and the hub is away: {hub_problem}",
-                f"With network, `python -m har_sweep.prefetch model={model.name}`; or model.weights=FILE, or scratch.",
+                f"With network, {fetch}; or model.weights=FILE, or scratch.",
             )
 
 

@@ -176,6 +176,12 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
     )
 
 
+def on_command_line(model: ModelConfig) -> str:
+    """The overrides that name a model."""
+    named = model.name in groups()["model"]
+    return f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
+
+
 def is_cached(model: ModelConfig) -> bool:
     """Whether ``model`` finds its weights on this machine. Nobody is asked: an unknown tag counts as absent."""
     if model.weights not in ("pretrained", "if_available"):
@@ -319,10 +325,8 @@ def _cannot_be_had(model: ModelConfig, name: str, e: WeightsUnavailable) -> Inpu
             "model.weights=scratch starts from nothing, model.weights=FILE from a local file."
         )
     else:
-        named = model.name in groups()["model"]
-        choice = f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
         hint = (
-            f"On a machine with network, `python -m har_sweep.prefetch {choice}` fetches them; "
+            f"On a machine with network, `python -m har_sweep.prefetch {on_command_line(model)}` fetches them; "
             "model.weights=if_available or scratch goes without, model.weights=FILE takes a local file."
         )
     return InputError(f"The pretrained weights of {model.name} ({model.timm_name}) cannot be had: {e.reason}.", hint)

@@ -57,7 +57,7 @@ def batches(
         chosen = indices[start : start + batch_size]
         images = torch.empty((len(chosen), size, size, 3), dtype=torch.uint8, pin_memory=pin)
         fill(chosen, images.numpy())
-        return Batch(images, labels[chosen], chosen)
+        return Batch(images, labels[chosen].pin_memory() if pin else labels[chosen], chosen)
 
     starts = range(start_step * batch_size, len(indices), batch_size)
     if threads == 0:

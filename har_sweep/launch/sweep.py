@@ -10,6 +10,8 @@ from har_sweep.launch.local import run_all
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
 from har_sweep.launch.screen import Screen, failure
 
+LISTED_RUNS = 20
+
 
 def sweep(overrides: list[str], screen: Screen) -> int:
     """Plan, run what is missing, show what came out; 0 if every run is done, 1 if one is not.
@@ -49,13 +51,17 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     }
     told = ", ".join(f"{n} {words.get(state, f'{state} before, to go on')}" for state, n in counts.items())
     screen.say(f"Sweep {first.sweep}: {told}.")
-    for p in planned:
+    todo = [p for p in planned if p.state != "done"]
+    for p in todo[:LISTED_RUNS]:
         c = p.spec.config
+        epochs = f"{c.trainer.epochs} epoch{'s' if c.trainer.epochs > 1 else ''}"
         screen.say(
             f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}, seed {c.seed}: "
-            f"{c.trainer.epochs} epochs, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
+            f"{epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
             f"{p.spec.device} {p.spec.precision} [{p.state}]"
         )
+    if len(todo) > LISTED_RUNS:
+        screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
     for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings):
         screen.warn(warning)
 
