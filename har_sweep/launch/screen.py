@@ -79,7 +79,7 @@ class Screen:
         )
         self._progress: Progress | None = None
         self._last_line = 0.0
-        self._last_what = ""
+        self._what, self._began = "", 0.0
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
@@ -111,18 +111,19 @@ class Screen:
                 self._progress = None
 
     def progress(self, what: str, done: int, total: int | None, detail: str = "") -> None:
-        """``done`` of ``total`` of something; the total may not be known."""
+        """``done`` of ``total`` of something, and by default the time left; the total may not be known."""
+        now, new = time.monotonic(), what != self._what
+        if new:
+            self._what, self._began = what, now
+        if total and not detail and total > 1:
+            left = (now - self._began) * (total - done) / done if done else None
+            detail = f"{done:,}/{total:,}" + (f"  {duration(left)} left" if left is not None else "")
         if self._progress:
-            self._progress.update(
-                self._progress.task_ids[0], description=what, completed=done, total=total or None, detail=detail
-            )
-        elif (
-            what != self._last_what
-            or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
-            or (total and done == total)
-        ):
-            self._last_line, self._last_what = time.monotonic(), what
-            self.say(f"{what}{f'  {done}/{total}' if total and not detail else ''}{f'  {detail}' if detail else ''}")
+            task = self._progress.task_ids[0]
+            self._progress.update(task, description=what, completed=done, total=total or None, detail=detail)
+        elif new or now - self._last_line >= SECONDS_BETWEEN_LINES or (total and done == total):
+            self._last_line = now
+            self.say(f"{what}  {detail}".rstrip())
 
     def show(self, label: str, event: Event) -> None:
         """What a run tells."""
