@@ -56,8 +56,7 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
     model = _create(full_name, plan, num_classes, config.seed, options)
     if plan.weights_file is not None and not from_hub:
         _load_user_file(model, plan.weights_file, warn)
-    if plan.weights_file is not None:
-        _new_classifiers(model, config.seed)
+    _new_classifiers(model, config.seed)
     if not usual_size:
         _try_input(model, plan)
     if config.trainer.finetune == "head":
@@ -68,10 +67,10 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
 
 
 def _new_classifiers(model: nn.Module, seed: int) -> None:
-    """Give pretrained models a last layer as PyTorch starts one, which is what replacing it means everywhere.
+    """Give every model a last layer as PyTorch starts one, which is what replacing it means in most people's scripts.
 
-    timm's own start is meant for training from scratch and differs by family; EfficientNet's grows as the classes get
-    fewer: with four of them its logits are so large that three epochs go into unlearning them.
+    timm's own start differs by family, and EfficientNet's grows as the classes get fewer: with four of them its logits
+    are so large that the first epochs go into unlearning them.
     """
     torch.manual_seed(seed)
     for head in classifiers(model):

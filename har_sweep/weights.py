@@ -157,8 +157,8 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
             if model.weights == "pretrained":
                 raise _cannot_be_had(model, name, e) from e
             warnings.append(
-                f"{model.name} starts from SCRATCH, not from pretrained weights: {e.reason}. "
-                "Its accuracy says little about the architecture; model.weights=pretrained insists."
+                f"No pretrained weights ({e.reason}): starting from SCRATCH. Such an accuracy says little about the "
+                "architecture; model.weights=pretrained insists."
             )
     size = model.input_size or max(facts["input_size"])
     if model.input_size is None and facts["input_size"][1:] != [size, size]:

@@ -8,8 +8,10 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -225,11 +227,13 @@ HUNGRY += ["hardware.precision=fp32", "hardware.loader_threads=0", "data.images_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_out_of_memory_names_the_batch_to_try_and_split_goes_on(tmp_path: Path) -> None:
-    failed = _with_little_memory(small_spec(tmp_path, *HUNGRY))
+    # Each in a process of its own: what earlier tests have left in memory would count.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        failed = pool.submit(_with_little_memory, small_spec(tmp_path, *HUNGRY)).result()
+        split = pool.submit(_with_little_memory, small_spec(tmp_path, *HUNGRY, "trainer.on_oom=split")).result()
     assert failed.error
     assert failed.error.kind == "out_of_memory"
     assert "trainer.batch_size=105" in failed.error.hint
-    split = _with_little_memory(small_spec(tmp_path, *HUNGRY, "trainer.on_oom=split"))
     assert split.status == "done", split.error
     assert any("micro-batches" in warning for warning in split.warnings)
     assert math.isfinite(split.epochs[0].train_loss or math.nan)

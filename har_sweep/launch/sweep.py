@@ -63,7 +63,8 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     if len(todo) > LISTED_RUNS:
         screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
     for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings):
-        screen.warn(warning)
+        concerned = [p.spec.label for p in planned if warning in p.spec.warnings]
+        screen.warn(warning if len(concerned) == len(planned) else f"{', '.join(concerned)}: {warning}")
 
 
 def summarise(planned: list[Planned], screen: Screen) -> bool:
