@@ -26,7 +26,7 @@ from har_sweep.data import Dataset
 from har_sweep.environment import environment
 from har_sweep.errors import InputError, Interrupted, RunFailure
 from har_sweep.evaluate import Predictions, forward_of, metrics, predict
-from har_sweep.events import Line, Phase, Tell
+from har_sweep.events import Event, Line, Phase, Tell
 from har_sweep.learner import is_out_of_memory
 from har_sweep.model import build_model
 from har_sweep.record import Attempt, InferenceCost, Record, RunError, RunPaths
@@ -41,27 +41,28 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     An error ends the run, not the process: it stands in the record that is returned.
     """
     paths, dataset = spec.paths, Dataset.read(spec.dataset_file)
-    record = begin(spec, dataset)
+    with stop.deferred():
+        record = begin(spec, dataset)
+
+    def note(event: Event) -> None:
+        """What is told as a warning also stands in the record."""
+        if isinstance(event, Line) and event.warning and event.text not in record.warnings:
+            record.warnings.append(event.text)
+        tell(event)
 
     def warn(text: str) -> None:
-        record.warnings.append(text) if text not in record.warnings else None
-        tell(Line(text, warning=True))
-
-    def heard(event: Line | Phase | object) -> None:
-        if isinstance(event, Line) and event.warning:
-            warn(event.text)
-        else:
-            tell(event)  # type: ignore[arg-type]
+        note(Line(text, warning=True))
 
     tracker: Tracker | None = None
     try:
         tell(Phase("Starting"))
         tracker = Tracker(spec.config.tracking, record, paths, warn)
-        predictions = measure(spec, dataset, record, tracker, heard, warn, stop)
-        finish(record, "done", spec)
-        tracker.finish(record, dataset, predictions)
-        for leftover in (paths.checkpoint, paths.selected):
-            leftover.unlink(missing_ok=True)
+        predictions = measure(spec, dataset, record, tracker, note, warn, stop)
+        with stop.deferred():  # a run that is done stays done
+            finish(record, "done", spec)
+            tracker.finish(record, dataset, predictions)
+            for leftover in (paths.checkpoint, paths.selected):
+                leftover.unlink(missing_ok=True)
     except (Interrupted, KeyboardInterrupt):
         finish(record, "interrupted", spec)
     except Exception as error:

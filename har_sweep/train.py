@@ -95,7 +95,7 @@ def train(
         after ``stop`` was asked for and a checkpoint was written.
     """
     config, trainer, threads = spec.config, spec.config.trainer, spec.config.hardware.loader_threads
-    classes, images, pin = len(dataset.classes), len(dataset.indices("train")), compute.device.type == "cuda"
+    classes, images, cuda = len(dataset.classes), len(dataset.indices("train")), compute.device.type == "cuda"
     steps = math.ceil(images / trainer.batch_size)
     learner, clock = Learner(model, config, compute, steps, tell), TrainingClock(compute.device)
     trained = resume(learner, clock, spec, steps, tell)
@@ -110,7 +110,7 @@ def train(
             order = (config.seed, trained.epoch)
             stream = batches(
                 dataset, "train", spec.source_size, trainer.batch_size,
-                order=order, start_step=trained.step, threads=threads, pin=pin,
+                order=order, start_step=trained.step, threads=threads, pin=cuda,
             )  # fmt: skip
             with (
                 closing(stream),
@@ -131,7 +131,7 @@ def train(
                     clock.step(len(targets))
 
                     last = trained.step == steps
-                    if last or not pin or trained.step % STEPS_BETWEEN_READS == 1:
+                    if last or not cuda or trained.step % STEPS_BETWEEN_READS == 1:
                         seen = min(trained.step * trainer.batch_size, images)
                         mean_loss = finite(loss_sum.item() / seen, trained, spec)
                         pace_now = pace.at(trained.epoch * images + seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -173,6 +174,18 @@ def test_the_saved_model_is_the_one_that_predicted(undisturbed: RunSpec) -> None
     again = predict(forward, dataset, "test", 64, 16, 0, compute)
     table = pd.read_parquet(undisturbed.paths.predictions)
     assert np.array_equal(again.probabilities, np.stack(table[table.split == "test"].probabilities.to_list()))
+
+
+def test_a_skipped_image_is_counted_in_the_record(undisturbed: RunSpec, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(Path(undisturbed.config.paths.data) / "sample-6", photos)
+    (photos / "calling" / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    given = ["data=folder", f"data.root={photos}", "data.on_error=skip", "trainer.epochs=1"]
+    record = run(small_spec(tmp_path, *given))
+    assert record.status == "done"
+    assert record.dataset.skipped_images == 1
+    assert not record.dataset.synthetic
+    assert any("1 broken image" in warning for warning in record.warnings)
 
 
 def test_the_study_s_line_is_told_after_each_epoch(tmp_path: Path) -> None:

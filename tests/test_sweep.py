@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -244,6 +245,31 @@ def test_a_run_in_progress_is_left_to_whoever_computes_it(tmp_path: Path) -> Non
     assert second.returncode == 1
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def test_a_terminal_shows_a_bar_with_speed_loss_and_time_left(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    size = {"TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40"}
+    process = subprocess.Popen(
+        command(*SMALL, "trainer.epochs=40"), cwd=tmp_path, stdout=theirs, stderr=theirs, stdin=theirs,
+        env={**os.environ, **size},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"epoch \d+/40  step \d/4  [\d.]+ images/s  loss \d\.\d{4}  \d+:\d\d left", text)
+    assert "\x1b[" in shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's word for the other side being closed
+        return b""
 
 
 def test_plain_output_has_no_control_codes_and_starts_before_the_work(finished: Path) -> None:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from filelock import FileLock, Timeout
 
 from har_sweep import record as records
-from har_sweep.events import Event, Line, Step
+from har_sweep.events import Event, Line, Step, Tell
 from har_sweep.launch.screen import SECONDS_BETWEEN_LINES, Screen, describe
 from har_sweep.record import Record, RunError
 from har_sweep.spec import RunSpec
@@ -152,8 +152,7 @@ def job(spec: RunSpec, connection: Connection) -> None:
     connection.close()
 
 
-def _summarise(record: Record, tell: object) -> None:
-    assert callable(tell)
+def _summarise(record: Record, tell: Tell) -> None:
     if record.error:
         print(record.error.traceback, flush=True)
         tell(Line(f"{record.error.message} {record.error.hint}", warning=True))

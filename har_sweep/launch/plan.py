@@ -38,20 +38,22 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
     InputError
         if any of them could not run: then none is started.
     """
+    targets = [hardware.resolve(config.hardware) for _, config in configs]
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
-    for _, config in configs:
-        key = _model_key(config)
-        if key not in models:
-            models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
-    datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
+    with screen.live():
+        for _, config in configs:
+            key = _model_key(config)
+            if key not in models:
+                models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
+        datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
     name = configs[0][1].sweep.name or identity.sweep_name([overrides for overrides, _ in configs])
     planned: dict[str, Planned] = {}
     common = set.intersection(*(set(overrides) for overrides, _ in configs))
-    for overrides, config in configs:
+    for (overrides, config), target in zip(configs, targets, strict=True):
         model, dataset = models[_model_key(config)], datasets[_data_key(config)]
         choices = [o for o in overrides if o not in common and not o.startswith("model=")]
-        spec = _spec(overrides, choices, _decided(config, model), name, model, dataset)
+        spec = _spec(overrides, choices, _decided(config, model), target, name, model, dataset)
         planned.setdefault(spec.run_id, Planned(spec, _state(spec)))
     return list(planned.values())
 
@@ -70,11 +72,9 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
     configs = {_data_key(config): config for config, _ in pairs}
     for config, model in pairs:
         sizes[_data_key(config)] |= {model.input_size, round(model.input_size * config.augmentation.cache_scale)}
-    with screen.live():
-        return {
-            key: prepare(config.data, config.paths, sorted(sizes[key]), screen.progress)
-            for key, config in configs.items()
-        }
+    return {
+        key: prepare(config.data, config.paths, sorted(sizes[key]), screen.progress) for key, config in configs.items()
+    }
 
 
 def _decided(config: Config, model: ModelPlan) -> Config:
@@ -91,9 +91,16 @@ def _decided(config: Config, model: ModelPlan) -> Config:
 
 
 def _spec(
-    overrides: list[str], choices: list[str], config: Config, sweep: str, model: ModelPlan, dataset: Dataset
+    overrides: list[str],
+    choices: list[str],
+    config: Config,
+    target: tuple[str, str],
+    sweep: str,
+    model: ModelPlan,
+    dataset: Dataset,
 ) -> RunSpec:
-    device, precision = hardware.resolve(config.hardware)
+    """One run, all decided; ``target`` is its device kind and precision, ``choices`` what the sweep varies."""
+    device, precision = target
     identified = identity.identity(
         config,
         weights=model.weights,
@@ -108,7 +115,8 @@ def _spec(
             f"The {dataset.name} images are synthetic: drawn, not photographed. Accuracies say nothing about real ones."
         )
     if dataset.skipped:
-        warnings.append(f"{len(dataset.skipped)} broken images were skipped (data.on_error=skip).")
+        count = len(dataset.skipped)
+        warnings.append(f"{count} broken image{'s were' if count > 1 else ' was'} skipped (data.on_error=skip).")
     if device == "cpu" and config.hardware.device == "auto":
         warnings.append("No GPU was found: this run uses the CPU.")
     fell_back = model.weights == "scratch" and config.model.weights == "if_available"

@@ -77,6 +77,8 @@ def summarise(planned: list[Planned], screen: Screen) -> bool:
         rows.append((record, p.spec.label, p.spec.run_id, "done before" if p.state == "done" else status))
         if record and status == "failed":
             failures += failure(record, paths.log)
+        elif record is None and paths.log.exists():
+            failures += [f"{p.spec.label} ({p.spec.run_id}): it never started", f"  log: {paths.log}"]
     spec = planned[0].spec
     runs = Path(spec.config.paths.runs)
     names = dict.fromkeys(f"{r.dataset.name}{' (synthetic)' if r.dataset.synthetic else ''}" for r, *_ in rows if r)
