@@ -35,7 +35,7 @@ class Learner:
         self._criterion = nn.CrossEntropyLoss(label_smoothing=trainer.label_smoothing)
         self._optimizer = build_optimizer(model, config.optimizer, compute)
         self._scheduler = build_scheduler(self._optimizer, config.scheduler, steps, trainer.epochs)
-        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
         self._ema = None
         if trainer.ema_decay:
             average = get_ema_multi_avg_fn(trainer.ema_decay)
