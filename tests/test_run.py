@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from small import small_spec
 
 from har_sweep import record as records
+from har_sweep.augmentation import augment
 from har_sweep.data import Dataset
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Step
@@ -80,6 +82,20 @@ def test_another_seed_gives_another_model(undisturbed: RunSpec, tmp_path: Path) 
     spec = small_spec(tmp_path, "seed=1")
     run(spec)
     assert spec.paths.model.read_bytes() != undisturbed.paths.model.read_bytes()
+
+
+def test_every_step_of_every_epoch_augments_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from har_sweep import train as training
+
+    seeds: list[int] = []
+
+    def watched(images: torch.Tensor, *rest: Any) -> Any:
+        seeds.append(next(r for r in rest if isinstance(r, torch.Generator)).initial_seed())
+        return augment(images, *rest)
+
+    monkeypatch.setattr(training, "augment", watched)
+    run(small_spec(tmp_path, "trainer.epochs=2"))
+    assert len(seeds) == len(set(seeds)) == 8
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 4), (3, 4)])
