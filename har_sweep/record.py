@@ -237,6 +237,21 @@ def now(timestamp: float | None = None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def close_attempt(record: Record, outcome: str, error: str | None, ended_at: str) -> None:
+    """Close the latest attempt if it is open, and add up the device hours of all, and their price where it is known."""
+    if not record.attempts or record.attempts[-1].ended_at:
+        return
+    last = record.attempts[-1]
+    last.ended_at, last.outcome, last.error = ended_at, outcome, error
+    seconds = sum(
+        (datetime.fromisoformat(a.ended_at or ended_at) - datetime.fromisoformat(a.started_at)).total_seconds()
+        for a in record.attempts
+    )
+    record.cost.device_hours = hours = seconds * record.hardware.device_count / 3600
+    rate = record.config["hardware"]["price_per_device_hour"]
+    record.cost.price = None if rate is None else hours * rate
+
+
 def read(path: Path) -> Record:
     """Read a ``record.json``.
 

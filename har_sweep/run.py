@@ -8,7 +8,6 @@ import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -138,7 +137,9 @@ def begin(spec: RunSpec, dataset: Dataset) -> Record:
     paths = spec.paths
     if paths.record.exists() and (old := records.read(paths.record)).status != "done":
         record = old
-        close_attempt(record, "killed", None, paths)
+        # A job that was killed ended, for all we know, at its last sign of life.
+        alive = max(file.stat().st_mtime for file in (paths.record, paths.checkpoint, paths.log) if file.exists())
+        records.close_attempt(record, "killed", None, records.now(alive))
         record.error, record.finished_at = None, None
     else:
         for leftover in (paths.checkpoint, paths.selected):  # of a done run that is computed again
@@ -194,34 +195,8 @@ def finish(record: Record, status: records.Status, spec: RunSpec) -> None:
     """Close the run and its attempt, and write it down."""
     record.status, record.finished_at = status, records.now()
     outcome = record.error.message if record.error else None
-    close_attempt(record, status, outcome, spec.paths)
-    price_of(record, spec)
+    records.close_attempt(record, status, outcome, record.finished_at)
     records.write(record, spec.paths.record)
-
-
-def close_attempt(record: Record, outcome: str, error: str | None, paths: RunPaths) -> None:
-    """Close the latest attempt if it is open. One that was killed ended, for all we know, at its last sign of life."""
-    if not record.attempts or record.attempts[-1].ended_at:
-        return
-    attempt = record.attempts[-1]
-    if outcome == "killed":
-        alive = max(file.stat().st_mtime for file in (paths.record, paths.checkpoint, paths.log) if file.exists())
-        attempt.ended_at = records.now(alive)
-    else:
-        attempt.ended_at = records.now()
-    attempt.outcome, attempt.error = outcome, error
-
-
-def price_of(record: Record, spec: RunSpec) -> None:
-    """Device hours of all attempts so far, and their price where the hour's is known."""
-    hardware, end = spec.config.hardware, records.now()
-    seconds = sum(
-        (datetime.fromisoformat(a.ended_at or end) - datetime.fromisoformat(a.started_at)).total_seconds()
-        for a in record.attempts
-    )
-    record.cost.device_hours = hours = seconds * hardware.device_count / 3600
-    rate = hardware.price_per_device_hour
-    record.cost.price = None if rate is None else hours * rate
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:

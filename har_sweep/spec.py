@@ -34,4 +34,9 @@ class RunSpec:
     @property
     def source_size(self) -> int:
         """The side in pixels that training images are cached at."""
-        return round(self.model.input_size * self.config.augmentation.cache_scale)
+        return source_size(self.config, self.model)
+
+
+def source_size(config: Config, model: ModelPlan) -> int:
+    """The side in pixels that a model's training images are cached at."""
+    return round(model.input_size * config.augmentation.cache_scale)

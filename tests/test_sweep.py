@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.002)
     return answer
+
+
+def has_reached(run: Path, epoch: int) -> bool:
+    """Whether a run that is not over has finished so many epochs and has a checkpoint."""
+    record = run / "record.json"
+    return record.exists() and len(records.read(record).epochs) >= epoch and (run / "checkpoint.pt").exists()
 
 
 def learned(folder: Path) -> dict[str, tuple[object, ...]]:
@@ -108,13 +115,7 @@ def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finis
     for epoch in (0, 1, 2):
         process = start(*sweep, cwd=tmp_path)
         run = wait_for(lambda: next(iter((tmp_path / "runs").glob("*-*")), None), process)
-        checkpoint = run / "checkpoint.pt"
-
-        def is_in(epoch: int = epoch, run: Path = run) -> bool:
-            record = run / "record.json"
-            return record.exists() and len(records.read(record).epochs) >= epoch
-
-        wait_for(lambda ready=is_in, file=checkpoint: ready() and file.exists(), process)  # type: ignore[misc]
+        wait_for(partial(has_reached, run, epoch), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     done = har_sweep(*sweep, cwd=tmp_path)

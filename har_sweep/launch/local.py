@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from har_sweep import record as records
 from har_sweep.events import Event, Line, Step, Tell
+from har_sweep.launch.plan import is_computed
 from har_sweep.launch.screen import SECONDS_BETWEEN_LINES, Screen, describe
 from har_sweep.record import Record, RunError
 from har_sweep.spec import RunSpec
@@ -93,7 +94,7 @@ def settle(spec: RunSpec, exit_code: int | None) -> None:
     if not paths.record.exists():
         return
     record = records.read(paths.record)
-    if record.status != "running" or not _free(spec):
+    if record.status != "running" or is_computed(spec.paths):
         return
     died_of = signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit status {exit_code}"
     hint = "The same command goes on from its last checkpoint."
@@ -101,17 +102,8 @@ def settle(spec: RunSpec, exit_code: int | None) -> None:
         hint = f"Somebody killed it, or the system was out of memory: then try a smaller trainer.batch_size. {hint}"
     record.status, record.finished_at = "failed", records.now()
     record.error = RunError("killed", f"The run's process died: {died_of}.", hint, "")
-    record.attempts[-1].ended_at, record.attempts[-1].outcome = records.now(), "killed"
-    record.attempts[-1].error = died_of
+    records.close_attempt(record, "killed", died_of, record.finished_at)
     records.write(record, paths.record)
-
-
-def _free(spec: RunSpec) -> bool:
-    try:
-        with FileLock(spec.paths.lock, timeout=0):
-            return True
-    except Timeout:
-        return False
 
 
 def job(spec: RunSpec, connection: Connection) -> None:

@@ -13,8 +13,9 @@ from har_sweep import record as records
 from har_sweep.data import Dataset, prepare
 from har_sweep.errors import InputError
 from har_sweep.launch.screen import Screen
+from har_sweep.record import RunPaths
 from har_sweep.schema import Config
-from har_sweep.spec import RunSpec
+from har_sweep.spec import RunSpec, source_size
 from har_sweep.weights import Hub, ModelPlan, resolve
 
 
@@ -71,7 +72,7 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
     sizes: dict[tuple[object, ...], set[int]] = defaultdict(set)
     configs = {_data_key(config): config for config, _ in pairs}
     for config, model in pairs:
-        sizes[_data_key(config)] |= {model.input_size, round(model.input_size * config.augmentation.cache_scale)}
+        sizes[_data_key(config)] |= {model.input_size, source_size(config, model)}
     return {
         key: prepare(config.data, config.paths, sorted(sizes[key]), screen.progress) for key, config in configs.items()
     }
@@ -148,15 +149,20 @@ def _state(spec: RunSpec) -> str:
     if not paths.record.exists():
         return "new"
     record = records.read(paths.record)
-    try:
-        # Whoever computes a run holds its lock; the kernel frees it however that process ends.
-        with FileLock(paths.lock, timeout=0):
-            pass
-    except Timeout:
+    if is_computed(paths):
         return "elsewhere"
     if record.status == "done":
         return "again" if spec.config.rerun else "done"
     return "interrupted" if record.status == "running" else record.status
+
+
+def is_computed(paths: RunPaths) -> bool:
+    """Whether some process computes the run now: it holds the lock, which the kernel frees however the process ends."""
+    try:
+        with FileLock(paths.lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def join_sweep(spec: RunSpec) -> None:

@@ -74,9 +74,9 @@ class Screen:
     """Everything printed goes through here, so that lines and the live bar do not disturb each other."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(
-            highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_WIDTH
-        )
+        # A terminal gets lines broken between words; a file gets them whole.
+        tty = sys.stdout.isatty()
+        self.console = console or Console(highlight=False, soft_wrap=not tty, width=None if tty else PLAIN_WIDTH)
         self._progress: Progress | None = None
         self._last_line = 0.0
         self._what, self._began = "", 0.0

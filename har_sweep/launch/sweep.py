@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from har_sweep import record as records
@@ -42,7 +43,7 @@ def sweep(overrides: list[str], screen: Screen) -> int:
 def announce(planned: list[Planned], screen: Screen) -> None:
     """What will run, on what; what is done already; and what everybody should know before believing the numbers."""
     first = planned[0].spec
-    counts = {state: sum(p.state == state for p in planned) for state in dict.fromkeys(p.state for p in planned)}
+    counts = Counter(p.state for p in planned)
     words = {
         "new": "to do",
         "done": "done already",
@@ -80,10 +81,9 @@ def summarise(planned: list[Planned], screen: Screen) -> bool:
         elif record is None and paths.log.exists():
             failures += [f"{p.spec.label} ({p.spec.run_id}): it never started", f"  log: {paths.log}"]
     spec = planned[0].spec
-    runs = Path(spec.config.paths.runs)
     names = dict.fromkeys(f"{r.dataset.name}{' (synthetic)' if r.dataset.synthetic else ''}" for r, *_ in rows if r)
     screen.table(f"Sweep {spec.sweep} on {', '.join(names) or spec.config.data.name}", rows)
-    screen.say(f"Records: {runs}{'/' if not str(runs).endswith('/') else ''}<run>/record.json")
+    screen.say(f"Records: {Path(spec.config.paths.runs) / '<run>' / 'record.json'}")
     for line in failures:
         screen.say(line, "red" if not line.startswith(" ") else "")
     return all(status.startswith("done") for *_, status in rows)
