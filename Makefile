@@ -1,5 +1,6 @@
 # make sweep   a first sweep, from nothing            make test   everything that is promised, checked
 # make doctor  what this machine can do, and lacks    make lint types format lock   for contributors
+# make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -9,7 +10,7 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
-.PHONY: sweep test lint types format doctor lock
+.PHONY: sweep test test-cluster lint types format doctor lock
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -17,6 +18,10 @@ sweep: .venv/.sweep
 
 test: .venv/.dev
 	@$(PY) -m pytest
+
+test-cluster: .venv/.dev
+	@tests/slurm/install.sh
+	@$(PY) -m pytest tests/slurm
 
 lint: .venv/.dev
 	$(PY) -m ruff check

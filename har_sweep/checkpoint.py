@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +11,42 @@ from safetensors.torch import save_file
 from torch import nn
 
 from har_sweep.errors import RunFailure
-from har_sweep.record import atomic, atomic_file
+from har_sweep.record import RunPaths, atomic, atomic_file
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` and the random states so that a kill at any moment leaves the old file or the new one, whole.
+def random_state() -> dict[str, torch.Tensor]:
+    """Of this process's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def save(paths: RunPaths, state: dict[str, Any], randomness: list[dict[str, torch.Tensor]]) -> None:
+    """Write ``state`` and each rank's random state; a kill at any moment leaves the old file or the new one, whole.
 
     Raises
     ------
     OSError
         if the disk is full; the old checkpoint is then untouched.
+    ClaimLost
+        if the run is another process's by now.
     """
-    randomness = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        randomness["cuda"] = torch.cuda.get_rng_state()
-    with atomic(path) as file:
+    with atomic(paths.checkpoint, check=paths.check) as file:
         try:
             torch.save({**state, "randomness": randomness}, file)
         except RuntimeError as e:  # torch's zip writer hides the OSError of the file below it
-            raise OSError(f"could not write {path.name}: {e}") from e
+            raise OSError(f"could not write {paths.checkpoint.name}: {e}") from e
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path, check: Callable[[], None]) -> None:
     """A model's tensors under their own names as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_file(path, lambda file: save_file(state, file))
+    atomic_file(path, lambda file: save_file(state, file), check)
 
 
-def load(path: Path) -> dict[str, Any] | None:
-    """The state in ``path``, or None if there is no checkpoint; the random states are taken up at once.
+def load(path: Path, rank: int) -> dict[str, Any] | None:
+    """The state in ``path``, or None if there is no checkpoint; the rank's random state is taken up at once.
 
     Raises
     ------
@@ -55,7 +63,7 @@ def load(path: Path) -> dict[str, Any] | None:
             f"{path} cannot be read: {e}",
             "Delete it to start this run anew.",
         ) from e
-    randomness = state.pop("randomness")
+    randomness = state.pop("randomness")[rank]
     torch.set_rng_state(randomness["cpu"])
     if "cuda" in randomness and torch.cuda.is_available():
         torch.cuda.set_rng_state(randomness["cuda"])

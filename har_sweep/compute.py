@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from har_sweep.distributed import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.schema import HardwareConfig
 
@@ -43,16 +44,16 @@ class Compute:
         )
 
 
-def prepare(config: HardwareConfig, kind: str, precision: str) -> Compute:
-    """Set threads, TF32 and determinism for this process and open the device.
+def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> Compute:
+    """Set threads, TF32 and determinism for this process and open its device.
 
     Raises
     ------
     RunFailure
         ``device_unavailable`` if torch cannot use the device: never another one in its place.
     """
-    if config.cpu_threads:
-        torch.set_num_threads(config.cpu_threads)
+    if threads := ranks.threads(config.cpu_threads):
+        torch.set_num_threads(threads)
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
     if not usable:
         raise RunFailure(
@@ -60,6 +61,17 @@ def prepare(config: HardwareConfig, kind: str, precision: str) -> Compute:
             f"This machine has a {kind} device, but torch {torch.__version__} cannot use it.",
             "Check the driver with `python -m har_sweep.doctor`, or take hardware=cpu.",
         )
+    device = torch.device(kind)
+    if kind == "cuda" and ranks.count > 1:
+        devices = torch.cuda.device_count()
+        device = torch.device(kind, ranks.device_index(devices))
+        if device.index >= devices:
+            raise RunFailure(
+                "device_unavailable",
+                f"hardware.device_count={ranks.count}, but this process sees {devices} CUDA device(s).",
+                "Check CUDA_VISIBLE_DEVICES and what the job asked for, or take a smaller hardware.device_count.",
+            )
+        torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -67,4 +79,4 @@ def prepare(config: HardwareConfig, kind: str, precision: str) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(config.deterministic)
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    return Compute(torch.device(kind), precision, formats[config.memory_format])
+    return Compute(device, precision, formats[config.memory_format])

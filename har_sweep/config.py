@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_origin
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +27,9 @@ from har_sweep.schema import Config, check, keys, nearest
 # An installed wheel carries the tree inside the package; a checkout has it beside the package.
 _INSTALLED = Path(__file__).parent / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
+
+ConfigStore.instance().store(name="schema", node=Config)
+SCALARS = [kind for scalar in (bool, int, float, str) for kind in (scalar, scalar | None)]
 
 
 @cache
@@ -41,27 +47,88 @@ def compose(overrides: list[str]) -> Config:
     InputError
         naming the key, group or value that does not fit, with the nearest one that does.
     """
-    explain(overrides)
-    with _explained(overrides):
-        config = OmegaConf.to_object(_compose(overrides))
-    assert isinstance(config, Config)
-    check(config)
-    return config
+    return compose_all([overrides])[0]
+
+
+def compose_all(choices: list[list[str]]) -> list[Config]:
+    """``compose`` of each choice, much faster: choices that differ only in plain values share one composition.
+
+    Hydra puts the groups together, which takes long, and sets the values last. So a second choice of the same shape is
+    the first one with its own values set, and what interpolates them resolved again.
+    """
+    shared: dict[tuple[str, ...], _Composition] = {}
+    configs = []
+    for choice in choices:
+        overrides = explain(choice)
+        values = _plain_values(overrides)
+        shape = tuple(o.key_or_group if o.key_or_group in values else o.input_line or "" for o in overrides)
+        if shape in shared:
+            try:
+                config = shared[shape].with_values(values)
+            except OmegaConfBaseException:
+                config = compose(choice)  # in whose words errors are explained
+        else:
+            with _explained(choice):
+                tree = _compose(choice)
+                config = cast(Config, OmegaConf.to_object(tree))
+            shared[shape] = _Composition(tree, config)
+        check(config)
+        configs.append(config)
+    return configs
+
+
+@dataclass
+class _Composition:
+    """What choices of one shape share."""
+
+    tree: DictConfig
+    config: Config
+
+    @cached_property
+    def interpolating(self) -> dict[str, str]:
+        """The top-level keys in which something refers to other values, and their text."""
+        unresolved = cast(dict[str, Any], OmegaConf.to_container(self.tree))
+        return {name: str(part) for name, part in unresolved.items() if "${" in str(part)}
+
+    def with_values(self, values: dict[str, Any]) -> Config:
+        """The config of a choice with other plain values; they stay in the tree until the next ones overwrite them."""
+        for path, value in values.items():
+            OmegaConf.update(self.tree, path, value)
+        changed = {path.split(".")[0] for path in values}
+        # ${a.b} refers to a.b or what is below it. Any other form gives "" here, as it may refer to everything.
+        referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", "".join(self.interpolating.values())))
+        if any(path.startswith(referred) for path in values):
+            changed.update(self.interpolating)
+        config = deepcopy(self.config)
+        for name in changed:
+            part = self.tree[name]
+            setattr(config, name, OmegaConf.to_object(part) if OmegaConf.is_config(part) else part)
+        return config
+
+
+def _plain_values(overrides: list[Override]) -> dict[str, Any]:
+    """Key and value of the overrides that set a scalar of the schema which no other override touches."""
+    if any(o.is_delete() for o in overrides):
+        return {}
+    written = [o.key_or_group for o in overrides if o.key_or_group not in groups() or isinstance(o.value(), dict)]
+    return {
+        o.key_or_group: o.value()
+        for o in overrides
+        if (o.type, o.value_type, o.package) == (OverrideType.CHANGE, ValueType.ELEMENT, None)
+        and _types().get(o.key_or_group) in SCALARS
+        and ("." in o.key_or_group or not isinstance(o.value(), str))  # a user's tree may have a group called seed
+        and sum(f"{o.key_or_group}.".startswith(f"{key}.") for key in written) == 1
+    }
 
 
 def expand(overrides: list[str]) -> list[list[str]]:
     """A sweep's override lists: the product of all ``key=a,b``, and of an experiment's own where nothing beats it."""
-    explain(overrides)
-    single = [o.input_line or "" for o in _parse(overrides) if not o.is_sweep_override()]
+    own = _experiment_sweep([o.input_line or "" for o in explain(overrides) if not o.is_sweep_override()])
     swept: dict[str, list[str]] = {}
-    for override in _parse([*_experiment_sweep(single), *overrides]):
+    for override in explain([*own, *overrides]):
         key = override.get_key_element()
-        if override.is_discrete_sweep():
+        if override.is_sweep_override():
             swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        elif override.is_sweep_override():
-            raise InputError(
-                f"'{override.input_line}' is not a list of choices.", f"Write {key}=a,b,c or {key}=range(0,3)."
-            )
         else:
             swept[key] = [override.input_line or ""]
     return [list(choice) for choice in itertools.product(*swept.values())]
@@ -75,45 +142,54 @@ def refuse_sweep(overrides: list[str]) -> None:
     InputError
         naming the override that has them.
     """
-    for override in _parse(overrides):
+    for override in explain(overrides):
         if override.is_sweep_override():
             raise InputError(f"'{override.input_line}' lists several values.", "Add -m to sweep over them.")
 
 
-def explain(overrides: list[str]) -> None:
-    """Refuse misspelt keys, groups and options with the nearest right one; Hydra's own words say less."""
-    known = [key.path for key in keys()]
-    sections = {path.rsplit(".", n)[0] for path in known for n in range(1, path.count(".") + 1)}
-    searchpath = any(o.startswith("hydra.searchpath") for o in overrides)
-    for override in _parse(overrides):
-        name, line = override.key_or_group, override.input_line
-        if name.split(".")[0].split("/")[0] == "hydra" or name in known:
-            continue
-        if name in groups():
-            if not searchpath:
-                for option in _options(override):
-                    if option not in groups()[name]:
-                        near = nearest(option, groups()[name])
-                        raise InputError(
-                            f"There is no {name} '{option}'.", f"{near} There are {', '.join(groups()[name])}.".strip()
-                        )
-        elif name not in sections:
-            near = nearest(name, [*groups(), *known])
-            raise InputError(
-                f"There is no key '{name}' (in '{line}').", near or "`python -m har_sweep --help` lists every key."
-            )
+def explain(overrides: list[str]) -> list[Override]:
+    """Parse; refuse misspelt keys, groups and options with the nearest right one, as Hydra's own words say less."""
+    own_tree = any(o.startswith("hydra.searchpath") for o in overrides)
+    return [_known(line, own_tree) for line in overrides]
+
+
+@cache
+def _known(line: str, own_tree: bool) -> Override:
+    with _explained([line]):
+        override = OverridesParser.create().parse_overrides([line])[0]
+    name = override.key_or_group
+    if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        raise InputError(f"'{line}' is not a list of choices.", f"Write {name}=a,b,c or {name}=range(0,3).")
+    if name.split(".")[0].split("/")[0] == "hydra" or name in _types():
+        return override
+    if name in groups():
+        for option in [] if own_tree else _options(override):
+            if option not in groups()[name]:
+                near = nearest(option, groups()[name])
+                raise InputError(
+                    f"There is no {name} '{option}'.", f"{near} There are {', '.join(groups()[name])}.".strip()
+                )
+    elif not any(
+        path.startswith(f"{name}.") or (name.startswith(f"{path}.") and get_origin(kind) is dict)
+        for path, kind in _types().items()
+    ):
+        near = nearest(name, [*groups(), *_types()])
+        raise InputError(
+            f"There is no key '{name}' (in '{line}').", near or "`python -m har_sweep --help` lists every key."
+        )
+    return override
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return {key.path: key.type for key in keys()}
 
 
 def _options(override: Override) -> list[str]:
     if override.is_sweep_override():
         return [str(option) for option in override.sweep_string_iterator()]
     value = override.value()
-    return [] if isinstance(value, (dict, list)) or value is None else [str(value)]
-
-
-def _parse(overrides: list[str]) -> list[Override]:
-    with _explained(overrides):
-        return OverridesParser.create().parse_overrides(overrides)
+    return [] if isinstance(value, (dict, list)) or override.is_delete() else ["null" if value is None else str(value)]
 
 
 def _experiment_sweep(overrides: list[str]) -> list[str]:
@@ -125,7 +201,6 @@ def _experiment_sweep(overrides: list[str]) -> list[str]:
 
 
 def _compose(overrides: list[str], **kwargs: Any) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
         return hydra_compose("config", overrides, **kwargs)
 
@@ -146,8 +221,9 @@ def _explained(overrides: list[str]) -> Iterator[None]:
         cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         key = getattr(cause, "full_key", None) or ""
-        raise InputError(
-            f"{f'{key}: ' if key else ''}{lines[0]}",
-            next((f"You wrote '{o}'." for o in overrides if key and o.lstrip("+").startswith(f"{key}=")), "")
-            or "`python -m har_sweep --help` lists every key with its default.",
-        ) from e
+        hint = "`python -m har_sweep --help` lists every key with its default."
+        if "is not in struct" in lines[0] or lines[0].startswith("Could not append"):
+            hint = "Write ++key=value: it adds an entry, or replaces the one that is there."
+        elif wrote := [o for o in overrides if key and o.lstrip("+").startswith(f"{key}=")]:
+            hint = f"You wrote '{wrote[0]}'."
+        raise InputError(f"{f'{key}: ' if key else ''}{lines[0]}", hint) from e

@@ -84,12 +84,12 @@ def examine(overrides: list[str]) -> list[Check]:
     InputError
         if the overrides cannot be used.
     """
-    from har_sweep.config import compose, expand
+    from har_sweep.config import compose_all, expand
     from har_sweep.weights import Hub
 
     # Seeds change nothing here, and each config takes a tenth of a second.
     choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
-    configs = [compose(list(choice)) for choice in choices]
+    configs = compose_all([list(choice) for choice in choices])
     hub = _background(Hub(ANSWER_SECONDS).problem)
     away: list[Future[Check | None]] = [_background(cuda_in_torch), _background(wandb), _background(slurm)]
     checks = [*devices(configs), *machine(), *disk(configs), *datasets(configs)]

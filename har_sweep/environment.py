@@ -25,18 +25,30 @@ PACKAGES = (
 )
 
 
-def environment() -> Environment:
-    """Of this process."""
-    commit = _git("rev-parse", "HEAD")
+def environment(git_commit: str | None, git_dirty: bool | None) -> Environment:
+    """Of this process, and the code that its run was planned by: ``git_state()`` of that moment."""
     return Environment(
         python=platform.python_version(),
         packages={name: v for name in PACKAGES if (v := _version(name))},
-        git_commit=commit,
-        git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        git_commit=git_commit,
+        git_dirty=git_dirty,
         hostname=socket.gethostname(),
         platform=platform.platform(),
-        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        slurm_job_id=slurm_job_id(),
     )
+
+
+def slurm_job_id() -> str | None:
+    """The SLURM job that this process is part of, written as SLURM's commands take it; None outside of one."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of this package's checkout and whether files differ from it; (None, None) outside of one."""
+    commit = _git("rev-parse", "HEAD")
+    return commit, bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None
 
 
 def _version(name: str) -> str | None:

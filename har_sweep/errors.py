@@ -28,5 +28,9 @@ class RunFailure(Exception):
         self.hint = hint
 
 
+class ClaimLost(Exception):
+    """Another process owns the run now; this one must not write another byte of it."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint; the same command goes on from it."""

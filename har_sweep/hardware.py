@@ -78,19 +78,28 @@ def _nvidia() -> list[Device]:
 
 
 def resolve(config: HardwareConfig) -> tuple[str, str]:
-    """What ``auto`` means here: ``(device kind, precision)``.
+    """What ``auto`` means here, where runs are local: ``(device kind, precision)``. On SLURM nothing is ``auto``.
 
     Raises
     ------
     InputError
-        if the device asked for is not here, or does not compute in the precision asked for.
+        if the devices asked for are not here, or do not compute in the precision asked for.
     """
+    if config.launcher == "slurm":
+        return config.device, config.precision
     here = {device.kind: device for device in reversed(devices())}
     kind = devices()[0].kind if config.device == "auto" else config.device
     if kind not in here:
         raise InputError(
             f"hardware.device={kind}: this machine has {', '.join(here)}.",
             "Use hardware=auto, or check the driver with `python -m har_sweep.doctor`.",
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = len(visible.split(",")) if visible and kind == "cuda" else sum(d.kind == kind for d in devices())
+    if config.device_count > count and kind != "cpu":  # a CPU counts for as many as it is asked to be
+        raise InputError(
+            f"hardware.device_count={config.device_count}: this machine has {count} {kind} device(s).",
+            f"Take hardware.device_count={count} or less.",
         )
     precision = config.precision
     if precision == "auto":

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from har_sweep.compute import Compute
 from har_sweep.cost.memory import release
+from har_sweep.distributed import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.events import Line, Tell
 from har_sweep.schema import Config, OptimizerConfig, SchedulerConfig, TrainerConfig
@@ -26,12 +27,18 @@ OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could
 
 
 class Learner:
-    """A model with what trains it. ``steps`` is the number of batches in an epoch."""
+    """A model with what trains it. ``steps`` is the number of batches in an epoch; ``splits`` is how often to cut them
+    in two from the start. With several ranks each has one, and all are always in the same state."""
 
-    def __init__(self, model: nn.Module, config: Config, compute: Compute, steps: int, tell: Tell) -> None:
+    def __init__(
+        self, model: nn.Module, config: Config, compute: Compute, ranks: Ranks, steps: int, tell: Tell, splits: int = 0
+    ) -> None:
         trainer = config.trainer
         self.model, self._trainer, self._compute, self._tell = model, trainer, compute, tell
-        self._forward = torch.compile(model) if config.hardware.compile else model
+        self._ranks, self._parallel = ranks, ranks.parallel(model, config, compute) if ranks.count > 1 else None
+        forward = model if self._parallel is None else self._parallel
+        # Around DistributedDataParallel, so that compiled code is cut where gradients can be sent off.
+        self._forward = torch.compile(forward) if config.hardware.compile else forward
         self._criterion = nn.CrossEntropyLoss(label_smoothing=trainer.label_smoothing)
         self._optimizer = build_optimizer(model, config.optimizer, compute)
         self._scheduler = build_scheduler(self._optimizer, config.scheduler, steps, trainer.epochs)
@@ -40,7 +47,7 @@ class Learner:
         if trainer.ema_decay:
             average = get_ema_multi_avg_fn(trainer.ema_decay)
             self._ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        self._accumulation_steps = trainer.accumulation_steps
+        self._accumulation_steps = min(trainer.accumulation_steps << splits, trainer.batch_size)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -53,7 +60,8 @@ class Learner:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """One optimizer step on a batch; returns its mean loss, detached, on the device.
+        """One optimizer step on a batch, of which each rank computes its share; returns its mean loss, detached, on the
+        device.
 
         Raises
         ------
@@ -74,21 +82,23 @@ class Learner:
         return loss
 
     def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-        """Gradients of the batch's mean loss, gathered over micro-batches; None if they are to be cut smaller."""
+        """Gradients of the batch's mean loss, over micro-batches and ranks; None if they are to be cut smaller."""
         total = torch.zeros((), device=self._compute.device)
         pieces = self._accumulation_steps
         try:
-            for x, y in zip(inputs.chunk(pieces), targets.chunk(pieces), strict=True):
-                with self._compute.autocast():
-                    loss = self._criterion(self._forward(x), y) * (len(y) / len(targets))
+            cut = list(zip(inputs.chunk(pieces), targets.chunk(pieces), strict=True))
+            for number, (x, y) in enumerate(cut, 1):
+                own, weight = self._ranks.share(len(y))
+                with self._ranks.forward_of(self._parallel, len(y), number == len(cut)), self._compute.autocast():
+                    loss = self._criterion(self._forward(x[own]), y[own]) * (len(y) / len(targets) * weight)
                 self._scaler.scale(loss).backward()
                 total += loss.detach()
-            return total
+            return self._ranks.mean(total)
         except (RuntimeError, MemoryError) as e:
             if not is_out_of_memory(e):
                 raise
             self._optimizer.zero_grad(set_to_none=True)
-            self._accumulation_steps = cut_smaller(pieces, self._trainer, e)
+            self._accumulation_steps = cut_smaller(pieces, self._trainer, self._ranks.count, e)
             self._tell(
                 Line(f"Out of memory: batches now go in {self._accumulation_steps} micro-batches.", warning=True)
             )
@@ -103,7 +113,7 @@ class Learner:
         """Take up what ``state_dict`` gave."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self._accumulation_steps = state["accumulation_steps"]
+        self._accumulation_steps = max(self._accumulation_steps, state["accumulation_steps"])
 
     def _parts(self) -> dict[str, Any]:
         parts = {
@@ -146,7 +156,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
-def cut_smaller(pieces: int, trainer: TrainerConfig, error: BaseException) -> int:
+def cut_smaller(pieces: int, trainer: TrainerConfig, devices: int, error: BaseException) -> int:
     """The number of micro-batches to try next.
 
     Raises
@@ -155,7 +165,7 @@ def cut_smaller(pieces: int, trainer: TrainerConfig, error: BaseException) -> in
         ``out_of_memory`` with the batch size to try, if batches are not to be cut, or cannot be any further.
     """
     cause = (str(error).splitlines() or [type(error).__name__])[0]
-    tried = math.ceil(trainer.batch_size / pieces)
+    tried = math.ceil(trainer.batch_size / pieces / devices)
     if tried == 1:
         hint = "Take a smaller model or model.input_size, or a larger device."
         raise RunFailure("out_of_memory", f"Out of memory with a single image ({cause}).", hint) from error
@@ -163,6 +173,8 @@ def cut_smaller(pieces: int, trainer: TrainerConfig, error: BaseException) -> in
         raise RunFailure(
             "out_of_memory",
             f"Out of memory with batches of {tried} images ({cause}).",
-            f"Try trainer.batch_size={tried // 2}, or trainer.on_oom=split: the same batches in smaller pieces.",
+            f"Try trainer.batch_size={tried // 2}, or trainer.on_oom=split: the same batches in smaller pieces."
+            if devices == 1
+            else f"Try trainer.accumulation_steps={2 * pieces}: the same batches in smaller pieces.",
         ) from error
     return min(2 * pieces, trainer.batch_size)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from har_sweep import weights
-from har_sweep.config import compose, expand
+from har_sweep.config import compose_all, expand
 from har_sweep.data.sources import Listing, list_items
 from har_sweep.errors import InputError
 from har_sweep.schema import Config, ModelConfig
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if not console.is_terminal:
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # kagglehub's bar, which a log file should not be full of
     try:
-        configs = [compose(o) for o in expand([a for a in arguments if a not in ("-m", "--multirun")])]
+        configs = compose_all(expand([a for a in arguments if a not in ("-m", "--multirun")]))
     except InputError as e:
         console.print(f"{e.message}\n{e.hint}", style="red", markup=False, soft_wrap=True)
         return 2

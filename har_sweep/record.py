@@ -1,7 +1,7 @@
 """The record of a run: the one contract between ``har_sweep`` and ``multirun_analysis``.
 
 SI units: bytes and seconds, unless a name says otherwise. This module alone knows the file's layout, and ``RunPaths``
-alone the names inside a run's folder. It imports neither torch nor anything else of ``har_sweep`` but the errors.
+alone the names inside a run's folder. It imports no torch, and of ``har_sweep`` only the errors and the claims.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 
 import msgspec
 
+from har_sweep import claim as claims
 from har_sweep.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,17 @@ class RunPaths:
     """Every path inside a run's folder, ``<runs>/<run_id>/``."""
 
     folder: Path
+    claim: int = 0  # the number under which its owner writes; 0 for readers
+
+    def check(self) -> None:
+        """For writers, last thing before a write takes effect: ``ClaimLost`` if the run is somebody else's by now."""
+        if self.claim:
+            claims.check(self.folder, self.claim)
+
+    def last_seen(self) -> float:
+        """When the job before this owner was last seen, in seconds since 1970: for all we know, it died then."""
+        files = [self.record, self.checkpoint, self.log, claims.path(self.folder, self.claim - 1)]
+        return max(file.stat().st_mtime for file in files if file.exists())
 
     @property
     def record(self) -> Path:
@@ -63,8 +75,9 @@ class RunPaths:
         return self.folder / "wandb"
 
     @property
-    def lock(self) -> Path:
-        return self.folder / ".lock"
+    def job(self) -> Path:
+        """The batch job that was last submitted for the run."""
+        return self.folder / "job.json"
 
 
 @dataclass
@@ -274,10 +287,16 @@ def read(path: Path) -> Record:
     )
 
 
-def write(record: Record, path: Path) -> None:
-    """Write a record so that a reader sees the old one or the new one, whole. What is not finite becomes null."""
+def write(record: Record, paths: RunPaths) -> None:
+    """Write a record so that a reader sees the old one or the new one, whole. What is not finite becomes null.
+
+    Raises
+    ------
+    ClaimLost
+        as every writer of a run's files.
+    """
     data = msgspec.json.format(msgspec.json.encode(redact(msgspec.to_builtins(record))), indent=1)
-    with atomic(path) as file:
+    with atomic(paths.record, check=paths.check) as file:
         file.write(data)
 
 
@@ -299,8 +318,11 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path``; on leaving, sync it and rename it over ``path``. Errors change nothing."""
+def atomic(path: Path, mode: str = "wb", check: Callable[[], None] = lambda: None) -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path``; on leaving, sync it and rename it over ``path``. Errors change nothing.
+
+    ``check`` may raise, just before the renaming.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -309,6 +331,7 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
+        check()
         os.replace(name, path)
         sync_folder(path.parent)
     except BaseException:
@@ -316,7 +339,7 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
-def atomic_file(path: Path, save: Callable[[Path], object]) -> None:
+def atomic_file(path: Path, save: Callable[[Path], object], check: Callable[[], None] = lambda: None) -> None:
     """As ``atomic``, for libraries that want a file's name: ``save`` writes to the path it is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -325,6 +348,7 @@ def atomic_file(path: Path, save: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # some libraries write for their user alone
+        check()
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException:

@@ -7,7 +7,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -22,26 +22,37 @@ from har_sweep.cost.inference import measure_latency
 from har_sweep.cost.memory import memory_now, peak_memory
 from har_sweep.cost.static import static_costs
 from har_sweep.data import Dataset
-from har_sweep.environment import environment
-from har_sweep.errors import InputError, Interrupted, RunFailure
+from har_sweep.distributed import Link, Ranks, lead
+from har_sweep.environment import environment, slurm_job_id
+from har_sweep.errors import ClaimLost, InputError, Interrupted, RunFailure
 from har_sweep.evaluate import Predictions, forward_of, metrics, predict
 from har_sweep.events import Event, Line, Phase, Tell
 from har_sweep.learner import is_out_of_memory
 from har_sweep.model import build_model
 from har_sweep.record import Attempt, InferenceCost, Record, RunError, RunPaths
 from har_sweep.spec import RunSpec
+from har_sweep.stop import Stop
 from har_sweep.tracking import Tracker
-from har_sweep.train import Stop, Trained, train
+from har_sweep.train import Trained, train
 
 
 def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     """Train, evaluate and measure one run in this process; its record is on disk from the first moment to the last.
 
+    With several devices this is rank 0, which starts the other ranks unless they are tasks of its SLURM job.
+
     An error ends the run, not the process: it stands in the record that is returned.
+
+    Raises
+    ------
+    ClaimLost
+        when another process has taken the run over; nothing more is written.
     """
     paths, dataset = spec.paths, Dataset.read(spec.dataset_file)
     with stop.deferred():
         record = begin(spec, dataset)
+    if spec.config.trainer.on_oom == "split":
+        spec = replace(spec, splits=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts))
 
     def note(event: Event) -> None:
         """What is told as a warning also stands in the record."""
@@ -56,20 +67,25 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     try:
         tell(Phase("Starting"))
         tracker = Tracker(spec.config.tracking, record, paths, warn)
-        predictions = measure(spec, dataset, record, tracker, note, warn, stop)
-        with stop.deferred():  # a run that is done stays done
-            finish(record, "done", spec)
-            tracker.finish(record, dataset, predictions)
-            for leftover in (paths.checkpoint, paths.selected):
-                leftover.unlink(missing_ok=True)
-    except (Interrupted, KeyboardInterrupt):
-        finish(record, "interrupted", spec)
+        with lead(spec) as ranks:
+            predictions = measure(spec, dataset, record, tracker, ranks, note, warn, stop)
+            with stop.deferred():  # a run that is done stays done
+                finish(record, "done", spec, None)
+                tracker.finish(record, dataset, predictions)
+                for leftover in (paths.checkpoint, paths.selected):
+                    leftover.unlink(missing_ok=True)
+    except ClaimLost:
+        if tracker:
+            tracker.abandon()
+        raise
+    except (Interrupted, KeyboardInterrupt) as asked:
+        finish(record, "interrupted", spec, str(asked) or stop.reason)
     except Exception as error:
         record.error = explain(error)
-        finish(record, "failed", spec)
+        finish(record, "failed", spec, record.error.message)
     if tracker:
         tracker.close(0 if record.status == "done" else 1)
-    records.write(record, paths.record)  # once more: closing may have warned
+    records.write(record, paths)  # once more: closing may have warned
     return record
 
 
@@ -78,13 +94,14 @@ def measure(
     dataset: Dataset,
     record: Record,
     tracker: Tracker,
+    ranks: Ranks,
     tell: Tell,
     warn: Callable[[str], None],
     stop: Stop,
 ) -> dict[str, Predictions]:
     """The story: device, model, static costs, training, predictions, inference costs. Fills ``record``."""
     config, paths, cost = spec.config, spec.paths, record.cost
-    compute = computing.prepare(config.hardware, spec.device, spec.precision)
+    compute = computing.prepare(config.hardware, spec.device, spec.precision, ranks)
     record.hardware.device_name, record.hardware.cpu_threads = compute.device_name, torch.get_num_threads()
     baseline_bytes = memory_now(compute.device)
 
@@ -99,16 +116,16 @@ def measure(
 
     def on_epoch(trained: Trained) -> None:
         record.epochs, record.cost.training = trained.history, trained.cost
-        records.write(record, paths.record)
-        tracker.epoch(trained.history[-1])
+        records.write(record, paths)
+        tracker.epochs(trained.history)
 
-    trained = train(model, dataset, spec, compute, baseline_bytes, tell, on_epoch, stop)
-    record.epochs, cost.training = trained.history, trained.cost
+    trained = train(model, dataset, spec, compute, ranks, baseline_bytes, tell, on_epoch, stop)
+    on_epoch(trained)  # it may have been complete, and told to nobody, when an earlier job died
     record.selected_epoch = trained.best_epoch or config.trainer.epochs
 
     model.eval()
     if config.trainer.save_model:
-        checkpoint.save_weights(model, paths.model)
+        checkpoint.save_weights(model, paths.model, paths.check)
     forward = forward_of(model, spec.model, compute)
     size, batch_size, threads = spec.model.input_size, config.trainer.batch_size, config.hardware.loader_threads
     tell(Phase("Predicting the val and test splits"))
@@ -132,26 +149,41 @@ def measure(
     return predictions
 
 
+def assist_training(spec: RunSpec, link: Link, stop: Stop) -> None:
+    """The part of a rank above 0: the same model, trained along with rank 0, which is told of any failure."""
+    config, ranks = spec.config, Ranks(link.rank, spec.config.hardware.device_count, link)
+    try:
+        dataset = Dataset.read(spec.dataset_file)
+        compute = computing.prepare(config.hardware, spec.device, spec.precision, ranks)
+        model = build_model(config, spec.model, len(dataset.classes), lambda text: None)
+        model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, ranks.rank]).generate_state(1)[0]))
+        train(model, dataset, spec, compute, ranks, 0, lambda event: None, lambda trained: None, stop)
+    except Interrupted:
+        link.stopped(stop.reason)
+    except Exception as error:
+        link.failed(explain(error), follows=isinstance(error, RuntimeError) and not is_out_of_memory(error))
+    link.wait_for_end()
+
+
 def begin(spec: RunSpec, dataset: Dataset) -> Record:
     """The run's record, new or taken up again where a job before left off, with this job as its latest attempt."""
     paths = spec.paths
     if paths.record.exists() and (old := records.read(paths.record)).status != "done":
         record = old
-        # A job that was killed ended, for all we know, at its last sign of life.
-        alive = max(file.stat().st_mtime for file in (paths.record, paths.checkpoint, paths.log) if file.exists())
-        records.close_attempt(record, "killed", None, records.now(alive))
+        records.close_attempt(record, "killed", "It ended without a word.", records.now(paths.last_seen()))
         record.error, record.finished_at = None, None
     else:
         for leftover in (paths.checkpoint, paths.selected):  # of a done run that is computed again
             leftover.unlink(missing_ok=True)
         record = new_record(spec, dataset)
-    record.status, record.environment = "running", environment()
+    record.status, record.environment = "running", environment(spec.git_commit, spec.git_dirty)
     if spec.sweep not in record.sweeps:
         record.sweeps.append(spec.sweep)
-    job = os.environ.get("SLURM_JOB_ID") or f"pid {os.getpid()}"
+    job = slurm_job_id() or f"pid {os.getpid()}"
     record.attempts.append(Attempt(job=job, host=socket.gethostname(), started_at=records.now()))
-    records.write(record, paths.record)
-    with records.atomic(paths.config, "w") as file:
+    records.write(record, paths)
+    with records.atomic(paths.config, "w", paths.check) as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(record.config)))
     return record
 
@@ -168,7 +200,7 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
         config=records.redact(asdict(config)),
         overrides=spec.overrides,
         started_at=records.now(),
-        environment=environment(),
+        environment=environment(spec.git_commit, spec.git_dirty),
         hardware=records.Hardware(spec.device, spec.device, config.hardware.device_count, spec.precision),
         dataset=records.DatasetInfo(
             name=dataset.name,
@@ -191,12 +223,11 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
     )
 
 
-def finish(record: Record, status: records.Status, spec: RunSpec) -> None:
+def finish(record: Record, status: records.Status, spec: RunSpec, why: str | None) -> None:
     """Close the run and its attempt, and write it down."""
     record.status, record.finished_at = status, records.now()
-    outcome = record.error.message if record.error else None
-    records.close_attempt(record, status, outcome, record.finished_at)
-    records.write(record, spec.paths.record)
+    records.close_attempt(record, status, why, record.finished_at)
+    records.write(record, spec.paths)
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:
@@ -214,7 +245,7 @@ def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, pat
         )
         for split, predicted in predictions.items()
     ]
-    records.atomic_file(paths.predictions, pd.concat(frames, ignore_index=True).to_parquet)
+    records.atomic_file(paths.predictions, pd.concat(frames, ignore_index=True).to_parquet, paths.check)
 
 
 def is_disk_full(error: Exception) -> bool:

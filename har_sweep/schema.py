@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, Optional, get_type_hints
 
 from har_sweep.errors import InputError
@@ -140,6 +141,32 @@ class TrainerConfig:
 
 
 @dataclass
+class SlurmConfig:
+    """What a run asks SLURM for; whatever sbatch knows beside these goes into ``extra``."""
+
+    partition: Optional[str] = _key(None, "partition; null takes the cluster's default", identity=False)
+    account: Optional[str] = _key(None, "account to charge", identity=False)
+    qos: Optional[str] = _key(None, "quality of service", identity=False)
+    constraint: Optional[str] = _key(None, "features that the node must have", identity=False)
+    gpus: Optional[int] = _key(
+        None, "GPUs for one run; null takes hardware.device_count on cuda, else none", identity=False, low=0
+    )
+    gpu_type: Optional[str] = _key(None, "the GPU's name in SLURM, such as a100", identity=False)
+    cpus: int = _key(8, "CPU cores for one run", identity=False, low=1)
+    memory_gib: float = _key(32.0, "memory for one run, in GiB", identity=False, above=0.0)
+    time_minutes: int = _key(
+        240, "time limit of a job; a run that needs longer goes on in another", identity=False, low=1
+    )
+    signal_seconds: int = _key(90, "warning before the time limit: time for a checkpoint", identity=False, low=5)
+    array_parallelism: int = _key(256, "runs of one array at once", identity=False, low=1)
+    setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]", identity=False)
+    extra: dict[str, Any] = _key(
+        {}, "further sbatch options by their long names: +hardware.slurm.extra.nodelist=node1", identity=False
+    )
+    python: Optional[str] = _key(None, "Python on the nodes; null takes the one that submits", identity=False)
+
+
+@dataclass
 class HardwareConfig:
     device: str = _key("auto", "where runs run", choices=("auto", "cpu", "cuda", "mps"))
     device_count: int = _key(1, "devices for one run", low=1)
@@ -155,6 +182,8 @@ class HardwareConfig:
         1, "threads gathering batches ahead; 0 gathers in the loop", identity=False, low=0, high=64
     )
     price_per_device_hour: Optional[float] = _key(None, "money for one device and hour", identity=False, low=0.0)
+    launcher: str = _key("local", "who starts runs: this machine, or SLURM", identity=False, choices=("local", "slurm"))
+    slurm: SlurmConfig = _section(SlurmConfig, "what SLURM is asked for")
 
 
 @dataclass
@@ -178,6 +207,29 @@ class SweepConfig:
 
 
 @dataclass
+class LaunchConfig:
+    order: str = _key(
+        "interleaved",
+        "interleaved: each model's first run before any model's second; as given; or cheapest first",
+        identity=False,
+        choices=("interleaved", "given", "cheapest_first"),
+    )
+    parallel: Optional[int] = _key(
+        None,
+        "runs at once on this machine; null is one for each GPU, or one on a CPU",
+        identity=False,
+        low=1,
+        high=1024,
+    )
+    retries: int = _key(0, "how often a run that failed by itself is tried again", identity=False, low=0)
+    wait: bool = _key(True, "SLURM: follow the jobs until all runs are over; false submits and leaves", identity=False)
+    dry_run: bool = _key(False, "show what would run and what it would cost, and start nothing", identity=False)
+    heartbeat_seconds: float = _key(
+        10.0, "a run's sign of life; six times as late, it counts as dead", identity=False, low=0.1, high=600.0
+    )
+
+
+@dataclass
 class Config:
     model: ModelConfig = _section(ModelConfig, "the backbone")
     optimizer: OptimizerConfig = _section(OptimizerConfig, "the optimizer")
@@ -189,6 +241,7 @@ class Config:
     tracking: TrackingConfig = _section(TrackingConfig, "Weights & Biases")
     paths: PathsConfig = _section(PathsConfig, "folders")
     sweep: SweepConfig = _section(SweepConfig, "the sweep")
+    launch: LaunchConfig = _section(LaunchConfig, "how its runs are started")
     seed: int = _key(0, "seed of initialisation, order and augmentation", low=0, high=2**31 - 1)
     rerun: bool = _key(False, "compute again what is already done", identity=False)
 
@@ -203,8 +256,13 @@ class Key:
     metadata: dict[str, Any]
 
 
-def keys(cls: type = Config, prefix: str = "") -> Iterator[Key]:
+@cache
+def keys(cls: type = Config, prefix: str = "") -> tuple[Key, ...]:
     """Every leaf key, in the order of the dataclasses."""
+    return tuple(_keys(cls, prefix))
+
+
+def _keys(cls: type, prefix: str) -> Iterator[Key]:
     hints = get_type_hints(cls)
     for f in fields(cls):
         path, hint = prefix + f.name, hints[f.name]
@@ -263,16 +321,23 @@ def check(config: Config) -> None:
             f"hardware.precision=fp16 does not train on hardware.device={hardware.device}.",
             "Use hardware.precision=auto, bf16 or fp32; fp16 is for cuda.",
         )
-    if hardware.device in ("cpu", "mps") and hardware.device_count != 1:
+    if hardware.device == "mps" and hardware.device_count != 1:
         raise InputError(
-            f"hardware.device_count={hardware.device_count} needs hardware.device=cuda, not {hardware.device}.",
+            f"hardware.device_count={hardware.device_count}: there is one mps device.",
             "Leave hardware.device_count at 1.",
         )
-    if hardware.device_count != 1:
+    if hardware.device_count > trainer.batch_size:
         raise InputError(
-            f"hardware.device_count={hardware.device_count}: one run uses one device.",
-            "Leave hardware.device_count at 1.",
+            f"hardware.device_count={hardware.device_count} is more than trainer.batch_size={trainer.batch_size}.",
+            "batch_size is the whole batch of a step; each device takes its share of it.",
         )
+    if hardware.device_count > 1 and trainer.on_oom == "split":
+        raise InputError(
+            "trainer.on_oom=split works with one device: several would cut their batches differently.",
+            f"Set trainer.accumulation_steps instead, or hardware.device_count=1 (now {hardware.device_count}).",
+        )
+    if hardware.launcher == "slurm":
+        _check_slurm(hardware)
     if config.scheduler.warmup_epochs > trainer.epochs:
         raise InputError(
             f"scheduler.warmup_epochs={config.scheduler.warmup_epochs} is longer than trainer.epochs={trainer.epochs}.",
@@ -297,6 +362,27 @@ def check(config: Config) -> None:
         raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
     if data.source == "hub" and data.hub_name is None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+def _check_slurm(hardware: HardwareConfig) -> None:
+    slurm = hardware.slurm
+    for key, named in (("device", hardware.device), ("precision", hardware.precision)):
+        if named == "auto":
+            raise InputError(
+                f"hardware.{key}=auto cannot be told before the job runs: it is part of what a run is.",
+                f"Say hardware.{key}=" + ("cuda or cpu." if key == "device" else "bf16, fp16 or fp32."),
+            )
+    if slurm.cpus < hardware.device_count:
+        raise InputError(
+            f"hardware.slurm.cpus={slurm.cpus} is less than hardware.device_count={hardware.device_count}.",
+            "Each device is driven by a task with at least one core.",
+        )
+    if 60 * slurm.time_minutes <= slurm.signal_seconds:
+        raise InputError(
+            f"hardware.slurm.time_minutes={slurm.time_minutes} is over before hardware.slurm.signal_seconds="
+            f"{slurm.signal_seconds} can warn of its end.",
+            "Ask for more time.",
+        )
 
 
 def _check_range(key: Key, value: Any) -> None:

@@ -13,7 +13,12 @@ from har_sweep.weights import ModelPlan
 @dataclass(frozen=True)
 class RunSpec:
     """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote;
-    ``label`` tells the run from the sweep's others."""
+    ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of the code that planned it;
+    ``failures_allowed`` counts those of earlier sweeps too.
+
+    The run's owner adds ``claim``, the number it writes under, and ``splits``, how often batches are cut in two from
+    the start because the system has killed the run for its memory.
+    """
 
     run_id: str
     name: str
@@ -26,10 +31,15 @@ class RunSpec:
     precision: str
     dataset_file: Path
     warnings: tuple[str, ...]
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    failures_allowed: int = 0
+    claim: int = 0
+    splits: int = 0
 
     @property
     def paths(self) -> RunPaths:
-        return RunPaths(Path(self.config.paths.runs) / self.run_id)
+        return RunPaths(Path(self.config.paths.runs) / self.run_id, self.claim)
 
     @property
     def source_size(self) -> int:

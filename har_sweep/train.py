@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,38 +22,17 @@ from har_sweep.cost.memory import Peak, peak_memory
 from har_sweep.cost.training import TrainingClock
 from har_sweep.data import Dataset
 from har_sweep.data.batches import batches
+from har_sweep.distributed import Ranks
 from har_sweep.errors import Interrupted, RunFailure
-from har_sweep.evaluate import forward_of, predict
+from har_sweep.evaluate import Forward, forward_of, predict
 from har_sweep.events import Line, Phase, Step, Tell
 from har_sweep.learner import Learner
 from har_sweep.model import set_train_mode
 from har_sweep.record import Epoch, TrainingCost
 from har_sweep.spec import RunSpec
+from har_sweep.stop import Stop
 
 STEPS_BETWEEN_READS = 20  # reading the loss makes a GPU's queue run dry, so it is not read in every step
-
-
-class Stop:
-    """Whether the run was asked to end; training puts it off to the end of a step, for a checkpoint."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._can_wait = False
-
-    def __call__(self, *_: object) -> None:
-        """As a signal handler."""
-        self.requested = True
-        if not self._can_wait:
-            raise Interrupted
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Inside, a request only sets ``requested``."""
-        self._can_wait = True
-        try:
-            yield
-        finally:
-            self._can_wait = False
 
 
 @dataclass
@@ -80,6 +59,7 @@ def train(
     dataset: Dataset,
     spec: RunSpec,
     compute: Compute,
+    ranks: Ranks,
     memory_baseline_bytes: int,
     tell: Tell,
     on_epoch: Callable[[Trained], None],
@@ -87,18 +67,23 @@ def train(
 ) -> Trained:
     """Train to the last epoch, from the checkpoint where there is one, and leave the selected weights in ``model``.
 
+    All ranks do so at once, and decide together when to save and stop; rank 0 alone validates, writes and tells.
+
     Raises
     ------
     RunFailure
-        ``non_finite_loss`` or ``out_of_memory``.
+        ``non_finite_loss`` or ``out_of_memory``; or ``killed``, if another rank was.
     Interrupted
-        after ``stop`` was asked for and a checkpoint was written.
+        after any rank was asked to stop and a checkpoint was written.
+    ClaimLost
+        when another process has taken the run over.
     """
     config, trainer, threads = spec.config, spec.config.trainer, spec.config.hardware.loader_threads
     classes, images, cuda = len(dataset.classes), len(dataset.indices("train")), compute.device.type == "cuda"
     steps = math.ceil(images / trainer.batch_size)
-    learner, clock = Learner(model, config, compute, steps, tell), TrainingClock(compute.device)
-    trained = resume(learner, clock, spec, steps, tell)
+    ranks.join(compute.device)
+    learner, clock = Learner(model, config, compute, ranks, steps, tell, spec.splits), TrainingClock(compute.device)
+    trained = resume(learner, clock, spec, ranks, steps, tell)
     pace = Pace(images * trainer.epochs)
 
     with stop.deferred():
@@ -131,38 +116,46 @@ def train(
                     clock.step(len(targets))
 
                     last = trained.step == steps
-                    if last or not cuda or trained.step % STEPS_BETWEEN_READS == 1:
+                    reads = last or not cuda or trained.step % STEPS_BETWEEN_READS == 1
+                    if reads:
                         seen = min(trained.step * trainer.batch_size, images)
-                        mean_loss = finite(loss_sum.item() / seen, trained, spec)
+                        loss_now = loss_sum.item()
+                        ranks.check()  # of a loss that lacks a rank's share nothing follows
+                        mean_loss = finite(loss_now / seen, trained, spec)
                         pace_now = pace.at(trained.epoch * images + seen)
                         tell(Step(trained.epoch + 1, trainer.epochs, trained.step, steps, mean_loss, *pace_now))
                     overdue = time.monotonic() - saved_at > 60 * trainer.checkpoint_minutes
-                    if (stop.requested or overdue) and not last:
-                        add_up(trained, clock, joules_before, energy, memory)
-                        trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
-                        save(learner, trained, spec, tell)
-                        saved_at = time.monotonic()
-                        if stop.requested:
-                            raise Interrupted
-                add_up(trained, clock, joules_before, energy, memory)
+                    if not last and (reads or ranks.count == 1):
+                        stopping, overdue = ranks.agree(stop, overdue)
+                        if stopping or overdue:
+                            add_up(trained, clock, joules_before, energy, memory, compute, ranks)
+                            trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
+                            save(learner, trained, spec, ranks, tell)
+                            saved_at = time.monotonic()
+                        if stopping:
+                            raise Interrupted(ranks.reason(stop))
+                add_up(trained, clock, joules_before, energy, memory, compute, ranks)
 
-            tell(Phase(f"Epoch [{trained.epoch + 1}/{trainer.epochs}]: validating"))
-            forward = forward_of(learner.evaluated.eval(), spec.model, compute)
-            val = predict(forward, dataset, "val", spec.model.input_size, trainer.batch_size, threads, compute)
-            train_loss, seconds = loss_sum.item() / images, time.monotonic() - began
             trained.epoch += 1
+            train_loss = loss_sum.item() / images
+            if ranks.rank == 0:
+                tell(Phase(f"Epoch [{trained.epoch}/{trainer.epochs}]: validating"))
+                forward = watched(forward_of(learner.evaluated.eval(), spec.model, compute), ranks)
+                val = predict(forward, dataset, "val", spec.model.input_size, trainer.batch_size, threads, compute)
+                seconds = time.monotonic() - began
+                trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
+                if trainer.selection == "best" and is_best(trained.history):
+                    trained.best_epoch = trained.epoch
+                    if trained.epoch < trainer.epochs:
+                        checkpoint.save_weights(learner.evaluated, spec.paths.selected, spec.paths.check)
+                reached = f"Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"
+                tell(Line(f"Epoch [{trained.epoch}/{trainer.epochs}], {reached}"))
             trained.step, trained.loss_sum, trained.epoch_seconds = 0, 0.0, 0.0
-            trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
-            if trainer.selection == "best" and is_best(trained.history):
-                trained.best_epoch = trained.epoch
-                if trained.epoch < trainer.epochs:
-                    checkpoint.save_weights(learner.evaluated, spec.paths.selected)
-            reached = f"Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"
-            tell(Line(f"Epoch [{trained.epoch}/{trainer.epochs}], {reached}"))
-            on_epoch(trained)  # before the checkpoint: what is told twice is the same, what is lost stays lost
-            save(learner, trained, spec, tell)
-            if stop.requested:
-                raise Interrupted
+            save(learner, trained, spec, ranks, tell)
+            on_epoch(trained)  # after the checkpoint: nothing is told that a resumed run would compute once more
+            if ranks.agree(stop, False)[0]:
+                raise Interrupted(ranks.reason(stop))
+    ranks.leave()
 
     if learner.evaluated is not model:
         model.load_state_dict(learner.evaluated.state_dict())
@@ -171,9 +164,9 @@ def train(
     return trained
 
 
-def resume(learner: Learner, clock: TrainingClock, spec: RunSpec, steps: int, tell: Tell) -> Trained:
+def resume(learner: Learner, clock: TrainingClock, spec: RunSpec, ranks: Ranks, steps: int, tell: Tell) -> Trained:
     """Where the checkpoint left off, or the beginning."""
-    saved = checkpoint.load(spec.paths.checkpoint)
+    saved = checkpoint.load(spec.paths.checkpoint, ranks.rank)
     if saved is None:
         return Trained()
     learner.load_state_dict(saved["learner"])
@@ -186,22 +179,47 @@ def resume(learner: Learner, clock: TrainingClock, spec: RunSpec, steps: int, te
     return trained
 
 
-def save(learner: Learner, trained: Trained, spec: RunSpec, tell: Tell) -> None:
-    """Write the checkpoint; where it cannot be, training goes on and says so."""
+def save(learner: Learner, trained: Trained, spec: RunSpec, ranks: Ranks, tell: Tell) -> None:
+    """Write the checkpoint of all ranks; where it cannot be, training goes on and says so."""
+    randomness = ranks.gather(checkpoint.random_state())
+    if ranks.rank > 0:
+        return
     try:
-        checkpoint.save(spec.paths.checkpoint, {"learner": learner.state_dict(), "trained": asdict(trained)})
+        checkpoint.save(spec.paths, {"learner": learner.state_dict(), "trained": asdict(trained)}, randomness)
     except OSError as e:
         text = f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
         tell(Line(text, warning=True))
 
 
-def add_up(trained: Trained, clock: TrainingClock, joules_before: float | None, energy: Energy, memory: Peak) -> None:
-    """Put what training has cost so far into ``trained``; ``energy`` and ``memory`` are of this epoch alone."""
+def add_up(
+    trained: Trained,
+    clock: TrainingClock,
+    joules_before: float | None,
+    energy: Energy,
+    memory: Peak,
+    compute: Compute,
+    ranks: Ranks,
+) -> None:
+    """Put what training has cost so far into ``trained``; ``energy`` and ``memory`` are of this epoch alone.
+
+    Memory is this rank's; energy is all GPUs', or that of the processor, which all ranks share.
+    """
     cost, before = clock.cost(), trained.cost
-    joules = None if energy.joules is None and joules_before is None else (energy.joules or 0) + (joules_before or 0)
+    used = ranks.gather(energy.joules) if compute.device.type == "cuda" else [energy.joules]
+    joules = None if None in used and joules_before is None else sum(j or 0 for j in used) + (joules_before or 0)
     peak_bytes = max(before.peak_memory_bytes or 0, memory.bytes)
     cost.energy_joules, cost.peak_memory_bytes = joules, peak_bytes
     trained.cost, trained.clock = cost, clock.state_dict()
+
+
+def watched(forward: Forward, ranks: Ranks) -> Forward:
+    """``forward``, as long as all ranks live."""
+
+    def watching(images: torch.Tensor) -> torch.Tensor:
+        ranks.check()
+        return forward(images)
+
+    return watching
 
 
 def draws(seed: int, epoch: int, step: int) -> torch.Generator:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from har_sweep import record as records
 from har_sweep.config import compose
 from har_sweep.launch.plan import plan
 from har_sweep.launch.screen import Screen
+from har_sweep.record import Record, RunPaths
 from har_sweep.spec import RunSpec
 
 # Everything timm would be asked for is given, which saves a process that imports it.
@@ -42,3 +45,21 @@ def har_sweep(*overrides: str, cwd: Path, **environment: str) -> subprocess.Comp
     return subprocess.run(
         command(*overrides), cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
     )
+
+
+def runs(folder: Path) -> dict[str, Record]:
+    """The records under ``folder/runs`` by run id."""
+    found = sorted((folder / "runs").glob("*/record.json"))
+    return {path.parent.name: records.read(path) for path in found}
+
+
+def learned(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Of each run under ``folder/runs``, all that must be the same to the bit."""
+    return {
+        run_id: (
+            RunPaths(folder / "runs" / run_id).model.read_bytes(),
+            record.metrics,
+            [replace(epoch, seconds=0.0) for epoch in record.epochs],
+        )
+        for run_id, record in runs(folder).items()
+    }

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig
 
-from har_sweep.config import compose, expand, groups
+from har_sweep import config as configs
+from har_sweep.config import compose, compose_all, expand, groups
 from har_sweep.errors import InputError
-from har_sweep.schema import keys
+from har_sweep.schema import Config, keys
 
 
 @pytest.mark.parametrize("model", [name for name in groups()["model"] if name != "timm"])
@@ -84,6 +90,7 @@ def test_an_experiment_brings_its_own_sweep_and_the_command_line_beats_it() -> N
         ("augmentation=papr", "papr", "paper"),
         ("data.on_error=skipp", "data.on_error=skipp", "skip"),
         ("trainer.selection=beste", "trainer.selection=beste", "best"),
+        ("+hardware.slurm.extr.licenses=matlab:1", "hardware.slurm.extr.licenses", "hardware.slurm.extra"),
     ],
 )
 def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: str, near: str) -> None:
@@ -109,9 +116,12 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["data=csv"], "data=csv"),
         (["data=folder"], "data=folder"),
         (["model=timm"], "model.timm_name"),
-        (["hardware.device_count=2"], "hardware.device_count=2"),
+        (["hardware=mps", "hardware.device_count=2"], "hardware.device_count=2"),
         (["seed=-1"], "seed=-1"),
         (["model=resnet18=3[("], "cannot be read"),
+        (["model=null"], "model 'null'"),
+        (["model=glob(vit*)"], "model=glob(vit*)"),
+        (["hardware.slurm.extra.licenses=a"], "hardware.slurm.extra.licenses"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[str], named: str) -> None:
@@ -119,6 +129,176 @@ def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[
         compose(overrides)
     assert named in e.value.message
     assert e.value.hint
+
+
+def test_a_dict_takes_entries_of_any_name() -> None:
+    added = compose(["+hardware.slurm.extra.licenses=matlab:1", "++hardware.slurm.extra.mail-type=FAIL"])
+    assert added.hardware.slurm.extra == {"licenses": "matlab:1", "mail-type": "FAIL"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [["hardware.slurm.extra.a=1"], ["+hardware.slurm.extra={a:1}", "+hardware.slurm.extra.a=2"]]
+)
+def test_a_dict_s_entry_that_cannot_be_set_so_is_told_how(wrong: list[str]) -> None:
+    with pytest.raises(InputError) as e:
+        compose(wrong)
+    assert "hardware.slurm.extra.a" in e.value.message
+    assert "++" in e.value.hint
+
+
+def outcomes(choices: list[list[str]]) -> tuple[list[str], list[str]]:
+    """What ``compose_all`` and ``compose`` of one after the other come to: the configs, or the error."""
+
+    def told(compose_them: Callable[[], list[Config]]) -> list[str]:
+        try:
+            return [repr(config) for config in compose_them()]  # repr tells 1 from 1.0 and from True
+        except InputError as e:
+            return [e.message, e.hint]
+
+    return told(lambda: compose_all(choices)), told(lambda: [compose(choice) for choice in choices])
+
+
+def each(*values: str, beside: tuple[str, ...] = ()) -> list[list[str]]:
+    """Choices that differ in their first override only."""
+    return [[value, *beside] for value in values]
+
+
+REFERS = "+hardware.slurm.extra.comment=run ${seed}"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        expand(["model=resnet18,vit_base", "seed=0,1", "trainer.epochs=2"]),
+        [["model=vit_base", "seed=1"], ["seed=2", "model=vit_base"], ["model=vit_base", "seed=3"], ["model=vit_base"]],
+        # what an interpolation of the tree refers to: by one key, by a part of a text, over two steps
+        each("data.default_weights=scratch", "data.default_weights=pretrained"),
+        each("model.default_lr.adam=0.1", "model.default_lr.adam=0.2", "model.default_lr.adam=0.3"),
+        each("model.default_lr.adam=0.1", "model.default_lr.adam=0.2", beside=("optimizer.lr=0.5",)),
+        each("paths.data=a", "paths.data=b", beside=("data=har",)),
+        each("model.timm_name=a", "model.timm_name=b", beside=("model=timm", "++sweep.name=${model.name}")),
+        # interpolations typed on the command line, alone and inside of lists and dicts
+        each("seed=1", "seed=${trainer.epochs}", "seed=2", "seed=${trainer.batch_size}"),
+        each("model.weights=scratch", "model.weights=${tracking.project}", "model.weights=${data.default_weights}"),
+        each("seed=1", "seed=2", beside=("++sweep.name=${seed}", "++tracking.entity=${sweep.name}")),
+        each("seed=1", "seed=2", beside=(REFERS,)),
+        each(
+            "model.drop_path_rate=0.1", "model.drop_path_rate=0.2", beside=("model.mean=[${.drop_path_rate},0.5,0.5]",)
+        ),
+        each("tracking.project=a", "tracking.project=b", beside=("++sweep.name=${..tracking.project}",)),
+        each("tracking.project=a", "tracking.project=b", beside=("++sweep.name=${oc.select:tracking.project}",)),
+        each("data.name=project", "data.name=backend", beside=("++sweep.name=${tracking.${data.name}}",)),
+        # values that are no plain words
+        each("model.pretrained_tag=x", "model.pretrained_tag=null", "model.pretrained_tag='null'"),
+        each("sweep.name='a=b, [c]'", 'sweep.name="d"', "sweep.name=1", "sweep.name=true", "sweep.name=''"),
+        each("optimizer.lr=1", "optimizer.lr=1e-3", "optimizer.lr='2'"),
+        each("model.mean=[0.1,0.2,0.3]", "model.mean=null", "model.mean=[0.5,0.5,0.5]", beside=("seed=1",)),
+        each(
+            "hardware.slurm.extra={licenses:x}",
+            "hardware.slurm.extra={}",
+            beside=("hardware=slurm_example_a100", "seed=1"),
+        ),
+        # overrides that touch the same key
+        [
+            ["seed=1", "seed=2"],
+            ["seed=3", "seed=4"],
+            ["seed=3", "++seed=5"],
+            ["++seed=6", "seed=7"],
+            ["++seed=6", "seed=8"],
+        ],
+        each("trainer.epochs=1", "trainer.epochs=2", beside=("trainer={epochs:3}",)),
+        each("trainer={epochs:3}", "trainer={epochs:4}", beside=("trainer.epochs=2",)),
+        each("seed=1", "seed=2", beside=("~seed",)),
+        each("seed=1", "seed=2", beside=("+hardware.slurm.extra={a:1}", "++hardware.slurm.extra.a=2")),
+        # an experiment's values and those that beat them
+        each("trainer.epochs=1", "trainer.epochs=2", beside=("experiment=paper",)),
+        each("experiment=paper", "experiment=vit_sizes", beside=("trainer.batch_size=8", "model=vit_tiny")),
+        # errors: of a type, a range, a choice, a key, a value that is missing, and one that another value brings about
+        each("seed=1", "seed=x"),
+        each("seed=1", "seed=-1", "seed=x"),
+        each("seed=1", "seed=null"),
+        each("seed=1", "++seed=2", "+seed=3"),
+        each("seed=1", "seed@x=2"),
+        each("seed=1", "seed=[1]"),
+        each("sweep.name=a", "sweep.name={a:1}"),
+        each("seed=1", "seed=1,2"),
+        each("seed=1", "sed=2"),
+        each("model.name=x", "model.name=???"),
+        each("model.name=x", "model.name=${nothing}"),
+        each("optimizer.lr=0.1", "optimizer.lr=${optimizer.lr}"),
+        each("data.val_fraction=0.1", "data.val_fraction=0.6", beside=("data.test_fraction=0.5",)),
+        each("seed=1", "seed=2", beside=("+hardware.slurm.extra.a=${seed}", "~hardware.slurm.extra.a=1")),
+    ],
+    ids=lambda choices: " | ".join(" ".join(choice) for choice in choices),
+)
+def test_a_sweep_s_configs_are_those_of_its_runs_alone(choices: list[list[str]]) -> None:
+    together, alone = outcomes(choices)
+    assert together == alone
+
+
+OVERRIDES = {
+    "model": ["model=resnet18", "model=vit_tiny", "model=timm"],
+    "optimizer": ["optimizer=sgd", "optimizer=adam"],
+    "optimizer.lr": ["optimizer.lr=0.5", "optimizer.lr=${model.default_lr.sgd}", "optimizer.lr=many"],
+    "model.timm_name": ["model.timm_name=a", "model.timm_name=${model.weights}", "++model.timm_name=b"],
+    "model.weights": ["model.weights=scratch", "model.weights='${sweep.name}'", "model.weights=null"],
+    "model.default_lr.sgd": ["model.default_lr.sgd=0.3", "model.default_lr.sgd=1", "~model.default_lr.sgd"],
+    "model.std": ["model.std=[0.1,0.1,0.1]", "model.std=null", "model.std=[${optimizer.lr},0.1,0.1]"],
+    "sweep.name": ["sweep.name=a", "sweep.name=null", "sweep.name='1'", "++sweep.name=${seed}", "sweep={name:b}"],
+    "seed": ["seed=0", "seed=1", "seed=${trainer.epochs}", "seed=-1", "+seed=3"],
+    "trainer.epochs": ["trainer.epochs=1", "trainer.epochs=7", "trainer={epochs:4}"],
+    "extra": ["+hardware.slurm.extra.a=1", "+hardware.slurm.extra.a=${seed}", "++hardware.slurm.extra.a=${sweep.name}"],
+}
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> list[list[str]]:
+    """Some choices of the same few keys in the same order, so that most can share what is composed."""
+    given_keys = draw(st.lists(st.sampled_from(sorted(OVERRIDES)), min_size=2, max_size=5))
+    return [[draw(st.sampled_from(OVERRIDES[key])) for key in given_keys] for _ in range(draw(st.integers(2, 4)))]
+
+
+@given(sweeps())
+@settings(max_examples=12, deadline=None, derandomize=True)
+def test_any_sweep_s_configs_are_those_of_its_runs_alone(choices: list[list[str]]) -> None:
+    together, alone = outcomes(choices)
+    assert together == alone
+
+
+def test_the_configs_of_a_sweep_share_nothing_that_one_could_change() -> None:
+    first, second, third = compose_all([["seed=1"], ["seed=2"], ["seed=3"]])
+    second.augmentation.crop_ratio.append(9.0)
+    second.trainer.epochs = 77
+    assert (first.augmentation, first.trainer) == (third.augmentation, third.trainer)
+    assert 9.0 not in first.augmentation.crop_ratio
+
+
+def test_a_hundred_seeds_of_a_model_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: list[list[str]] = []
+    real = configs.hydra_compose
+
+    def counting(name: str, overrides: list[str], **kwargs: Any) -> DictConfig:
+        composed.append(overrides)
+        return real(name, overrides, **kwargs)
+
+    monkeypatch.setattr(configs, "hydra_compose", counting)
+    runs = compose_all(expand(["model=resnet18,vit_base", "+hardware.slurm.extra.a=b", "seed=range(0,100)"]))
+    assert [(run.model.name, run.seed) for run in runs][::50] == [
+        ("resnet18", 0), ("resnet18", 50), ("vit_base", 0), ("vit_base", 50),
+    ]  # fmt: skip
+    assert len(composed) == 2
+
+
+def test_a_tree_of_the_user_s_may_have_a_group_named_like_a_key(tmp_path: Path) -> None:
+    for file, text in {
+        "seed/1.yaml": "# @package _global_\nseed: 11",
+        "seed/2.yaml": "# @package _global_\nseed: 22",
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - /seed: '1'",
+    }.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    own_tree = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]
+    assert [run.seed for run in compose_all([[*own_tree, "seed='1'"], [*own_tree, "seed='2'"]])] == [11, 22]
 
 
 def har_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from har_sweep import record as records
 from har_sweep.errors import InputError
-from har_sweep.record import Record
+from har_sweep.record import Record, RunPaths
 
 
 def a_record(**changes: object) -> Record:
@@ -39,26 +39,26 @@ def a_record(**changes: object) -> Record:
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     record = a_record(config={"seed": 0}, epochs=[records.Epoch(1, 1.5, 1.25, 0.5, 1e-3, 1.0)])
-    records.write(record, tmp_path / "record.json")
+    records.write(record, RunPaths(tmp_path))
     assert records.read(tmp_path / "record.json") == record
 
 
 def test_numbers_that_are_none_become_null_and_the_file_stays_json(tmp_path: Path) -> None:
-    records.write(a_record(), tmp_path / "record.json")
+    records.write(a_record(), RunPaths(tmp_path))
     epoch = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)["epochs"][0]
     assert epoch["train_loss"] is None
     assert epoch["val_loss"] is None
 
 
 def test_no_home_folder_is_written(tmp_path: Path) -> None:
-    records.write(a_record(), tmp_path / "record.json")
+    records.write(a_record(), RunPaths(tmp_path))
     text = (tmp_path / "record.json").read_text()
     assert f"{Path.home()}/" not in text
     assert '"~/photos"' in text
 
 
 def test_the_design_s_names_are_all_there(tmp_path: Path) -> None:
-    records.write(a_record(), tmp_path / "record.json")
+    records.write(a_record(), RunPaths(tmp_path))
     tree = json.loads((tmp_path / "record.json").read_text())
     expected = (
         "schema_version run_id status name sweeps seed config overrides started_at finished_at attempts environment "
@@ -92,12 +92,12 @@ def _write_for_ever(path: Path) -> None:
     while True:
         n += 1
         record.warnings = [str(n)] * 2000
-        records.write(record, path)
+        records.write(record, RunPaths(path.parent))
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_record(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    records.write(a_record(warnings=["0"] * 2000), path)
+    records.write(a_record(warnings=["0"] * 2000), RunPaths(tmp_path))
     for _ in range(5):
         process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(path,))
         process.start()

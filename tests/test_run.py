@@ -32,7 +32,7 @@ from har_sweep.events import Event, Line, Step
 from har_sweep.record import Record
 from har_sweep.run import execute
 from har_sweep.spec import RunSpec
-from har_sweep.train import Stop
+from har_sweep.stop import Stop
 
 
 def run(spec: RunSpec, tell: Callable[[Event], None] = lambda event: None) -> Record:

@@ -11,22 +11,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import SMALL, command, har_sweep
+from small import SMALL, command, har_sweep, learned, runs
 
 from har_sweep import record as records
-from har_sweep.record import Record, RunPaths
-
-
-def runs(folder: Path) -> dict[str, Record]:
-    """The records under ``folder/runs`` by run id."""
-    found = sorted((folder / "runs").glob("*/record.json"))
-    return {path.parent.name: records.read(path) for path in found}
 
 
 def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -49,17 +41,6 @@ def has_reached(run: Path, epoch: int) -> bool:
     """Whether a run that is not over has finished so many epochs and has a checkpoint."""
     record = run / "record.json"
     return record.exists() and len(records.read(record).epochs) >= epoch and (run / "checkpoint.pt").exists()
-
-
-def learned(folder: Path) -> dict[str, tuple[object, ...]]:
-    return {
-        run_id: (
-            RunPaths(folder / "runs" / run_id).model.read_bytes(),
-            record.metrics,
-            [replace(epoch, seconds=0.0) for epoch in record.epochs],
-        )
-        for run_id, record in runs(folder).items()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -5,77 +5,187 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import re
 import signal
-import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from har_sweep import claim as claims
+from har_sweep import hardware
 from har_sweep import record as records
-from har_sweep.events import Event, Line, Step, Tell
-from har_sweep.launch.plan import is_computed
-from har_sweep.launch.screen import SECONDS_BETWEEN_LINES, Screen, describe
-from har_sweep.record import Record, RunError
+from har_sweep.errors import ClaimLost, InputError, Interrupted
+from har_sweep.events import Event, Line
+from har_sweep.launch.screen import Screen
+from har_sweep.launch.work import death, log_to, may_try_again, read, settle, with_threads, work
 from har_sweep.spec import RunSpec
+from har_sweep.stop import Stop
 
-LOCK_SECONDS = 3.0  # somebody who plans looks at the lock for a moment
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
+LOOK_SECONDS = 1.0  # between looks at runs that other processes compute
 
 
-def run_all(specs: list[RunSpec], screen: Screen) -> None:
-    """Run each spec in turn; what became of it stands in its record.
+@dataclass
+class _Child:
+    """A run at work, in the ``slot`` of this machine that it has for itself."""
+
+    spec: RunSpec
+    label: str
+    process: BaseProcess
+    slot: int
+    out_of_memory_before: int
+
+
+def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None:
+    """Run each spec; what became of it stands in its record. ``others`` are waited for, and done if they are left.
 
     Raises
     ------
     KeyboardInterrupt
-        after SIGINT or SIGTERM, once the run at hand has saved its checkpoint.
+        after SIGINT or SIGTERM, once the runs at hand have saved their checkpoints.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["har_sweep.run"])
-    with screen.live(), terminable():
-        for number, spec in enumerate(specs, 1):
-            label = f"[{number}/{len(specs)}] {spec.label}"
-            screen.progress(f"{label}  Loading torch and timm" if number == 1 else f"{label}  Starting", 0, 0)
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=job, args=(spec, theirs), name=spec.run_id)
-            process.start()
-            theirs.close()
-            try:
-                follow(ours, label, screen)
-                process.join()
-            except KeyboardInterrupt:
-                screen.warn("Stopping: the run at hand saves a checkpoint first (once more to stop at once).")
-                process.terminate()
-                process.join(GRACE_SECONDS)
-                raise
-            finally:
-                if process.is_alive():
-                    process.kill()
-                    process.join()
-                try:
-                    settle(spec, process.exitcode)
-                except OSError as e:  # the disk is full: the other runs may need less
-                    screen.warn(f"{label}  Its record could not be closed: {e}")
-
-
-def follow(connection: Connection, label: str, screen: Screen) -> None:
-    """Show what a run tells until its end of the pipe closes."""
-    while True:
-        wait([connection])
+    slots = _slots([*specs, *others])
+    waiting, elsewhere, children = deque(specs), list(others), dict[Connection, _Child]()
+    labels = {
+        spec.run_id: f"[{n}/{len(specs) + len(others)}] {spec.label}" for n, spec in enumerate([*specs, *others], 1)
+    }
+    first = True
+    with screen.live(), _terminable():
         try:
-            event: Event = connection.recv()
-        except EOFError:
-            return
-        screen.show(label, event)
+            while waiting or elsewhere or children:
+                free = sorted(set(range(len(slots))) - {child.slot for child in children.values()})
+                while waiting and free:
+                    spec, slot = waiting.popleft(), free.pop(0)
+                    label = labels[spec.run_id]
+                    screen.progress(f"{label}  {'Loading torch and timm' if first else 'Starting'}", 0, 0, of=label)
+                    first = False
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(
+                        target=job, args=(with_threads(spec, slots[slot].threads), theirs, slots[slot].environment)
+                    )
+                    process.start()
+                    theirs.close()
+                    children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
+                for connection in wait(list(children), LOOK_SECONDS if elsewhere else None):
+                    assert isinstance(connection, Connection)
+                    try:
+                        screen.show(children[connection].label, connection.recv())
+                    except EOFError:
+                        child = children.pop(connection)
+                        child.process.join()
+                        screen.over(child.label)
+                        _next(child, waiting, elsewhere, screen)
+                elsewhere = [spec for spec in elsewhere if not _left(spec, labels[spec.run_id], waiting, screen)]
+        except KeyboardInterrupt:
+            screen.warn("Stopping: the runs at hand save a checkpoint first (once more to stop at once).")
+            _stop(list(children.values()), GRACE_SECONDS)
+            raise
+        finally:
+            _stop(list(children.values()), 0.0)
+            for child in children.values():
+                _next(child, deque(), [], screen)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The share of this machine that one run gets."""
+
+    environment: dict[str, str]
+    threads: int | None
+
+
+def _slots(specs: list[RunSpec]) -> list[_Slot]:
+    """As many as runs go at once: on CUDA one for each ``device_count`` devices, else ``launch.parallel`` of threads.
+
+    Raises
+    ------
+    InputError
+        if more runs at once are asked for than there are GPUs.
+    """
+    config = specs[0].config
+    per_run = max(spec.config.hardware.device_count for spec in specs)
+    parallel = config.launch.parallel
+    if all(spec.device == "cuda" for spec in specs):
+        ids = _visible_cuda_devices()
+        most = len(ids) // per_run
+        if parallel and parallel > most:
+            raise InputError(
+                f"launch.parallel={parallel}: there are {len(ids)} GPUs, and a run uses {per_run}.",
+                f"Runs that share a GPU cannot be compared; launch.parallel={most} is the most.",
+            )
+        groups = [ids[n * per_run : (n + 1) * per_run] for n in range(parallel or most)]
+        return [_Slot({"CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
+    threads = max(1, _cores() // (parallel or 1)) if parallel and parallel > 1 else None
+    return [_Slot({}, threads)] * (parallel or 1)
+
+
+def _visible_cuda_devices() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return [part for part in re.split(r"\s*,\s*", visible.strip()) if part]
+    return [str(n) for n, _ in enumerate(d for d in hardware.devices() if d.kind == "cuda")]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _next(child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], screen: Screen) -> None:
+    """Close what a run whose process has ended left open; another attempt, or somebody else's, is noted."""
+    exit_code = child.process.exitcode or 0
+    starved = exit_code == -signal.SIGKILL and _out_of_memory_kills() > child.out_of_memory_before
+    paths = child.spec.paths
+    try:
+        record = settle(paths, *death(exit_code, starved))
+    except OSError as e:  # the disk is full: the other runs may need less
+        screen.warn(f"{child.label}  Its record could not be closed: {e}")
+        return
+    if record and may_try_again(record, child.spec):
+        screen.warn(f"{child.label}  {record.error.message if record.error else ''} Trying again.")
+        waiting.append(child.spec)
+    elif claims.living(paths.folder) and child.spec.config.launch.wait:
+        elsewhere.append(child.spec)
+
+
+def _left(spec: RunSpec, label: str, waiting: deque[RunSpec], screen: Screen) -> bool:
+    """Whether nobody computes the run any more; if it was left unfinished, it is ours to go on with."""
+    owner = claims.living(spec.paths.folder)
+    if owner:
+        progress = owner.progress or {}
+        epoch = f", epoch {progress['epoch']}/{progress['epochs']}" if "epoch" in progress else ""
+        screen.progress(f"{label}  Waiting for {owner.host}, which computes it{epoch}", 0, 0, of=label)
+        return False
+    screen.over(label)
+    record = read(spec.paths)
+    if record is None or record.status in ("running", "interrupted"):
+        waiting.append(spec)
+    return True
+
+
+def _stop(children: list[_Child], grace_seconds: float) -> None:
+    """Ask every process to end, and end it when the time is over."""
+    for child in children:
+        if grace_seconds:
+            child.process.terminate()
+    deadline = time.monotonic() + grace_seconds
+    for child in children:
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.process.is_alive():
+            child.process.kill()
+            child.process.join()
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def _terminable() -> Iterator[None]:
     """Inside, SIGTERM ends a sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
@@ -88,72 +198,38 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def settle(spec: RunSpec, exit_code: int | None) -> None:
-    """Close the record of a run whose process died without doing so, saying how it died."""
-    paths = spec.paths
-    if not paths.record.exists():
-        return
-    record = records.read(paths.record)
-    if record.status != "running" or is_computed(spec.paths):
-        return
-    died_of = signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit status {exit_code}"
-    hint = "The same command goes on from its last checkpoint."
-    if died_of == "SIGKILL":
-        hint = f"Somebody killed it, or the system was out of memory: then try a smaller trainer.batch_size. {hint}"
-    record.status, record.finished_at = "failed", records.now()
-    record.error = RunError("killed", f"The run's process died: {died_of}.", hint, "")
-    records.close_attempt(record, "killed", died_of, record.finished_at)
-    records.write(record, paths.record)
+def _out_of_memory_kills() -> int:
+    """How often this kernel has killed a process for want of memory; 0 where it does not say."""
+    counters = Path("/proc/vmstat")
+    if not counters.exists():
+        return 0
+    return int(next((line.split()[1] for line in counters.read_text().splitlines() if line.startswith("oom_kill ")), 0))
 
 
-def job(spec: RunSpec, connection: Connection) -> None:
+def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> None:
     """The run's process: its output goes to ``run.log``, its events to ``connection``."""
+    os.environ.update(environment)
     _die_with_parent()
-    spec.paths.folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(spec.paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
+    log = log_to(spec.paths.log)
     faulthandler.enable(file=2)
-    last_step = 0.0
 
     def tell(event: Event) -> None:
-        nonlocal last_step
-        if isinstance(event, Line):
-            print(records.now(), records.redact_text(event.text), flush=True)
-        elif isinstance(event, Step) and time.monotonic() - last_step >= SECONDS_BETWEEN_LINES:
-            last_step = time.monotonic()
-            print(records.now(), describe(event), flush=True)
+        log(event)
         connection.send(event)
 
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     try:
-        from har_sweep.run import execute
-        from har_sweep.train import Stop
-
-        stop = Stop()
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        with FileLock(spec.paths.lock, timeout=LOCK_SECONDS):
-            record = execute(spec, tell, stop)
-            _summarise(record, tell)
-    except Timeout:
-        tell(Line("Another process is computing this run; it is left to it.", warning=True))
+        work(spec, tell, stop)
+    except ClaimLost as lost:
+        tell(Line(f"{lost} This process stops.", warning=True))
+    except Interrupted:
+        pass  # before there was anything to save
     except Exception as error:
         print(records.redact_text(traceback.format_exc()), flush=True)
         tell(Line(f"The run could not be started or recorded: {error}", warning=True))
     connection.close()
-
-
-def _summarise(record: Record, tell: Tell) -> None:
-    if record.error:
-        print(record.error.traceback, flush=True)
-        tell(Line(f"{record.error.message} {record.error.hint}", warning=True))
-    elif record.status == "done":
-        from har_sweep.launch.screen import byte_size, duration
-
-        training = record.cost.training
-        memory = byte_size(training.peak_memory_bytes)
-        tell(Line(f"Total training time: {duration(training.seconds)}, peak memory: {memory}"))
 
 
 def _die_with_parent() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from har_sweep import hardware, identity
 from har_sweep import record as records
 from har_sweep.data import Dataset, prepare
+from har_sweep.environment import git_state
 from har_sweep.errors import InputError
+from har_sweep.launch.look import look
 from har_sweep.launch.screen import Screen
-from har_sweep.record import RunPaths
+from har_sweep.launch.slurm import Unreachable
+from har_sweep.launch.work import failures, read
 from har_sweep.schema import Config
 from har_sweep.spec import RunSpec, source_size
 from har_sweep.weights import Hub, ModelPlan, resolve
@@ -21,18 +22,23 @@ from har_sweep.weights import Hub, ModelPlan, resolve
 
 @dataclass(frozen=True)
 class Planned:
-    """A run and its state: ``new``, ``done``, ``elsewhere``, or how an earlier attempt ended, to be gone on from."""
+    """A run and its state: one of ``Look``'s, or ``again`` for what is done and shall be computed once more."""
 
     spec: RunSpec
     state: str
 
     @property
     def to_do(self) -> bool:
-        return self.state not in ("done", "elsewhere")
+        """Whether nobody has done it or is at it."""
+        return self.state in ("new", "again", "failed", "interrupted", "lost")
+
+    @property
+    def on_cluster(self) -> bool:
+        return self.spec.config.hardware.launcher == "slurm"
 
 
 def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planned]:
-    """Decide every run of a sweep: weights, device, data, run id; each run once, in the order given.
+    """Decide every run of a sweep: weights, device, data, run id; each run once, in the order of ``launch.order``.
 
     Raises
     ------
@@ -42,21 +48,62 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
     targets = [hardware.resolve(config.hardware) for _, config in configs]
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
+    refused: dict[tuple[object, ...], InputError] = {}
     with screen.live():
         for _, config in configs:
             key = _model_key(config)
-            if key not in models:
-                models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
+            if key not in models and key not in refused:
+                try:
+                    models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
+                except InputError as e:
+                    refused[key] = e
+        if refused:
+            raise InputError("\n".join(e.message for e in refused.values()), next(iter(refused.values())).hint)
         datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
     name = configs[0][1].sweep.name or identity.sweep_name([overrides for overrides, _ in configs])
-    planned: dict[str, Planned] = {}
+    specs: dict[str, RunSpec] = {}
+    git = git_state()
     common = set.intersection(*(set(overrides) for overrides, _ in configs))
     for (overrides, config), target in zip(configs, targets, strict=True):
         model, dataset = models[_model_key(config)], datasets[_data_key(config)]
         choices = [o for o in overrides if o not in common and not o.startswith("model=")]
-        spec = _spec(overrides, choices, _decided(config, model), target, name, model, dataset)
-        planned.setdefault(spec.run_id, Planned(spec, _state(spec)))
-    return list(planned.values())
+        spec = _spec(overrides, choices, _decided(config, model), target, name, model, dataset, git)
+        specs.setdefault(spec.run_id, spec)
+    return ordered(_seen(list(specs.values())), configs[0][1].launch.order, screen)
+
+
+def _seen(specs: list[RunSpec]) -> list[Planned]:
+    """What is known of each run already."""
+    rerun, cluster = specs[0].config.rerun, any(spec.config.hardware.launcher == "slurm" for spec in specs)
+    try:
+        looks = look([spec.paths for spec in specs], rerun, ask_slurm=cluster)
+    except Unreachable as e:
+        raise InputError(
+            f"Jobs were submitted for some of these runs, and SLURM does not say how they are: {e}.",
+            "Give the same command again when it answers, where jobs are submitted.",
+        ) from e
+    states = ["again" if view.state == "done" else view.state for view in looks] if rerun else [v.state for v in looks]
+    counts = [failures(view.record) + spec.config.launch.retries for view, spec in zip(looks, specs, strict=True)]
+    return [
+        Planned(replace(spec, failures_allowed=count), state)
+        for spec, state, count in zip(specs, states, counts, strict=True)
+    ]
+
+
+def ordered(planned: list[Planned], order: str, screen: Screen) -> list[Planned]:
+    """The runs in the order they shall start; ``interleaved`` takes each model's next run in turn."""
+    if order == "cheapest_first":
+        from har_sweep.launch.estimate import cheapness
+
+        return [p for _, p in sorted(zip(cheapness(planned, screen), planned, strict=True), key=lambda pair: pair[0])]
+    if order == "interleaved":
+        turn = Counter[str]()
+        turns = []
+        for p in planned:
+            turns.append(turn[p.spec.config.model.name])
+            turn[p.spec.config.model.name] += 1
+        return [p for _, p in sorted(zip(turns, planned, strict=True), key=lambda pair: pair[0])]
+    return planned
 
 
 def _model_key(config: Config) -> tuple[object, ...]:
@@ -99,6 +146,7 @@ def _spec(
     sweep: str,
     model: ModelPlan,
     dataset: Dataset,
+    git: tuple[str | None, bool | None],
 ) -> RunSpec:
     """One run, all decided; ``target`` is its device kind and precision, ``choices`` what the sweep varies."""
     device, precision = target
@@ -120,6 +168,10 @@ def _spec(
         warnings.append(f"{count} broken image{'s were' if count > 1 else ' was'} skipped (data.on_error=skip).")
     if device == "cpu" and config.hardware.device == "auto":
         warnings.append("No GPU was found: this run uses the CPU.")
+    if device == "cpu" and (config.launch.parallel or 1) > 1:
+        warnings.append(
+            f"Up to {config.launch.parallel} runs at once share this processor: their times are of a share of it."
+        )
     fell_back = model.weights == "scratch" and config.model.weights == "if_available"
     start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
     name = f"{config.model.name} {start}".strip()
@@ -135,6 +187,8 @@ def _spec(
         precision=precision,
         dataset_file=dataset.file,
         warnings=tuple(warnings),
+        git_commit=git[0],
+        git_dirty=git[1],
     )
 
 
@@ -144,33 +198,12 @@ def _short(override: str) -> str:
     return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
 
 
-def _state(spec: RunSpec) -> str:
-    paths = spec.paths
-    if not paths.record.exists():
-        return "new"
-    record = records.read(paths.record)
-    if is_computed(paths):
-        return "elsewhere"
-    if record.status == "done":
-        return "again" if spec.config.rerun else "done"
-    return "interrupted" if record.status == "running" else record.status
-
-
-def is_computed(paths: RunPaths) -> bool:
-    """Whether some process computes the run now: it holds the lock, which the kernel frees however the process ends."""
-    try:
-        with FileLock(paths.lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def join_sweep(spec: RunSpec) -> None:
     """Note in a done run's record that this sweep asked for it too."""
-    record = records.read(spec.paths.record)
-    if spec.sweep not in record.sweeps:
+    record = read(spec.paths)
+    if record and spec.sweep not in record.sweeps:
         record.sweeps.append(spec.sweep)
-        records.write(record, spec.paths.record)
+        records.write(record, spec.paths)
 
 
 def check_writable(folder: Path) -> None:

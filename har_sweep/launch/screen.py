@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -78,8 +81,9 @@ class Screen:
         tty = sys.stdout.isatty()
         self.console = console or Console(highlight=False, soft_wrap=not tty, width=None if tty else PLAIN_WIDTH)
         self._progress: Progress | None = None
-        self._last_line = 0.0
-        self._what, self._began = "", 0.0
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[str, float]] = {}
+        self._last_line: dict[str, float] = {}
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
@@ -97,41 +101,51 @@ class Screen:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Show progress while inside: a bar where there is a terminal."""
+        """Show progress while inside: where there is a terminal, a bar for everything that goes on."""
         if not self.console.is_terminal:
             yield
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
         with Progress(*columns, console=self.console, transient=True) as progress:
-            progress.add_task("", total=None, detail="")
             self._progress = progress
             try:
                 yield
             finally:
-                self._progress = None
+                self._progress, self._tasks = None, {}
 
-    def progress(self, what: str, done: int, total: int | None, detail: str = "") -> None:
-        """``done`` of ``total`` of something, and by default the time left; the total may not be known."""
-        now, new = time.monotonic(), what != self._what
-        if new:
-            self._what, self._began = what, now
+    def progress(self, what: str, done: int, total: int | None, detail: str = "", of: str = "") -> None:
+        """``done`` of ``total`` of something, and by default the time left; the total may not be known.
+
+        ``of`` names one of several things that go on at once.
+        """
+        now, before = time.monotonic(), self._began.get(of)
+        new = before is None or before[0] != what
+        began = now if before is None or new else before[1]
+        self._began[of] = what, began
         if total and not detail and total > 1:
-            left = (now - self._began) * (total - done) / done if done else None
+            left = (now - began) * (total - done) / done if done else None
             detail = f"{done:,}/{total:,}" + (f"  {duration(left)} left" if left is not None else "")
         if self._progress:
-            task = self._progress.task_ids[0]
+            if of not in self._tasks:
+                self._tasks[of] = self._progress.add_task("", total=None, detail="")
+            task = self._tasks[of]
             self._progress.update(task, description=what, completed=done, total=total or None, detail=detail)
-        elif new or now - self._last_line >= SECONDS_BETWEEN_LINES or (total and done == total):
-            self._last_line = now
+        elif new or now - self._last_line[of] >= SECONDS_BETWEEN_LINES or (total and done == total):
+            self._last_line[of] = now
             self.say(f"{what}  {detail}".rstrip())
+
+    def over(self, of: str) -> None:
+        """Show no more of one of the things that went on."""
+        if self._progress and of in self._tasks:
+            self._progress.remove_task(self._tasks.pop(of))
 
     def show(self, label: str, event: Event) -> None:
         """What a run tells."""
         if isinstance(event, Step):
             done = (event.epoch - 1) * event.steps + event.step
-            self.progress(label, done, event.epochs * event.steps, describe(event))
+            self.progress(label, done, event.epochs * event.steps, describe(event), of=label)
         elif isinstance(event, Phase):
-            self.progress(f"{label}  {event.text}", 0, 0)
+            self.progress(f"{label}  {event.text}", 0, 0, of=label)
         elif isinstance(event, Line):
             (self.warn if event.warning else self.say)(f"{label}  {event.text}")
 
@@ -148,6 +162,80 @@ class Screen:
             cells = _cells(record) if record else ["-"] * len(COLUMNS)
             table.add_row(Text.assemble(label, "\n", (run_id, "dim")), Text(status, style=style), *cells[:shown])
         self.console.print(table)
+
+    @contextmanager
+    def board(self) -> Iterator[Callable[[Sequence[Standing], str], None]]:
+        """A table of runs, brought up to date by calling with them and a note; in a file, a line for each change."""
+        if self.console.is_terminal:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+
+                def draw(rows: Sequence[Standing], note: str) -> None:
+                    room = max(3, (self.console.height - 6) // 2)
+                    live.update(Group(standings(rows, room), Text(note, style="bold yellow")), refresh=True)
+
+                yield draw
+            return
+        seen: dict[str, tuple[str, ...]] = {}
+        counted = Counter[str]()
+        noted = ""
+
+        def tell(rows: Sequence[Standing], note: str) -> None:
+            nonlocal counted, noted
+            counts = Counter(row.word for row in rows)
+            for row in rows:
+                key = (row.word, row.epoch)
+                if row.word not in ("queued", "new") and seen.get(row.label) != key:
+                    cells = zip(
+                        STANDING, (row.state, row.epoch, row.accuracy, row.left, row.node, row.job), strict=True
+                    )
+                    self.say("  ".join([row.label, *(f"{name} {cell}" for name, cell in cells if cell != "-")]))
+                seen[row.label] = key
+            if counts != counted:
+                self.say(", ".join(f"{count} {word}" for word, count in counts.items()))
+            if note and note != noted:
+                self.warn(note)
+            counted, noted = counts, note
+
+        yield tell
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands, in words for a table; ``word`` is its state without the reason."""
+
+    label: str
+    log: str
+    word: str
+    state: str
+    epoch: str
+    accuracy: str
+    left: str
+    node: str
+    job: str
+
+
+STANDING = ("state", "epoch", "val acc %", "left", "node", "job")
+_MOST_TELLING = ("running", "starting", "ending", "lost", "failed", "interrupted", "queued", "new", "done")
+_STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "lost": "yellow"}
+
+
+def standings(rows: Sequence[Standing], room: int | None = None) -> Table:
+    """A table of how runs stand; with less ``room`` (runs) than there are, what goes on comes first."""
+    shown = rows
+    if room is not None and len(rows) > room:
+        shown = sorted(rows, key=lambda row: _MOST_TELLING.index(row.word))[:room]
+    counts = ", ".join(f"{count} {word}" for word, count in Counter(row.word for row in rows).items())
+    hidden = f"; {len(rows) - len(shown)} not shown" if len(shown) < len(rows) else ""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=f"{counts}{hidden}", caption_justify="left")
+    table.add_column("run and log", overflow="fold")
+    for name in STANDING:
+        table.add_column(name, justify="left" if name in ("state", "node", "job") else "right")
+    for row in shown:
+        table.add_row(
+            Text.assemble(row.label, "\n", (row.log, "dim")), Text(row.state, style=_STYLES.get(row.word, "")),
+            row.epoch, row.accuracy, row.left, row.node, row.job,
+        )  # fmt: skip
+    return table
 
 
 def _cells(record: Record) -> list[str]:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from har_sweep import record as records
-from har_sweep.config import compose, expand
-from har_sweep.launch.local import run_all
+from har_sweep import claim as claims
+from har_sweep.config import compose_all, expand
+from har_sweep.launch import slurm
+from har_sweep.launch.look import OVER, look
+from har_sweep.launch.notes import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
-from har_sweep.launch.screen import Screen, failure
+from har_sweep.launch.screen import Screen, duration, failure
+from har_sweep.launch.work import read
 
 LISTED_RUNS = 20
+WORDS = {
+    "new": "to do",
+    "done": "done already",
+    "running": "running already",
+    "starting": "starting already",
+    "queued": "queued already",
+    "again": "to do again",
+}
 
 
 def sweep(overrides: list[str], screen: Screen) -> int:
-    """Plan, run what is missing, show what came out; 0 if every run is done, 1 if one is not.
+    """Plan, run or submit what is missing, show what came out; 0 all done, 1 some are not, 2 none so much as began.
 
     Raises
     ------
@@ -25,61 +39,163 @@ def sweep(overrides: list[str], screen: Screen) -> int:
     choices = expand(overrides)
     runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
     screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
-    configs = [(choice, compose(choice)) for choice in choices]
-    check_writable(Path(configs[0][1].paths.runs))
+    configs = list(zip(choices, compose_all(choices), strict=True))
+    launch, folder = configs[0][1].launch, Path(configs[0][1].paths.runs)
+    check_writable(folder)
+    slurm.check([config.hardware for _, config in configs if config.hardware.launcher == "slurm"])
     planned = plan(configs, screen)
     announce(planned, screen)
+    if launch.dry_run:
+        forecast(planned, screen)
+        return 0
+    note = note_sweep([p.spec for p in planned], overrides)
     for done in (p for p in planned if p.state == "done"):
         join_sweep(done.spec)
-    todo = [p.spec for p in planned if p.to_do]
+    cluster = any(p.on_cluster for p in planned)
+    if cluster:
+        submit(planned, folder, screen)
     try:
-        if todo:
-            run_all(todo, screen)
+        run_here([p for p in planned if not p.on_cluster], note, screen)
+    except BaseException:
+        summarise(planned, {}, screen)
+        raise
+    if cluster and not launch.wait:
+        hints(planned, screen)
+        return 0
+    causes = follow(planned, screen) if cluster else {}
+    all_done = summarise(planned, causes, screen)
+    return 0 if all_done else 2 if len(causes) == len(planned) else 1
+
+
+def run_here(planned: list[Planned], note: Path, screen: Screen) -> None:
+    """Run what is to do on this machine, and wait for what others are at."""
+    todo = [p.spec for p in planned if p.to_do]
+    others = [
+        p.spec for p in planned if p.state in ("running", "starting", "ending", "queued") and p.spec.config.launch.wait
+    ]
+    if not todo and not others:
+        return
+    from har_sweep.launch.local import run_all
+
+    ours = claims.take(note)  # so that the sweep can be found, to be cancelled
+    try:
+        run_all(todo, others, screen)
     finally:
-        all_done = summarise(planned, screen)
-    return 0 if all_done else 1
+        if ours:
+            ours.release()
+
+
+def submit(planned: list[Planned], folder: Path, screen: Screen) -> None:
+    """Submit what nobody has, one sweep at a time: what another has just submitted is seen."""
+    with _alone(folder / ".submitting", screen):
+        cluster = [p.spec for p in planned if p.on_cluster and p.to_do]
+        looks = look([spec.paths for spec in cluster], any(spec.config.rerun for spec in cluster))
+        todo = [spec for spec, view in zip(cluster, looks, strict=True) if view.state in OVER]
+        began = time.monotonic()
+        jobs = slurm.submit(todo) if todo else {}
+    if jobs:
+        arrays = sorted({job.split("_")[0] for job in jobs.values()})
+        took = time.monotonic() - began
+        screen.say(
+            f"Submitted {len(jobs)} run{'s' if len(jobs) > 1 else ''} as job {', '.join(arrays)} in {took:.1f} s."
+        )
+
+
+def follow(planned: list[Planned], screen: Screen) -> dict[str, str]:
+    """Show the cluster's runs until they are over; Ctrl-C ends the showing alone."""
+    from har_sweep.launch.watch import watch
+
+    try:
+        return watch([p.spec for p in planned if p.on_cluster and p.state != "done"], screen)
+    except KeyboardInterrupt:
+        screen.warn("Stopped watching; the jobs go on.")
+        hints(planned, screen)
+        raise
+
+
+def hints(planned: list[Planned], screen: Screen) -> None:
+    """What to type next, about jobs that go on."""
+    name, folder = planned[0].spec.sweep, planned[0].spec.config.paths.runs
+    where = "" if folder == "runs" else f" --runs {folder}"
+    screen.say(
+        f"  python -m har_sweep.status {name}{where} --watch    shows them; the same sweep command follows them again"
+    )
+    screen.say(f"  python -m har_sweep.cancel {name}{where}            ends them")
+
+
+def forecast(planned: list[Planned], screen: Screen) -> None:
+    """What would be submitted, and what it would cost."""
+    from har_sweep.launch.estimate import estimate
+
+    for asked, specs in slurm.shapes([p.spec for p in planned if p.on_cluster and p.to_do]):
+        most = min(len(specs), specs[0].config.hardware.slurm.array_parallelism)
+        array = f"--array=0-{len(specs) - 1}%{most}"
+        screen.say(f"sbatch {' '.join(slurm.flags(asked))} {array}", "bold")
+        for line in specs[0].config.hardware.slurm.setup:
+            screen.say(f"  setup: {line}")
+    estimates = estimate(planned, screen)
+    hours, prices = [e.device_hours for e in estimates], [e.price for e in estimates]
+    for p, e in zip(planned, estimates, strict=True):
+        cost = "unknown" if e.device_hours is None else duration(3600 * e.device_hours)
+        price = "" if e.price is None else f", {e.price:.2f} in money"
+        screen.say(f"  {p.spec.label}: {cost} of device time{price}, from {e.basis}")
+    known = sum(hour for hour in hours if hour is not None)
+    money = "" if all(price is None for price in prices) else f" and {sum(price or 0 for price in prices):.2f} in money"
+    unknown = hours.count(None)
+    rest = f", beside {unknown} of unknown cost" if unknown else ""
+    screen.say(
+        f"In all about {known:.2f} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
+    )
 
 
 def announce(planned: list[Planned], screen: Screen) -> None:
     """What will run, on what; what is done already; and what everybody should know before believing the numbers."""
     first = planned[0].spec
     counts = Counter(p.state for p in planned)
-    words = {
-        "new": "to do",
-        "done": "done already",
-        "elsewhere": "being computed by another process",
-        "again": "to do again",
-    }
-    told = ", ".join(f"{n} {words.get(state, f'{state} before, to go on')}" for state, n in counts.items())
+    told = ", ".join(f"{n} {WORDS.get(state, f'{state} before, to go on')}" for state, n in counts.items())
     screen.say(f"Sweep {first.sweep}: {told}.")
     todo = [p for p in planned if p.state != "done"]
     for p in todo[:LISTED_RUNS]:
         c = p.spec.config
         epochs = f"{c.trainer.epochs} epoch{'s' if c.trainer.epochs > 1 else ''}"
+        devices = f"{c.hardware.device_count} x " if c.hardware.device_count > 1 else ""
         screen.say(
             f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}, seed {c.seed}: "
             f"{epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
-            f"{p.spec.device} {p.spec.precision} [{p.state}]"
+            f"{devices}{p.spec.device} {p.spec.precision} [{p.state}]"
         )
     if len(todo) > LISTED_RUNS:
         screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
+    for asked, specs in slurm.shapes([p.spec for p in todo if p.on_cluster]):
+        gpus = f"{asked['gpus_per_node']} GPU, " if "gpus_per_node" in asked else ""
+        cpus = asked["cpus_per_task"] * asked["ntasks_per_node"]
+        place = asked.get("partition", "the default partition")
+        asks = f"{gpus}{cpus} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
+        screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
     for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings):
         concerned = [p.spec.label for p in planned if warning in p.spec.warnings]
         screen.warn(warning if len(concerned) == len(planned) else f"{', '.join(concerned)}: {warning}")
 
 
-def summarise(planned: list[Planned], screen: Screen) -> bool:
+def summarise(planned: list[Planned], causes: dict[str, str], screen: Screen) -> bool:
     """The closing table and every failure's cause; whether all runs are done."""
     rows, failures = [], []
     for p in planned:
         paths = p.spec.paths
-        record = records.read(paths.record) if paths.record.exists() else None
-        status = "running elsewhere" if p.state == "elsewhere" else record.status if record else "not started"
+        record = read(paths)
+        status: str = record.status if record else "not started"
+        if claims.living(paths.folder):
+            status = "running elsewhere"
         rows.append((record, p.spec.label, p.spec.run_id, "done before" if p.state == "done" else status))
         if record and status == "failed":
             failures += failure(record, paths.log)
+        elif p.spec.run_id in causes:
+            failures += [f"{p.spec.label} ({p.spec.run_id}): it never began", f"  {causes[p.spec.run_id]}"]
         elif record is None and paths.log.exists():
             failures += [f"{p.spec.label} ({p.spec.run_id}): it never started", f"  log: {paths.log}"]
+        elif record and status == "interrupted" and p.on_cluster:
+            last = record.attempts[-1] if record.attempts else None
+            failures += [f"{record.name} ({p.spec.run_id}): interrupted. {last.error or '' if last else ''}"]
     spec = planned[0].spec
     names = dict.fromkeys(f"{r.dataset.name}{' (synthetic)' if r.dataset.synthetic else ''}" for r, *_ in rows if r)
     screen.table(f"Sweep {spec.sweep} on {', '.join(names) or spec.config.data.name}", rows)
@@ -87,3 +203,16 @@ def summarise(planned: list[Planned], screen: Screen) -> bool:
     for line in failures:
         screen.say(line, "red" if not line.startswith(" ") else "")
     return all(status.startswith("done") for *_, status in rows)
+
+
+@contextmanager
+def _alone(folder: Path, screen: Screen) -> Iterator[None]:
+    """Inside, no other sweep submits into the same runs."""
+    waited = False
+    while (claim := claims.take(folder)) is None:
+        if not waited:
+            screen.say("Another sweep is submitting its runs here; waiting for it.")
+        waited = True
+        time.sleep(0.5)
+    with claim:
+        yield

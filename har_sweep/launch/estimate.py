@@ -1,0 +1,420 @@
+"""What runs will cost, before any is started: by the records of runs like them, else by MACs and a speed.
+
+Imports no torch: what needs it is asked of a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import multiprocessing
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from har_sweep import hardware
+from har_sweep import record as records
+from har_sweep.data import Dataset
+from har_sweep.errors import InputError
+from har_sweep.launch.local import _slots
+from har_sweep.launch.plan import Planned
+from har_sweep.launch.screen import Screen
+from har_sweep.launch.work import with_threads
+from har_sweep.record import Hardware, Record, atomic
+from har_sweep.spec import RunSpec
+
+FEW = 5  # records, the latest, that an estimate rests on
+CALIBRATION_SECONDS = 12.0  # beside what importing torch and building the model take
+
+Model = tuple[str, int]
+"""timm's name and the input size in pixels: what MACs follow from."""
+Ask = Callable[..., Any]
+"""Calls a function of ``har_sweep.calibrate``, given its name and its arguments."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take from now on, None where that is unknown. ``basis`` is for the user: what it rests on."""
+
+    device_hours: float | None
+    price: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds: for an image in training, for an image in evaluation, and for all that a run does once."""
+
+    training: float
+    evaluation: float
+    once: float
+
+    def scaled(self, ratio: float) -> Speed:
+        """With so many times the MACs."""
+        return Speed(self.training * ratio, self.evaluation * ratio, self.once)
+
+
+Known = tuple[Speed | None, str]
+"""A speed, if there is one to go by, and what it is known from."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What counts of a record; ``speed`` is None before the end of the first epoch."""
+
+    run_id: str
+    done: bool
+    time: str
+    model: Model
+    macs: int | None
+    hardware: Hardware
+    config: dict[str, Any]
+    epochs: int
+    speed: Speed | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a run, in images that go through its model. ``spec`` is as its job will have it."""
+
+    spec: RunSpec
+    epochs: int
+    trained: int
+    evaluated: int
+    classes: int
+
+    @property
+    def model(self) -> Model:
+        return self.spec.model.timm_name, self.spec.model.input_size
+
+    @property
+    def kind(self) -> str:
+        """The same for runs of the same speed."""
+        spec = self.spec
+        settings = spec.config.hardware, spec.config.trainer, spec.config.augmentation
+        return str((self.model, spec.device, spec.precision, settings))
+
+    @property
+    def on_cluster(self) -> bool:
+        return self.spec.config.hardware.launcher == "slurm"
+
+    def seconds(self, speed: Speed) -> float:
+        return self.trained * speed.training + self.evaluated * speed.evaluation + speed.once
+
+
+class Unanswered(Exception):
+    """Torch could not do what it was asked for."""
+
+
+def estimate(planned: list[Planned], screen: Screen) -> list[Estimate]:
+    """What each run will take; measures this machine for some seconds where nothing else tells."""
+    past = _past(planned)
+    works = _works(planned, past)
+    with _torch() as ask:
+        known = iter(_known([work for work in works if work], past, ask, screen, calibrating=True))
+    return [
+        _estimate(work, *next(known)) if work else _priced(p.spec, 0.0, "its record, as it is done")
+        for p, work in zip(planned, works, strict=True)
+    ]
+
+
+def cheapness(planned: list[Planned], screen: Screen) -> list[float]:
+    """What to order runs by: seconds if records tell those of all, else the MACs of what is left. Measures nothing."""
+    past = _past(planned)
+    works = _works(planned, past)
+    todo = [work for work in works if work]
+    with _torch() as ask:
+        speeds = [speed for speed, _ in _known(todo, past, ask, screen, calibrating=False)]
+        if None in speeds:
+            macs = _macs(todo, past, ask, screen)
+            speeds = [_of_macs(macs[work.model]) for work in todo]
+    costs = iter(work.seconds(speed) for work, speed in zip(todo, speeds, strict=True) if speed)
+    return [next(costs) if work else 0.0 for work in works]
+
+
+def _of_macs(macs: int | str) -> Speed:
+    """As if each took a second; a training step has a backward pass of twice the forward pass's."""
+    count = macs if isinstance(macs, int) else 1e30  # the unknown comes last
+    return Speed(3 * count, count, 0.0)
+
+
+def _past(planned: list[Planned]) -> list[Past]:
+    """What the runs folder tells, the latest first. What cannot be read is no evidence."""
+    found = []
+    for folder in {p.spec.paths.folder.parent for p in planned}:
+        for file in folder.glob("*/record.json"):
+            try:
+                record = records.read(file)
+            except (InputError, OSError):
+                continue
+            found.append(
+                Past(
+                    run_id=record.run_id,
+                    done=record.status == "done",
+                    time=record.finished_at or record.started_at,
+                    model=(record.model.timm_name, record.model.input_size[-1]),
+                    macs=record.cost.macs,
+                    hardware=record.hardware,
+                    config=record.config,
+                    epochs=len(record.epochs),
+                    speed=_speed(record),
+                )
+            )
+    return sorted(found, key=lambda p: p.time, reverse=True)
+
+
+def _speed(record: Record) -> Speed | None:
+    """What a run took; for one that is not done, without what it does once."""
+    images, cost, epochs = record.dataset.counts, record.cost, len(record.epochs)
+    if not epochs or not cost.training.seconds:
+        return None
+    in_epochs = sum(epoch.seconds for epoch in record.epochs)
+    evaluation = max(0.0, in_epochs - cost.training.seconds) / (images["val"] * epochs)
+    once = 0.0
+    if record.status == "done" and cost.device_hours:
+        in_all = 3600 * cost.device_hours / record.hardware.device_count
+        once = max(0.0, in_all - in_epochs - evaluation * (images["val"] + images["test"]))
+    return Speed(cost.training.seconds / (images["train"] * epochs), evaluation, once)
+
+
+def _works(planned: list[Planned], past: list[Past]) -> list[Work | None]:
+    """What is left of each run; None of one that is done."""
+    dataset, begun = cache(Dataset.read), {p.run_id: p for p in past if not p.done}
+    works: list[Work | None] = []
+    for p in planned:
+        if p.state == "done":
+            works.append(None)
+            continue
+        spec, data = p.spec, dataset(p.spec.dataset_file)
+        images, left = data.counts(), spec.config.trainer.epochs
+        if spec.run_id in begun and spec.paths.checkpoint.exists():
+            left -= begun[spec.run_id].epochs
+        if spec.config.hardware.launcher == "local" and spec.device == "cpu":
+            spec = with_threads(spec, _slots([spec])[0].threads)
+        evaluated = left * images["val"] + images["val"] + images["test"]
+        works.append(Work(spec, left, left * images["train"], evaluated, len(data.classes)))
+    return works
+
+
+def _estimate(work: Work, speed: Speed | None, basis: str) -> Estimate:
+    if speed is None:
+        return Estimate(None, None, basis)
+    epochs = work.spec.config.trainer.epochs
+    left = f"; {work.epochs} of {epochs} epochs are left" if work.epochs < epochs else ""
+    hours = work.seconds(speed) * work.spec.config.hardware.device_count / 3600
+    return _priced(work.spec, hours, basis + left)
+
+
+def _priced(spec: RunSpec, device_hours: float, basis: str) -> Estimate:
+    rate = spec.config.hardware.price_per_device_hour
+    return Estimate(device_hours, None if rate is None else device_hours * rate, basis)
+
+
+def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibrating: bool) -> list[Known]:
+    """How fast each will go: by its own model's records, else by others' and MACs, else by a calibration and MACs."""
+    kinds = {work.kind: work for work in works}
+    known, others = dict[str, Known](), dict[str, list[Past]]()
+    for kind, work in kinds.items():
+        like = [p for p in past if p.speed and _is_like(p, work)]
+        if same := _most_alike([p for p in like if p.model == work.model], work)[:FEW]:
+            speed = _median([p.speed for p in same if p.speed])
+            known[kind] = speed, f"{_told(same)} of {work.spec.config.model.name} on {same[0].hardware.device_name}"
+        elif counted := _most_alike([p for p in like if p.macs], work):
+            others[kind] = list({p.model: p for p in reversed(counted)}.values())  # of each model its latest
+        elif calibrating and _is_here(work):
+            others[kind] = []
+        else:
+            known[kind] = None, _nothing(work)
+    macs = _macs([kinds[kind] for kind in others], past, ask, screen) if others else {}
+    groups: defaultdict[tuple[object, ...], dict[str, tuple[Work, int]]] = defaultdict(dict)
+    for kind, counted in others.items():
+        work, count = kinds[kind], macs[kinds[kind].model]
+        if isinstance(count, str):
+            known[kind] = None, f"nothing: its MACs cannot be counted ({count})"
+        elif counted:
+            speed = _median([p.speed.scaled(count / p.macs) for p in counted if p.speed and p.macs])
+            device = counted[0].hardware.device_name
+            whose = "other models" if len(counted) > 1 else "another model"
+            known[kind] = speed, f"MACs, at the speed of {_told(counted)} of {whose} on {device}"
+        else:
+            groups[_setting(work.spec)][kind] = work, count
+    for group in groups.values():
+        known |= _calibrated(group, CALIBRATION_SECONDS / len(groups), ask, screen)
+    return [known[work.kind] for work in works]
+
+
+def _calibrated(group: dict[str, tuple[Work, int]], seconds: float, ask: Ask, screen: Screen) -> dict[str, Known]:
+    """The speed of each run of a setting by that of the cheapest model, measured on this machine."""
+    cheapest, fewest = min(group.values(), key=lambda pair: pair[1])
+    spec, device = cheapest.spec, hardware.named(cheapest.spec.device)
+    screen.progress(f"Measuring how fast this machine trains {spec.model.timm_name}, about 20 s", 0, 0)
+    plain = replace(spec.config, hardware=replace(spec.config.hardware, compile=False))  # compiling takes minutes
+    try:
+        measured = Speed(*ask("measure_speed", replace(spec, config=plain), cheapest.classes, seconds))
+    except Unanswered as e:
+        return dict.fromkeys(group, (None, f"nothing: this machine could not be measured ({e})"))
+    if spec.device == "cuda":  # one was measured; all train, one evaluates
+        measured = replace(measured, training=measured.training / spec.config.hardware.device_count)
+    compiled = ", not compiled" if spec.config.hardware.compile else ""
+    here = f"MACs and a calibration on this machine ({device}, {spec.precision}{compiled})"
+    return {
+        kind: (measured.scaled(count / fewest), f"{here}, not on the node" if work.on_cluster else here)
+        for kind, (work, count) in group.items()
+    }
+
+
+def _setting(spec: RunSpec) -> tuple[object, ...]:
+    """What, beside the device's make, decides how many MACs a second it does."""
+    ours = spec.config.hardware
+    return spec.device, spec.precision, ours.device_count, spec.config.trainer.finetune, ours.compile, ours.cpu_threads
+
+
+def _is_like(p: Past, work: Work) -> bool:
+    """Whether a record is of the hardware that the run will have, as far as that is known."""
+    spec, theirs = work.spec, p.config["hardware"]
+    if (p.hardware.device, p.hardware.precision, p.hardware.device_count, p.config["trainer"]["finetune"]) != (
+        spec.device, spec.precision, spec.config.hardware.device_count, spec.config.trainer.finetune
+    ):  # fmt: skip
+        return False
+    if work.on_cluster:
+        return True
+    if p.hardware.device_name != hardware.named(spec.device):
+        return False
+    threads = theirs.get("launcher", "local"), theirs["cpu_threads"]
+    return spec.device != "cpu" or threads == ("local", spec.config.hardware.cpu_threads)
+
+
+def _most_alike(candidates: list[Past], work: Work) -> list[Past]:
+    """Those that are done, if any, and whose settings are the most like the run's; all on one device; latest first."""
+    if not candidates:
+        return []
+    ours = asdict(work.spec.config)
+
+    def likeness(p: Past) -> tuple[bool, int, int]:
+        def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
+            return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
+
+        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"]["slurm"])
+        device = equal(p.config["hardware"], ours["hardware"])
+        training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
+        return p.done, asked + device, training
+
+    scores = [likeness(p) for p in candidates]
+    most = max(scores)
+    best = [p for p, score in zip(candidates, scores, strict=True) if score == most]
+    return [p for p in best if p.hardware.device_name == best[0].hardware.device_name]
+
+
+def _median(speeds: list[Speed]) -> Speed:
+    """Each part's."""
+    return Speed(
+        median(s.training for s in speeds), median(s.evaluation for s in speeds), median(s.once for s in speeds)
+    )
+
+
+def _told(evidence: list[Past]) -> str:
+    word = "record" if evidence[0].done else "unfinished record"
+    return f"{len(evidence)} {word}{'s' if len(evidence) > 1 else ''}"
+
+
+def _is_here(work: Work) -> bool:
+    """Whether this machine can stand for the one that the run will have."""
+    device = work.spec.device
+    return any(d.kind == device for d in hardware.devices()) and (device == "cpu" or not work.on_cluster)
+
+
+def _nothing(work: Work) -> str:
+    """Why nothing is known, and what to do about it."""
+    spec, count = work.spec, work.spec.config.hardware.device_count
+    devices = f"{count} x {spec.device}" if count > 1 else spec.device
+    return (
+        f"nothing: there is no record of a run on {devices} in {spec.precision}. Run any of these models for an epoch "
+        "first: the next estimate uses its record"
+    )
+
+
+def _macs(works: list[Work], past: list[Past], ask: Ask, screen: Screen) -> dict[Model, int | str]:
+    """The MACs of each model: from records, else from earlier counts, else counted now; a text says why they cannot."""
+    macs: dict[Model, int | str] = {p.model: p.macs for p in past if p.macs}
+    missing = {work.model: work for work in works if work.model not in macs}
+    if not missing:
+        return macs
+    cache_folder = Path(works[0].spec.config.paths.cache)
+    file = cache_folder / f"macs-timm-{importlib.metadata.version('timm')}.json"
+    try:
+        counted = json.loads(file.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        counted = {}
+    new = {model: work for model, work in missing.items() if _key(model) not in counted}
+    for n, (model, work) in enumerate(new.items()):
+        screen.progress("Counting the MACs of models without a record; the first takes about 10 s", n, len(new))
+        try:
+            counted[_key(model)] = ask("count_macs", work.spec, work.classes)
+        except Unanswered as e:
+            macs[model] = str(e)
+    if new:
+        with atomic(file, "w") as out:
+            json.dump(counted, out, indent=1, sort_keys=True)
+    return macs | {model: counted[_key(model)] for model in missing if _key(model) in counted}
+
+
+def _key(model: Model) -> str:
+    return f"{model[0]} {model[1]}"
+
+
+@contextmanager
+def _torch() -> Iterator[Ask]:
+    """Inside, questions are answered by a process with torch; it is started by the first of them."""
+    context = multiprocessing.get_context("spawn")
+    connection: Connection | None = None
+    processes: list[SpawnProcess] = []
+
+    def ask(name: str, *args: Any) -> Any:
+        nonlocal connection
+        if connection is None:
+            connection, theirs = context.Pipe()
+            processes.append(context.Process(target=_answer, args=(theirs,), daemon=True))
+            processes[-1].start()
+            theirs.close()
+        try:
+            connection.send((name, args))
+            value, error = connection.recv()
+        except (EOFError, OSError) as e:
+            connection = None
+            raise Unanswered("the process that tried it died; `python -m har_sweep.doctor` checks torch") from e
+        if error:
+            raise Unanswered(error)
+        return value
+
+    try:
+        yield ask
+    finally:
+        for process in processes:
+            process.kill()  # it has nothing to save
+            process.join()
+
+
+def _answer(connection: Connection) -> None:
+    """The process: answers until nobody can ask any more."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    while True:
+        try:
+            name, args = connection.recv()
+        except EOFError:
+            return
+        try:
+            from har_sweep import calibrate
+
+            connection.send((getattr(calibrate, name)(*args), None))
+        except Exception as e:
+            connection.send((None, (str(e).strip().splitlines() or [type(e).__name__])[0]))

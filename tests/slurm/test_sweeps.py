@@ -1,0 +1,459 @@
+"""Sweeps on a real SLURM, cut off in every way there is: no run is lost, none is computed twice, and the bits are the
+same as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from small import SMALL, command, har_sweep, learned, runs
+
+from har_sweep import record as records
+from har_sweep.record import Record
+from slurm.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 16
+TRAINING = [*(o for o in SMALL if o != "hardware=cpu"), f"trainer.epochs={EPOCHS}", "hardware.precision=fp32"]
+ASKED = [
+    "hardware=slurm_cpu", "hardware.slurm.cpus=1", "hardware.slurm.memory_gib=3", "hardware.slurm.time_minutes=5",
+    "hardware.slurm.signal_seconds=30", "launch.heartbeat_seconds=1",
+]  # fmt: skip
+SWEEP = ["-m", *TRAINING, *ASKED]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
+    """What runs of seeds 0 and 1 learn when nothing happens to them, on this machine."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = har_sweep("-m", *TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "seed=0,1", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    return learned(folder)
+
+
+def sweep(cluster: Cluster, folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The main command where jobs are submitted, to its end."""
+    done = cluster.run(*command(*overrides), cwd=folder, **environment)
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return done
+
+
+@contextmanager
+def sweeping(cluster: Cluster, folder: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+    """The main command at work; killed on leaving, if it is not over."""
+    process = subprocess.Popen(
+        cluster.command(*command(*overrides)), cwd=folder, env=cluster.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+    """The output of a sweep that ends with a status."""
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    return output
+
+
+def at_work(folder: Path, process: subprocess.Popen[str], epochs: int = 1) -> Callable[[], Record | None]:
+    """A run of the sweep that has done so many epochs and is not over."""
+
+    def found() -> Record | None:
+        assert process.poll() is None, process.communicate()[0]
+        return next((r for r in runs(folder).values() if r.status == "running" and len(r.epochs) >= epochs), None)
+
+    return found
+
+
+def outcomes(folder: Path) -> list[list[str | None]]:
+    return [[attempt.outcome for attempt in record.attempts] for record in runs(folder).values()]
+
+
+def only(folder: Path) -> Record:
+    (record,) = runs(folder).values()
+    return record
+
+
+def same(folder: Path, undisturbed: dict[str, tuple[object, ...]], count: int = 1) -> None:
+    """All runs are done, and learned what they would have learned undisturbed."""
+    assert {record.status for record in runs(folder).values()} == {"done"}
+    found = learned(folder)
+    assert len(found) == count
+    assert found.items() <= undisturbed.items()
+    assert not list((folder / "runs").glob("*/checkpoint.pt"))
+
+
+def trainers(cluster: Cluster, node: str) -> list[psutil.Process]:
+    """The Python processes of jobs on a node."""
+    return [
+        p
+        for p in cluster.processes_on(node)
+        if "submitit.core._submit" in " ".join(p.cmdline()) and "srun" not in p.name()
+    ]
+
+
+def test_three_models_run_to_the_end_as_here_and_the_same_command_submits_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    models = "model.timm_name=test_resnet,test_vit,test_efficientnet"
+    training = [
+        *(o for o in TRAINING if not o.startswith(("model.timm_name", "trainer.epochs"))),
+        "trainer.epochs=2",
+        models,
+    ]
+    done = sweep(cluster, there, "-m", *training, *ASKED, "hardware.slurm.gpus=1")
+    assert done.returncode == 0, done.stdout
+    assert "3 to do" in done.stdout
+    assert "Each of 3 asks SLURM for 1 GPU, 1 CPUs, 3072M and 5 minutes" in done.stdout
+    assert har_sweep("-m", *training, "hardware=cpu", "hardware.cpu_threads=1", cwd=here).returncode == 0
+    same(there, learned(here), 3)
+    jobs = {record.attempts[0].job for record in runs(there).values()}
+    assert len({job.split("_")[0] for job in jobs}) == 1  # one array
+    assert len(jobs) == 3
+    assert {record.environment.slurm_job_id for record in runs(there).values()} == jobs
+    before = learned(there)
+    again = sweep(cluster, there, "-m", *training, *ASKED, "hardware.slurm.gpus=1")
+    assert again.returncode == 0
+    assert "3 done already" in again.stdout
+    assert "Submitted" not in again.stdout
+    assert learned(there) == before
+
+
+def test_a_preempted_run_goes_on_by_itself(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP, "+hardware.slurm.extra.nodelist=node1") as process:
+        cluster.wait(at_work(tmp_path, process), 60)
+        cluster.ask(
+            "sbatch",
+            "--partition=high",
+            "--nodelist=node1",
+            "--exclusive",
+            "--mem=0",
+            "--wrap=true",
+            f"--output={tmp_path}/high",
+        )
+        ended(process)
+    same(tmp_path, undisturbed)
+    first, second = only(tmp_path).attempts
+    assert first.outcome == "interrupted"
+    assert first.error == "Preempted (SIGUSR2)."
+    assert second.outcome == "done"
+    assert first.job == second.job
+    waited = records_seconds(first.ended_at, second.started_at)
+    assert waited > 1  # in the queue, which costs nothing
+    hours = only(tmp_path).cost.device_hours
+    assert hours is not None
+    assert 3600 * hours == pytest.approx(
+        sum(records_seconds(a.started_at, a.ended_at) for a in (first, second)), abs=0.01
+    )
+
+
+def records_seconds(start: str | None, end: str | None) -> float:
+    from datetime import datetime
+
+    assert start
+    assert end
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def test_an_administrators_requeue_loses_nothing(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP) as process:
+        record = cluster.wait(at_work(tmp_path, process), 60)
+        assert record
+        cluster.ask("scontrol", "requeue", record.attempts[-1].job)
+        ended(process)
+    same(tmp_path, undisturbed)
+    assert len(only(tmp_path).attempts) == 2
+
+
+def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluster, tmp_path: Path) -> None:
+    longer = ["trainer.epochs=100", "hardware.slurm.time_minutes=1", "hardware.slurm.signal_seconds=25"]
+    done = sweep(cluster, tmp_path, *SWEEP, *longer)
+    assert done.returncode == 0, done.stdout
+    attempts = only(tmp_path).attempts
+    assert len(attempts) >= 2
+    assert {attempt.outcome for attempt in attempts[:-1]} == {"interrupted"}
+    assert all("time limit" in (attempt.error or "") for attempt in attempts[:-1])
+    here = tmp_path / "here"
+    here.mkdir()
+    assert (
+        har_sweep(*TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "trainer.epochs=100", cwd=here).returncode == 0
+    )
+    same(tmp_path, learned(here))
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_killed_run_is_named_and_goes_on_from_its_checkpoint(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]], retries: int
+) -> None:
+    given = [*SWEEP, "+hardware.slurm.extra.nodelist=node1", f"launch.retries={retries}"]
+    with sweeping(cluster, tmp_path, *given) as process:
+        cluster.wait(at_work(tmp_path, process), 60)
+        (victim,) = trainers(cluster, "node1")
+        victim.kill()
+        output = ended(process, 0 if retries else 1)
+    if not retries:
+        assert "SIGKILL" in output
+        assert only(tmp_path).status == "failed"
+        assert sweep(cluster, tmp_path, *given).returncode == 0
+    same(tmp_path, undisturbed)
+    assert outcomes(tmp_path) == [["killed", "done"]]
+
+
+def test_a_run_that_takes_more_memory_than_it_asked_for_is_told_so(cluster: Cluster, tmp_path: Path) -> None:
+    done = sweep(cluster, tmp_path, *SWEEP, "hardware.slurm.memory_gib=0.5")
+    if runs(tmp_path):  # SLURM looks at memory now and then: the run may have begun
+        assert done.returncode == 1
+        assert "out of memory" in done.stdout
+        assert outcomes(tmp_path) == [["out_of_memory"]]
+    else:
+        assert done.returncode == 2
+        assert "took more memory than it asked for" in done.stdout
+
+
+def test_a_run_on_a_lost_node_goes_on_on_another(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(
+        cluster,
+        tmp_path,
+        *SWEEP,
+    ) as process:
+        record = cluster.wait(at_work(tmp_path, process), 60)
+        assert record
+        cluster.kill_node("node2")
+        ended(process)
+    same(tmp_path, undisturbed)
+    first, second = only(tmp_path).attempts
+    assert (first.host, second.host) == ("node2", "node1")
+    assert first.outcome == "killed"
+
+
+def test_an_old_copy_behind_a_cut_link_stops_before_it_writes(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP) as process:
+        record = cluster.wait(at_work(tmp_path, process), 60)
+        assert record
+        (old,) = trainers(cluster, "node2")
+        old.suspend()  # so that it is still at work when the new copy is, however fast this machine is
+        cluster.cut_link()
+        cluster.wait(lambda: len(only(tmp_path).attempts) == 2, 90)
+        old.resume()
+        cluster.wait(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE, 60)
+        assert only(tmp_path).attempts[-1].host == "node1"
+        ended(process)
+    same(tmp_path, undisturbed)
+    assert [attempt.host for attempt in only(tmp_path).attempts] == ["node2", "node1"]
+    logs = "".join(log.read_text() for log in (tmp_path / "runs").glob("*/run.log"))
+    assert "was taken over" in logs
+
+
+def test_a_run_that_fails_is_tried_as_often_as_asked_and_told(cluster: Cluster, tmp_path: Path) -> None:
+    given = [*SWEEP, "optimizer=sgd", "optimizer.lr=1e30,1e-3", "launch.retries=1", "trainer.epochs=2"]
+    done = sweep(cluster, tmp_path, *given)
+    assert done.returncode == 1, done.stdout
+    assert "The loss became" in done.stdout
+    assert "Try a smaller optimizer.lr" in done.stdout
+    assert sorted(outcomes(tmp_path)) == [["done"], ["failed", "failed"]]
+    failed = cluster.run(sys.executable, "-m", "har_sweep.status", "--failed", cwd=tmp_path).stdout
+    assert "The loss became" in failed
+    assert "run.log" in failed
+
+
+def test_a_cancelled_sweep_says_so_and_the_same_command_goes_on(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP, "sweep.name=mine") as process:
+        cluster.wait(at_work(tmp_path, process), 60)
+        cancelled = cluster.run(sys.executable, "-m", "har_sweep.cancel", "mine", cwd=tmp_path)
+        assert cancelled.returncode == 0, cancelled.stdout
+        assert "cancelled 1 job of SLURM" in cancelled.stdout
+        output = ended(process, 1)
+    assert "interrupted" in output
+    cluster.wait(lambda: not cluster.queue())
+    assert "interrupted" in cluster.run(sys.executable, "-m", "har_sweep.status", "mine", cwd=tmp_path).stdout
+    (attempt,) = only(tmp_path).attempts
+    assert attempt.error == "Cancelled or requeued (SIGTERM)."
+    assert sweep(cluster, tmp_path, *SWEEP).returncode == 0
+    same(tmp_path, undisturbed)
+    assert outcomes(tmp_path) == [["interrupted", "done"]]
+
+
+def test_a_controller_that_is_away_stops_nothing(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP) as process:
+        cluster.wait(at_work(tmp_path, process), 60)
+        cluster.stop_controller()
+        reached = len(only(tmp_path).epochs)
+        cluster.wait(lambda: len(only(tmp_path).epochs) > reached)
+        cluster.start_controller()
+        ended(process)
+    same(tmp_path, undisturbed)
+    assert outcomes(tmp_path) == [["done"]]
+
+
+def test_ctrl_c_stops_the_watching_alone_and_the_same_command_attaches(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP, "seed=0,1") as process:
+        cluster.wait(at_work(tmp_path, process), 60)
+        os.killpg(process.pid, signal.SIGINT)
+        output = ended(process, 130)
+    assert "the jobs go on" in output
+    assert "har_sweep.status" in output
+    assert len(cluster.queue()) == 2
+    again = sweep(cluster, tmp_path, *SWEEP, "seed=0,1")
+    assert again.returncode == 0, again.stdout
+    assert "already" in again.stdout
+    assert "Submitted" not in again.stdout
+    same(tmp_path, undisturbed, 2)
+    assert outcomes(tmp_path) == [["done"], ["done"]]
+
+
+def test_overlapping_sweeps_share_their_runs(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP, "seed=0,1") as one, sweeping(cluster, tmp_path, *SWEEP, "seed=1,0") as two:
+        outputs = [ended(one), ended(two)]
+    assert sum(int(n) for output in outputs for n in re.findall(r"Submitted (\d+) run", output)) == 2
+    same(tmp_path, undisturbed, 2)
+    assert outcomes(tmp_path) == [["done"], ["done"]]
+
+
+def test_a_dry_run_shows_all_and_submits_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    done = sweep(cluster, tmp_path, *SWEEP, "seed=0,1,2", "launch.dry_run=true", "hardware.price_per_device_hour=2")
+    assert done.returncode == 0, done.stdout
+    assert "sbatch --job-name=har_sweep --nodes=1" in done.stdout
+    assert "--array=0-2%3" in done.stdout
+    assert "device hours" in done.stdout
+    assert not cluster.queue()
+    assert not runs(tmp_path)
+
+
+def test_a_hundred_runs_are_one_array_submitted_without_torch(cluster: Cluster, tmp_path: Path) -> None:
+    check = (
+        "import sys; from har_sweep.__main__ import main; status = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    many = ["seed=range(0,100)", "launch.wait=false", "+hardware.slurm.extra.hold=true"]
+    done = cluster.run(sys.executable, "-c", check, *SWEEP, *many, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Submitted 100 runs" in done.stdout
+    queued = cluster.queue()
+    assert len(queued) == 100
+    assert len({entry.job.split("_")[0] for entry in queued}) == 1
+    status = cluster.run(sys.executable, "-m", "har_sweep.status", cwd=tmp_path).stdout
+    assert "100 queued" in status
+    again = sweep(cluster, tmp_path, *SWEEP, *many)
+    assert "100 queued already" in again.stdout
+    assert len(cluster.queue()) == 100
+
+
+def test_jobs_run_the_code_and_config_of_their_submission(cluster: Cluster, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for part in ("har_sweep", "conf"):
+        shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for argv in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"]):
+        subprocess.run(["git", *argv], cwd=checkout, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=checkout, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    given = [*SWEEP, "trainer.epochs=1", "+hardware.slurm.extra.hold=true", "launch.wait=false"]
+    environment = {"PYTHONPATH": str(checkout)}
+    assert sweep(cluster, checkout, *given, **environment).returncode == 0
+    (checkout / "har_sweep" / "run.py").write_text("raise SystemExit('edited')")
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second"], cwd=checkout, check=True
+    )
+    (job,) = {entry.job for entry in cluster.queue()}
+    cluster.ask("scontrol", "release", job)
+    cluster.wait(lambda: runs(checkout) and only(checkout).status != "running", 90)
+    record = only(checkout)
+    assert record.status == "done", record.error
+    assert record.environment.git_commit == commit
+    assert record.environment.git_dirty is False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["hardware.slurm.partition=lo"], "Did you mean 'low'?"),
+        (["hardware.slurm.time_minutes=0"], "hardware.slurm.time_minutes=0 is out of range"),
+        (["hardware.slurm.gpus=3"], "gpu:2"),
+        (["hardware.slurm.cpus=64"], "hardware.slurm."),
+        (["hardware.device=auto"], "hardware.device=auto cannot be told"),
+        (["paths.runs=/proc/runs"], "cannot be written"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_submitted(
+    cluster: Cluster, tmp_path: Path, wrong: list[str], said: str
+) -> None:
+    done = sweep(cluster, tmp_path, *SWEEP, *wrong)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stdout
+    assert not cluster.queue()
+
+
+def test_no_sbatch_is_said(tmp_path: Path) -> None:
+    done = har_sweep(*SWEEP, cwd=tmp_path, PATH=str(Path(sys.executable).parent))
+    assert done.returncode == 2
+    assert "There is no sbatch on this machine" in done.stdout
+
+
+def test_a_folder_that_the_node_does_not_see_and_a_python_it_lacks_are_named(cluster: Cluster, tmp_path: Path) -> None:
+    lacking = sweep(cluster, tmp_path, *SWEEP, "hardware.slurm.python=/no/such/python")
+    assert lacking.returncode == 2, lacking.stdout
+    assert "hardware.slurm.python" in lacking.stdout
+    cluster.hide("node2", tmp_path)
+    hidden = sweep(cluster, tmp_path, *SWEEP, "seed=1", "+hardware.slurm.extra.nodelist=node2")
+    assert hidden.returncode == 2, hidden.stdout
+    assert "does not see" in hidden.stdout
+    assert not runs(tmp_path)
+
+
+def test_status_is_told_in_any_shell_while_a_run_is_at_work(cluster: Cluster, tmp_path: Path) -> None:
+    with sweeping(cluster, tmp_path, *SWEEP, "sweep.name=mine") as process:
+        record = cluster.wait(at_work(tmp_path, process, 2), 60)
+        assert record
+        shown = cluster.run(sys.executable, "-m", "har_sweep.status", "mine", cwd=tmp_path).stdout
+        assert re.search(r"running +\d+/16 ", shown), shown
+        assert record.attempts[0].job in shown
+        assert f"runs/{record.run_id}/run.log" in shown
+        ended(process)
+    unknown = cluster.run(sys.executable, "-m", "har_sweep.status", "mien", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "Did you mean 'mine'?" in unknown.stdout
+
+
+def test_records_hold_no_secret_of_the_environment(cluster: Cluster, tmp_path: Path) -> None:
+    done = sweep(cluster, tmp_path, *SWEEP, "trainer.epochs=1", WANDB_API_KEY="0123456789" * 4)
+    assert done.returncode == 0, done.stdout
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert b"0123456789" * 4 not in file.read_bytes(), file
+    assert json.loads((next((tmp_path / "runs").glob("*/record.json"))).read_text())["status"] == "done"
+    assert records.read(next((tmp_path / "runs").glob("*/record.json"))).status == "done"

@@ -1,0 +1,204 @@
+"""Each run has one owner at a time, over machines and deaths, and an old owner notices before it writes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from small import SMALL, command, runs
+
+from har_sweep import claim as claims
+from har_sweep import record as records
+from har_sweep.errors import ClaimLost
+
+BEAT = 0.1
+FORK = multiprocessing.get_context("fork")
+
+
+def on_machine(name: str) -> None:
+    """From here on this process counts as one of another machine, whose pids mean nothing to the others."""
+    claims.machine.cache_clear()
+    claims.machine = lambda: name  # type: ignore[assignment]
+
+
+def take(folder: Path) -> claims.Claim | None:
+    return claims.take(folder, heartbeat_seconds=BEAT)
+
+
+def hold(folder: Path, machine: str, held: object) -> None:
+    """Claim a run, and then write to it for ever."""
+    on_machine(machine)
+    claim = take(folder)
+    assert claim
+    held.set()  # type: ignore[attr-defined]
+    while True:
+        with records.atomic(folder / "state", "w", partial(claims.check, folder, claim.number)) as file:
+            file.write(str(claim.number))
+
+
+@pytest.fixture
+def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BaseProcess]:
+    held = FORK.Event()
+    process = FORK.Process(target=hold, args=(tmp_path, request.param, held))
+    process.start()
+    assert held.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def until_taken(folder: Path) -> claims.Claim:
+    while (claim := take(folder)) is None:
+        time.sleep(0.01)
+    return claim
+
+
+@pytest.mark.parametrize("holder", [claims.machine(), "another"], indirect=True)
+def test_a_run_whose_owner_lives_cannot_be_claimed(tmp_path: Path, holder: BaseProcess) -> None:
+    for _ in range(round(3 * claims.MISSED_BEATS)):
+        assert take(tmp_path) is None
+        time.sleep(BEAT / 2)
+    owner = claims.living(tmp_path)
+    assert owner
+    assert owner.pid == holder.pid
+    assert owner.number == 1
+
+
+@pytest.mark.parametrize("holder", [claims.machine()], indirect=True)
+def test_a_killed_owner_on_this_machine_is_known_dead_at_once(tmp_path: Path, holder: BaseProcess) -> None:
+    holder.kill()
+    holder.join()
+    claim = take(tmp_path)
+    assert claim
+    with claim:
+        assert claim.number == 2
+
+
+@pytest.mark.parametrize("holder", ["another"], indirect=True)
+def test_an_owner_on_another_machine_is_dead_when_it_is_silent_and_finds_out_when_it_wakes(
+    tmp_path: Path, holder: BaseProcess
+) -> None:
+    assert holder.pid
+    os.kill(holder.pid, signal.SIGSTOP)
+    with until_taken(tmp_path) as claim:
+        assert claim.number == 2
+        with records.atomic(tmp_path / "state", "w") as file:
+            file.write("ours")
+        os.kill(holder.pid, signal.SIGCONT)
+        holder.join(30)
+        assert holder.exitcode == 1  # ClaimLost
+        assert (tmp_path / "state").read_text() == "ours"
+
+
+def test_a_released_claim_is_free_and_numbers_only_grow(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        claim = take(tmp_path)
+        assert claim
+        with claim:
+            assert claim.number == number
+            claims.check(tmp_path, number)
+        with pytest.raises(ClaimLost):
+            claims.check(tmp_path, number - 1)
+    assert len(list(tmp_path.iterdir())) == 2  # the last two; nothing temporary
+
+
+def test_the_same_job_started_again_supersedes_its_earlier_self(tmp_path: Path) -> None:
+    lost: list[int] = []
+    first = claims.take(tmp_path, job="7", heartbeat_seconds=BEAT, on_lost=lambda: lost.append(1))
+    assert first
+    assert claims.take(tmp_path, job="7", heartbeat_seconds=BEAT) is None
+    assert claims.take(tmp_path, job="8", restarts=1, heartbeat_seconds=BEAT) is None
+    second = claims.take(tmp_path, job="7", restarts=1, heartbeat_seconds=BEAT)
+    assert second
+    deadline = time.monotonic() + 30
+    while not lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second.release()
+    first.release()
+    assert claims.latest(tmp_path) == claims.latest(tmp_path)
+    owner = claims.latest(tmp_path)
+    assert owner
+    assert owner.number == 2
+
+
+def compute(folder: Path, machine: str, seed: int) -> None:
+    """One of many processes that do whatever is left, in an order of their own."""
+    on_machine(machine)
+    order = sorted(folder.iterdir())
+    random.Random(seed).shuffle(order)
+    while any(not (run / "done").exists() for run in order):
+        for run in order:
+            if (run / "done").exists() or (claim := take(run)) is None:
+                continue
+            with claim:
+                if (run / "done").exists():
+                    continue
+                for step in range(5):
+                    with records.atomic(run / "state", "w", partial(claims.check, run, claim.number)) as file:
+                        file.write(f"{claim.number} {step}")
+                with records.atomic(run / "done", "w", partial(claims.check, run, claim.number)) as file:
+                    file.write(str(claim.number))
+                with (run / "ledger").open("a") as ledger:
+                    ledger.write(f"{claim.number}\n")
+
+
+def test_two_times_eight_processes_and_kill_9_do_each_run_once(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"run{number:02}").mkdir()
+    crowd = [
+        FORK.Process(target=compute, args=(tmp_path, machine, 100 * n + m))
+        for n, machine in enumerate(("one", "two"))
+        for m in range(8)
+    ]
+    for process in crowd:
+        process.start()
+    for done, victim in enumerate(crowd[:5] + crowd[8:13]):  # five of each machine, spread over the work
+        while len(list(tmp_path.glob("*/done"))) < 4 * done:
+            time.sleep(0.005)
+        victim.kill()
+    for process in crowd:
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+    for run in tmp_path.iterdir():
+        finished = (run / "done").read_text()
+        ledger = (run / "ledger").read_text().split() if (run / "ledger").exists() else []
+        assert ledger in ([finished], [])  # empty if it was killed between the two
+        assert (run / "state").read_text() == f"{finished} 4"
+
+
+def test_two_sweeps_of_eight_at_once_share_their_runs_and_one_outlives_the_others_kill_9(tmp_path: Path) -> None:
+    seeds = [*SMALL, "trainer.epochs=4", "launch.parallel=8"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    first = subprocess.Popen(command("-m", *seeds, "seed=range(0,12)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+    second = subprocess.Popen(command("-m", *seeds, "seed=range(4,16)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+    try:
+        while not any(record.epochs for record in runs(tmp_path).values()):
+            assert first.poll() is None
+            time.sleep(0.01)
+        os.killpg(first.pid, signal.SIGKILL)
+        output = second.communicate()[0]
+        assert second.returncode == 0, output
+    finally:
+        for process in (first, second):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    done = subprocess.run(command("-m", *seeds, "seed=range(0,16)"), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    found = runs(tmp_path)
+    assert sorted(record.seed for record in found.values()) == list(range(16))
+    for record in found.values():
+        outcomes = [attempt.outcome for attempt in record.attempts]
+        assert outcomes.count("done") == 1
+        assert set(outcomes[:-1]) <= {"killed"}
+        assert len(outcomes) <= 2
