@@ -185,7 +185,9 @@ def _written(folder: Path, owner: Owner) -> Path:
 def _is_alive(folder: Path, owner: Owner) -> bool:
     if owner.machine == machine():
         try:
-            return abs(psutil.Process(owner.pid).create_time() - owner.pid_started) < 1
+            process = psutil.Process(owner.pid)
+            same = abs(process.create_time() - owner.pid_started) < 1  # and not another that was given the pid since
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
     try:

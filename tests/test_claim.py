@@ -192,7 +192,8 @@ def test_two_sweeps_of_eight_at_once_share_their_runs_and_one_outlives_the_other
         for process in (first, second):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
+            process.stdout.close()
     done = subprocess.run(command("-m", *seeds, "seed=range(0,16)"), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     found = runs(tmp_path)

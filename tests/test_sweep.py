@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -219,14 +220,57 @@ def test_a_dead_network_does_not_stop_an_online_run(tmp_path: Path) -> None:
     assert list((tmp_path / "runs" / record.run_id / "wandb").glob("offline-run-*"))
 
 
-def test_a_run_in_progress_is_left_to_whoever_computes_it(tmp_path: Path) -> None:
-    process = start(*SMALL, "trainer.epochs=100", cwd=tmp_path)
+def test_a_run_in_progress_is_left_to_whoever_computes_it_and_gone_on_with_if_they_die(tmp_path: Path) -> None:
+    first = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    wait_for(lambda: any(r.epochs for r in runs(tmp_path).values()), first)
+    second = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    assert second.stdout
+    assert any("which computes it" in line for line in second.stdout)  # reads until it says so
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    output = second.communicate()[0]
+    assert second.returncode == 0, output
+    (record,) = runs(tmp_path).values()
+    assert [attempt.outcome for attempt in record.attempts] == ["killed", "done"]
+
+
+def test_runs_take_turns_by_model_and_several_go_at_once(tmp_path: Path) -> None:
+    given = [o for o in SMALL if not o.startswith("model.timm_name")] + ["trainer.epochs=1", "launch.parallel=2"]
+    models = ["model.name=a,b", "model.timm_name=test_resnet", "seed=0,1"]
+    done = har_sweep("-m", *given, *models, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    planned = re.findall(r"^  ([ab])-\w+ .* seed (\d)", done.stdout, re.MULTILINE)
+    assert planned == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
+    found = list(runs(tmp_path).values())
+    spans = [(r.attempts[0].started_at, r.attempts[0].ended_at or "") for r in found]
+    assert any(a[0] < b[1] and b[0] < a[1] for a in spans for b in spans if a is not b)  # some overlapped
+    assert all(any("at once share this processor" in warning for warning in record.warnings) for record in found)
+    assert {record.hardware.cpu_threads for record in found} == {max(1, len(os.sched_getaffinity(0)) // 2)}
+
+
+def test_a_failed_run_is_tried_again_as_often_as_asked(tmp_path: Path) -> None:
+    done = har_sweep(*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "launch.retries=2", cwd=tmp_path)
+    assert done.returncode == 1
+    (record,) = runs(tmp_path).values()
+    assert [attempt.outcome for attempt in record.attempts] == ["failed"] * 3
+
+
+def test_status_and_cancel_reach_a_sweep_at_work_here(tmp_path: Path) -> None:
+    process = start("-m", *SMALL, "trainer.epochs=100", "seed=0,1", "sweep.name=mine", cwd=tmp_path)
     wait_for(lambda: any(r.epochs for r in runs(tmp_path).values()), process)
-    second = har_sweep(*SMALL, "trainer.epochs=100", cwd=tmp_path)
-    assert "another process" in second.stdout
-    assert second.returncode == 1
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+
+    def other(command: str, *arguments: str) -> str:
+        argv = [sys.executable, "-m", f"har_sweep.{command}", *arguments]
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    shown = other("status")
+    assert "1 running, 1 new" in shown
+    assert "/100" in shown
+    assert "the sweep's process here" in other("cancel", "mine")
+    output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert {record.status for record in runs(tmp_path).values()} == {"interrupted"}
+    assert "interrupted" in other("status", "mine", "--failed")
 
 
 def test_a_terminal_shows_a_bar_with_speed_loss_and_time_left(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from har_sweep import hardware
 from har_sweep import record as records
 from har_sweep.data import Dataset
 from har_sweep.errors import InputError
-from har_sweep.launch.local import _slots
+from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.screen import Screen
 from har_sweep.launch.work import with_threads
@@ -198,7 +198,7 @@ def _works(planned: list[Planned], past: list[Past]) -> list[Work | None]:
         if spec.run_id in begun and spec.paths.checkpoint.exists():
             left -= begun[spec.run_id].epochs
         if spec.config.hardware.launcher == "local" and spec.device == "cpu":
-            spec = with_threads(spec, _slots([spec])[0].threads)
+            spec = with_threads(spec, slots([spec])[0].threads)
         evaluated = left * images["val"] + images["val"] + images["test"]
         works.append(Work(spec, left, left * images["train"], evaluated, len(data.classes)))
     return works

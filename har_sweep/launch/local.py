@@ -53,7 +53,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["har_sweep.run"])
-    slots = _slots([*specs, *others])
+    shares = slots([*specs, *others])
     waiting, elsewhere, children = deque(specs), list(others), dict[Connection, _Child]()
     labels = {
         spec.run_id: f"[{n}/{len(specs) + len(others)}] {spec.label}" for n, spec in enumerate([*specs, *others], 1)
@@ -62,16 +62,16 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
     with screen.live(), _terminable():
         try:
             while waiting or elsewhere or children:
-                free = sorted(set(range(len(slots))) - {child.slot for child in children.values()})
+                free = sorted(set(range(len(shares))) - {child.slot for child in children.values()})
                 while waiting and free:
                     spec, slot = waiting.popleft(), free.pop(0)
                     label = labels[spec.run_id]
                     screen.progress(f"{label}  {'Loading torch and timm' if first else 'Starting'}", 0, 0, of=label)
                     first = False
                     ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(
-                        target=job, args=(with_threads(spec, slots[slot].threads), theirs, slots[slot].environment)
-                    )
+                    share = shares[slot]
+                    given = (with_threads(spec, share.threads), theirs, share.environment)
+                    process = context.Process(target=job, args=given)
                     process.start()
                     theirs.close()
                     children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
@@ -96,14 +96,14 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """The share of this machine that one run gets."""
 
     environment: dict[str, str]
     threads: int | None
 
 
-def _slots(specs: list[RunSpec]) -> list[_Slot]:
+def slots(specs: list[RunSpec]) -> list[Slot]:
     """As many as runs go at once: on CUDA one for each ``device_count`` devices, else ``launch.parallel`` of threads.
 
     Raises
@@ -123,9 +123,9 @@ def _slots(specs: list[RunSpec]) -> list[_Slot]:
                 f"Runs that share a GPU cannot be compared; launch.parallel={most} is the most.",
             )
         groups = [ids[n * per_run : (n + 1) * per_run] for n in range(parallel or most)]
-        return [_Slot({"CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
+        return [Slot({"CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
     threads = max(1, _cores() // (parallel or 1)) if parallel and parallel > 1 else None
-    return [_Slot({}, threads)] * (parallel or 1)
+    return [Slot({}, threads)] * (parallel or 1)
 
 
 def _visible_cuda_devices() -> list[str]:

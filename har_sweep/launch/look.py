@@ -57,10 +57,9 @@ class Look:
 
     @property
     def log(self) -> Path | None:
-        """Where to read on: the run's own log, or its job's where it never came to one."""
-        if self.paths.log.exists():
-            return self.paths.log
-        return Path(self.submission.log) if self.submission and Path(self.submission.log).exists() else None
+        """Where to read on: the run's own log, or its job's where it never began."""
+        job_log = Path(self.submission.log) if self.submission and self.record is None else self.paths.log
+        return job_log if job_log.exists() else None
 
 
 def short(file: Path) -> str:

@@ -215,10 +215,7 @@ def queue(jobs: list[str]) -> dict[str, Queued]:
     if not jobs:
         return {}
     ids = ",".join(sorted({job.split("_")[0] for job in jobs}))
-    try:
-        listed = _run("squeue", "--noheader", "--array", "--format=%i|%T|%N|%r", f"--jobs={ids}")
-    except FileNotFoundError as e:
-        raise Unreachable("there is no squeue on this machine") from e
+    listed = _run("squeue", "--noheader", "--array", "--format=%i|%T|%N|%r", f"--jobs={ids}")
     if listed.returncode and "Invalid job id" not in listed.stderr:
         raise Unreachable(_said(listed))
     found = {}
@@ -274,6 +271,8 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"{command[0]} did not answer in {COMMAND_SECONDS} s")
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", f"there is no {command[0]} on this machine")
 
 
 def _said(process: subprocess.CompletedProcess[str]) -> str:

@@ -133,18 +133,19 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
         screen.say(f"sbatch {' '.join(slurm.flags(asked))} {array}", "bold")
         for line in specs[0].config.hardware.slurm.setup:
             screen.say(f"  setup: {line}")
-    estimates = estimate(planned, screen)
+    with screen.live():
+        estimates = estimate(planned, screen)
     hours, prices = [e.device_hours for e in estimates], [e.price for e in estimates]
     for p, e in zip(planned, estimates, strict=True):
         cost = "unknown" if e.device_hours is None else duration(3600 * e.device_hours)
-        price = "" if e.price is None else f", {e.price:.2f} in money"
+        price = "" if e.price is None else f", {e.price:.3g} in money"
         screen.say(f"  {p.spec.label}: {cost} of device time{price}, from {e.basis}")
     known = sum(hour for hour in hours if hour is not None)
-    money = "" if all(price is None for price in prices) else f" and {sum(price or 0 for price in prices):.2f} in money"
+    money = "" if all(price is None for price in prices) else f" and {sum(price or 0 for price in prices):.3g} in money"
     unknown = hours.count(None)
     rest = f", beside {unknown} of unknown cost" if unknown else ""
     screen.say(
-        f"In all about {known:.2f} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
+        f"In all about {known:.3g} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
     )
 
 

@@ -30,7 +30,7 @@ def watch(specs: list[RunSpec], screen: Screen) -> dict[str, str]:
         while True:
             note = ""
             try:
-                looks = look([spec.paths for spec in specs])
+                looks = look([spec.paths for spec in specs], any(spec.config.rerun for spec in specs))
                 left = []
                 for spec, view in zip(specs, looks, strict=True):
                     gone = view.state in OVER and view.state != "done" and spec.run_id not in over
