@@ -65,27 +65,33 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
 
     tracker: Tracker | None = None
     try:
-        tell(Phase("Starting"))
-        tracker = Tracker(spec.config.tracking, record, paths, warn)
-        with lead(spec) as ranks:
-            predictions = measure(spec, dataset, record, tracker, ranks, note, warn, stop)
-            with stop.deferred():  # a run that is done stays done
-                finish(record, "done", spec, None)
-                tracker.finish(record, dataset, predictions)
-                for leftover in (paths.checkpoint, paths.selected):
-                    leftover.unlink(missing_ok=True)
+        try:
+            tell(Phase("Starting"))
+            tracker = Tracker(spec.config.tracking, record, paths, warn)
+            with lead(spec) as ranks:
+                predictions = measure(spec, dataset, record, tracker, ranks, note, warn, stop)
+                with stop.deferred():
+                    conclude(record, "done", None)
+                    paths.check()
+                    tracker.finish(record, dataset, predictions)  # first: nobody comes back to a run that is done
+                    records.write(record, paths)
+                    for leftover in (paths.checkpoint, paths.selected):
+                        leftover.unlink(missing_ok=True)
+        except ClaimLost:
+            raise
+        except (Interrupted, KeyboardInterrupt) as asked:
+            conclude(record, "interrupted", str(asked) or stop.reason)
+        except Exception as error:
+            record.error = explain(error)
+            conclude(record, "failed", record.error.message)
+        records.write(record, paths)
+        if tracker:
+            tracker.close(0 if record.status == "done" else 1)
+            records.write(record, paths)  # once more: closing may have warned
     except ClaimLost:
         if tracker:
             tracker.abandon()
         raise
-    except (Interrupted, KeyboardInterrupt) as asked:
-        finish(record, "interrupted", spec, str(asked) or stop.reason)
-    except Exception as error:
-        record.error = explain(error)
-        finish(record, "failed", spec, record.error.message)
-    if tracker:
-        tracker.close(0 if record.status == "done" else 1)
-    records.write(record, paths)  # once more: closing may have warned
     return record
 
 
@@ -223,11 +229,11 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
     )
 
 
-def finish(record: Record, status: records.Status, spec: RunSpec, why: str | None) -> None:
-    """Close the run and its attempt, and write it down."""
+def conclude(record: Record, status: records.Status, why: str | None) -> None:
+    """End the run and its attempt."""
     record.status, record.finished_at = status, records.now()
+    record.attempts[-1].ended_at = None  # it may have been closed as done, and not have been written
     records.close_attempt(record, status, why, record.finished_at)
-    records.write(record, spec.paths)
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:

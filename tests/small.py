@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from har_sweep import record as records
 from har_sweep.config import compose
@@ -53,7 +54,7 @@ def runs(folder: Path) -> dict[str, Record]:
     return {path.parent.name: records.read(path) for path in found}
 
 
-def learned(folder: Path) -> dict[str, tuple[object, ...]]:
+def learned(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Of each run under ``folder/runs``, all that must be the same to the bit."""
     return {
         run_id: (

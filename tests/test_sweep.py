@@ -12,14 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import SMALL, command, har_sweep, learned, runs
+from small import SMALL, command, har_sweep, learned, runs, small_spec
 
 from har_sweep import record as records
+from har_sweep.errors import InputError
+from har_sweep.launch.local import slots
 
 
 def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -246,6 +249,17 @@ def test_runs_take_turns_by_model_and_several_go_at_once(tmp_path: Path) -> None
     assert any(a[0] < b[1] and b[0] < a[1] for a in spans for b in spans if a is not b)  # some overlapped
     assert all(any("at once share this processor" in warning for warning in record.warnings) for record in found)
     assert {record.hardware.cpu_threads for record in found} == {max(1, len(os.sched_getaffinity(0)) // 2)}
+
+
+def test_each_run_gets_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,GPU-8")
+    one = replace(small_spec(tmp_path), device="cuda")
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots([one])] == ["2", "3", "5", "7", "GPU-8"]
+    two = replace(one, config=replace(one.config, hardware=replace(one.config.hardware, device_count=2)))
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots([two])] == ["2,3", "5,7"]
+    greedy = replace(one, config=replace(one.config, launch=replace(one.config.launch, parallel=6)))
+    with pytest.raises(InputError, match=r"launch\.parallel=6: there are 5 GPUs"):
+        slots([greedy])
 
 
 def test_a_failed_run_is_tried_again_as_often_as_asked(tmp_path: Path) -> None:

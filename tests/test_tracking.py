@@ -33,7 +33,7 @@ from har_sweep.evaluate import Predictions
 from har_sweep.events import Event, Step
 from har_sweep.launch.work import work
 from har_sweep.record import Epoch
-from har_sweep.run import begin, finish
+from har_sweep.run import begin, conclude
 from har_sweep.spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.tracking import Tracker
@@ -144,10 +144,11 @@ def track(pipe: Connection, spec: RunSpec, last_epoch: int, end: str) -> None:
     if end == "wait":
         wait_here(pipe)
     if end == "interrupted":
-        finish(record, "interrupted", spec, None)
+        conclude(record, "interrupted", None)
+        records.write(record, spec.paths)
         tracker.close(1)
     else:
-        finish(record, "done", spec, None)
+        conclude(record, "done", None)
         labels = dataset.labels[dataset.indices("val")]
         likely = np.eye(len(dataset.classes), dtype=np.float32)[labels]
         tracker.finish(record, dataset, {"val": Predictions(dataset.indices("val"), labels, likely, 1.0)})

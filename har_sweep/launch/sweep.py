@@ -14,7 +14,7 @@ from har_sweep.launch import slurm
 from har_sweep.launch.look import OVER, look
 from har_sweep.launch.notes import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
-from har_sweep.launch.screen import Screen, duration, failure
+from har_sweep.launch.screen import Screen, failure
 from har_sweep.launch.work import read
 
 LISTED_RUNS = 20
@@ -135,17 +135,18 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
             screen.say(f"  setup: {line}")
     with screen.live():
         estimates = estimate(planned, screen)
-    hours, prices = [e.device_hours for e in estimates], [e.price for e in estimates]
-    for p, e in zip(planned, estimates, strict=True):
-        cost = "unknown" if e.device_hours is None else duration(3600 * e.device_hours)
-        price = "" if e.price is None else f", {e.price:.3g} in money"
-        screen.say(f"  {p.spec.label}: {cost} of device time{price}, from {e.basis}")
-    known = sum(hour for hour in hours if hour is not None)
-    money = "" if all(price is None for price in prices) else f" and {sum(price or 0 for price in prices):.3g} in money"
+    told = Counter((p.spec.name, e) for p, e in zip(planned, estimates, strict=True))
+    for (name, e), count in told.items():
+        each = "unknown" if e.device_hours is None else f"{e.device_hours:.2g} device hours"
+        price = "" if e.price is None else f", {e.price:.2g} in money"
+        screen.say(f"  {count} x {name}: {each}{price}{' each' if count > 1 else ''}, from {e.basis}")
+    hours, prices = [e.device_hours for e in estimates], [e.price for e in estimates if e.price is not None]
+    money = f" and {sum(prices):.2g} in money" if prices else ""
     unknown = hours.count(None)
-    rest = f", beside {unknown} of unknown cost" if unknown else ""
+    rest = f", beside {unknown} run{'s' if unknown > 1 else ''} of unknown cost" if unknown else ""
+    known = sum(hour for hour in hours if hour is not None)
     screen.say(
-        f"In all about {known:.3g} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
+        f"In all about {known:.2g} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
     )
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,7 +34,7 @@ SWEEP = ["-m", *TRAINING, *ASKED]
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
     """What runs of seeds 0 and 1 learn when nothing happens to them, on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = har_sweep("-m", *TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "seed=0,1", cwd=folder)
@@ -90,7 +91,7 @@ def only(folder: Path) -> Record:
     return record
 
 
-def same(folder: Path, undisturbed: dict[str, tuple[object, ...]], count: int = 1) -> None:
+def same(folder: Path, undisturbed: dict[str, tuple[Any, ...]], count: int = 1) -> None:
     """All runs are done, and learned what they would have learned undisturbed."""
     assert {record.status for record in runs(folder).values()} == {"done"}
     found = learned(folder)
@@ -139,7 +140,7 @@ def test_three_models_run_to_the_end_as_here_and_the_same_command_submits_nothin
 
 
 def test_a_preempted_run_goes_on_by_itself(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP, "+hardware.slurm.extra.nodelist=node1") as process:
         cluster.wait(at_work(tmp_path, process), 60)
@@ -177,7 +178,7 @@ def records_seconds(start: str | None, end: str | None) -> float:
 
 
 def test_an_administrators_requeue_loses_nothing(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP) as process:
         record = cluster.wait(at_work(tmp_path, process), 60)
@@ -206,7 +207,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluste
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_killed_run_is_named_and_goes_on_from_its_checkpoint(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]], retries: int
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]], retries: int
 ) -> None:
     given = [*SWEEP, "+hardware.slurm.extra.nodelist=node1", f"launch.retries={retries}"]
     with sweeping(cluster, tmp_path, *given) as process:
@@ -234,7 +235,7 @@ def test_a_run_that_takes_more_memory_than_it_asked_for_is_told_so(cluster: Clus
 
 
 def test_a_run_on_a_lost_node_goes_on_on_another(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(
         cluster,
@@ -252,7 +253,7 @@ def test_a_run_on_a_lost_node_goes_on_on_another(
 
 
 def test_an_old_copy_behind_a_cut_link_stops_before_it_writes(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP) as process:
         record = cluster.wait(at_work(tmp_path, process), 60)
@@ -271,6 +272,24 @@ def test_an_old_copy_behind_a_cut_link_stops_before_it_writes(
     assert "was taken over" in logs
 
 
+def test_a_run_on_two_devices_is_two_tasks_and_survives_a_requeue(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
+) -> None:
+    two = ["hardware.device_count=2", "hardware.slurm.cpus=2", "hardware.slurm.memory_gib=6"]
+    with sweeping(cluster, tmp_path, *SWEEP, *two) as process:
+        record = cluster.wait(at_work(tmp_path, process), 90)
+        assert record
+        cluster.ask("scancel", "--signal=USR2", record.attempts[0].job)
+        ended(process)
+    record = only(tmp_path)
+    assert outcomes(tmp_path) == [["interrupted", "done"]]
+    assert record.hardware.device_count == 2
+    ours = [epoch.train_loss for epoch in record.epochs]
+    assert any(
+        ours == pytest.approx([epoch.train_loss for epoch in alone], abs=1e-3) for _, _, alone in undisturbed.values()
+    )
+
+
 def test_a_run_that_fails_is_tried_as_often_as_asked_and_told(cluster: Cluster, tmp_path: Path) -> None:
     given = [*SWEEP, "optimizer=sgd", "optimizer.lr=1e30,1e-3", "launch.retries=1", "trainer.epochs=2"]
     done = sweep(cluster, tmp_path, *given)
@@ -284,7 +303,7 @@ def test_a_run_that_fails_is_tried_as_often_as_asked_and_told(cluster: Cluster, 
 
 
 def test_a_cancelled_sweep_says_so_and_the_same_command_goes_on(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP, "sweep.name=mine") as process:
         cluster.wait(at_work(tmp_path, process), 60)
@@ -303,7 +322,7 @@ def test_a_cancelled_sweep_says_so_and_the_same_command_goes_on(
 
 
 def test_a_controller_that_is_away_stops_nothing(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP) as process:
         cluster.wait(at_work(tmp_path, process), 60)
@@ -317,7 +336,7 @@ def test_a_controller_that_is_away_stops_nothing(
 
 
 def test_ctrl_c_stops_the_watching_alone_and_the_same_command_attaches(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP, "seed=0,1") as process:
         cluster.wait(at_work(tmp_path, process), 60)
@@ -335,7 +354,7 @@ def test_ctrl_c_stops_the_watching_alone_and_the_same_command_attaches(
 
 
 def test_overlapping_sweeps_share_their_runs(
-    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[object, ...]]
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     with sweeping(cluster, tmp_path, *SWEEP, "seed=0,1") as one, sweeping(cluster, tmp_path, *SWEEP, "seed=1,0") as two:
         outputs = [ended(one), ended(two)]
