@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
     Raises
     ------
     RunFailure
-        ``device_unavailable`` if torch cannot use the device: never another one in its place.
+        ``device_unavailable`` or ``precision_unavailable`` if torch cannot use them: never others in their place.
     """
     if threads := ranks.threads(config.cpu_threads):
         torch.set_num_threads(threads)
@@ -58,8 +59,14 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
     if not usable:
         raise RunFailure(
             "device_unavailable",
-            f"This machine has a {kind} device, but torch {torch.__version__} cannot use it.",
-            "Check the driver with `python -m har_sweep.doctor`, or take hardware=cpu.",
+            f"torch {torch.__version__} finds no {kind} device that it can use on {socket.gethostname()}.",
+            "Check the driver with `python -m har_sweep.doctor`, what the job asked for, or take hardware=cpu.",
+        )
+    if kind == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RunFailure(
+            "precision_unavailable",
+            f"{torch.cuda.get_device_name()} does not multiply in bf16.",
+            "Take hardware.precision=fp16 or fp32, or another constraint on the node's GPU.",
         )
     device = torch.device(kind)
     if kind == "cuda" and ranks.count > 1:

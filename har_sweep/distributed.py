@@ -205,10 +205,10 @@ class Ranks:
 
 
 @contextmanager
-def lead(spec: RunSpec) -> Iterator[Ranks]:
+def lead(spec: RunSpec, stop: Stop) -> Iterator[Ranks]:
     """For rank 0, around all of a run: the other ranks start with it and end with it.
 
-    An error that only follows from a rank's failure or death is raised as that.
+    An error that only follows from another rank's failure or death is raised as that.
     """
     count = spec.config.hardware.device_count
     if count == 1:
@@ -222,12 +222,8 @@ def lead(spec: RunSpec) -> Iterator[Ranks]:
             raise cause from error
         raise
     finally:
-        crew.close()
-
-
-def rank_of_task(hardware: HardwareConfig) -> int:
-    """The rank of this process in the run that its SLURM job computes; 0 where ranks are not tasks."""
-    return int(os.environ["SLURM_PROCID"]) if ranks_are_tasks(hardware) else 0
+        with stop.deferred():  # a signal that came to all ranks may come to this one last
+            crew.close()
 
 
 def ranks_are_tasks(hardware: HardwareConfig) -> bool:
@@ -239,7 +235,8 @@ def ranks_are_tasks(hardware: HardwareConfig) -> bool:
 def assist(spec: RunSpec, stop: Stop) -> None:
     """For a SLURM task whose rank is above 0: train along until the run is over. Ends the process if rank 0 dies."""
     with suppress(Interrupted):
-        _assist(spec, Link(_connect(spec), rank_of_task(spec.config.hardware), by_task=True), stop)
+        rank = int(os.environ["SLURM_PROCID"])
+        _assist(spec, Link(_connect(spec, rank), rank, by_task=True), stop)
 
 
 def dismiss(spec: RunSpec) -> None:
@@ -592,7 +589,7 @@ def _accept(listener: socket.socket) -> tuple[int, Connection]:
         peer.close()
 
 
-def _connect(spec: RunSpec) -> Connection:
+def _connect(spec: RunSpec, rank: int) -> Connection:
     deadline = time.monotonic() + START_SECONDS
     while True:
         peer = socket.socket(socket.AF_UNIX)
@@ -601,7 +598,7 @@ def _connect(spec: RunSpec) -> Connection:
             if not _is_ours(peer):
                 raise PermissionError("another user has taken the name where this job's tasks meet")
             connection = Connection(peer.detach())
-            _send(connection, {"rank": rank_of_task(spec.config.hardware)})
+            _send(connection, {"rank": rank})
             return connection
         except ConnectionRefusedError:
             peer.close()

@@ -68,7 +68,7 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
         try:
             tell(Phase("Starting"))
             tracker = Tracker(spec.config.tracking, record, paths, warn)
-            with lead(spec) as ranks:
+            with lead(spec, stop) as ranks:
                 predictions = measure(spec, dataset, record, tracker, ranks, note, warn, stop)
                 with stop.deferred():
                     conclude(record, "done", None)

@@ -172,6 +172,12 @@ def test_weights_that_cannot_be_had_are_an_error_or_a_loud_fallback(tmp_path: Pa
     refused = har_sweep(*tagged, "model.weights=pretrained", cwd=tmp_path, **offline)
     assert refused.returncode == 2
     assert "prefetch" in refused.stdout
+    several = [o for o in tagged if not o.startswith("model.timm_name")]
+    lacking = har_sweep(
+        "-m", *several, "model.timm_name=test_resnet,test_vit", "model.weights=pretrained", cwd=tmp_path, **offline
+    )
+    assert lacking.returncode == 2
+    assert all(name in lacking.stdout for name in ("test_resnet", "test_vit"))  # all that is missing at once
     done = har_sweep(*tagged, "model.weights=if_available", cwd=tmp_path, **offline)
     assert done.returncode == 0
     (record,) = runs(tmp_path).values()

@@ -56,7 +56,7 @@ class Job:
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, stop)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        job, restarts = slurm_job_id() or "", int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        job, restarts = _myself()
         if os.environ.get("SLURM_PROCID", "0") != "0":
             from har_sweep.distributed import assist
 
@@ -93,6 +93,11 @@ class Job:
             sys.exit(1)
 
 
+def _myself() -> tuple[str, int]:
+    """This job, and how often SLURM has started it anew."""
+    return slurm_job_id() or "", int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 def _go_on(record: Record, spec: RunSpec, job: str) -> None:
     """Start a failed run again where that is allowed; else let the job fail too."""
     if may_try_again(record, spec):
@@ -122,26 +127,28 @@ def _version(file: Path) -> tuple[int, int] | None:
 
 def _why_ended() -> str:
     """What the controller says of this job that it is ending."""
-    shown = _slurm("scontrol", "--oneliner", "show", "job", slurm_job_id() or "").stdout
+    shown = _slurm("scontrol", "--oneliner", "show", "job", slurm_job_id() or "", seconds=5).stdout
     if (preempted := re.search(r"\bPreemptTime=(\S+)", shown)) and preempted[1] != "None":
         return "Preempted"
     return "Cancelled or requeued"
 
 
 def requeue(job: str) -> None:
-    """Put this job back into the queue and end; waits for a controller that does not answer."""
-    while True:
+    """Put this job back into the queue and end; waits some minutes for a controller that does not answer."""
+    deadline = time.monotonic() + HOLD_SECONDS
+    while time.monotonic() < deadline:
         asked = _slurm("scontrol", "requeue", job)
         if asked.returncode == 0:
-            sys.exit(1)
+            break
         print(records.now(), f"scontrol requeue: {asked.stderr.strip()}", flush=True)
         time.sleep(REQUEUE_SECONDS)
+    sys.exit(1)
 
 
-def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
+def _slurm(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     """One of SLURM's commands; what keeps it from answering counts as its failure."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except (OSError, subprocess.TimeoutExpired) as e:
         return subprocess.CompletedProcess(command, 1, "", str(e))
 
@@ -150,7 +157,7 @@ def close(exit_code: int) -> None:
     """In the batch script, after a step that failed: if it died without a word, say what is known, and try again."""
     from submitit.core.utils import DelayedSubmission, JobPaths
 
-    job = slurm_job_id() or ""
+    job, restarts = _myself()
     folder = Path(os.environ["HAR_SWEEP_JOBS"])
     submitted: Any = DelayedSubmission.load(JobPaths(folder, job_id=job).submitted_pickle).function
     spec: RunSpec = submitted.spec
@@ -160,16 +167,11 @@ def close(exit_code: int) -> None:
     record = settle(
         spec.paths,
         *death(signalled, any(sign in said for sign in OUT_OF_MEMORY)),
-        is_dead=lambda owner: owner.job == job,
+        is_dead=lambda owner: owner.job == job and owner.restarts <= restarts,  # not this job's next start
     )
-    last = record.attempts[-1] if record else None
-    if (
-        record
-        and last
-        and last.job == job
-        and last.outcome in ("killed", "out_of_memory")
-        and may_try_again(record, spec)
-    ):
+    if record is None or record.attempts[-1].job != job:
+        return
+    if record.attempts[-1].outcome in ("killed", "out_of_memory") and may_try_again(record, spec):
         requeue(job)
 
 

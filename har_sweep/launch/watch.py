@@ -16,7 +16,9 @@ from har_sweep.spec import RunSpec
 
 LOOK_SECONDS = 3.0
 GONE_LOOKS = 3  # so often in a row a job must be missing: SLURM shows a requeued one as over for a moment
+PATIENT_LOOKS = 20  # for an accounting that does not know yet
 FRUITLESS_JOBS = 3  # in a row, before a run is left
+NOT_OVER = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")  # the accounting lags behind the queue
 # Ends that are no fault of the run. COMPLETED: the job left the run to another, whose owner has died since.
 LOST = ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED", "COMPLETED")
 
@@ -40,11 +42,14 @@ def watch(specs: list[RunSpec], screen: Screen) -> dict[str, str]:
                 ends = slurm.ended([view.submission.job for _, view in left if view.submission])
                 again = []
                 for spec, view in left:
+                    end = ends.get(view.submission.job if view.submission else "")
+                    if end and end.state in NOT_OVER and missing[spec.run_id] < PATIENT_LOOKS:
+                        continue
                     run_id, tries = spec.run_id, len(view.record.attempts) if view.record else 0
                     fruitless[run_id] = fruitless[run_id] + 1 if attempts[run_id] == tries else 1
                     attempts[run_id] = tries
-                    cause = _cause(view, ends.get(view.submission.job if view.submission else ""))
-                    if cause is None and not _wants_another(spec, view, ends):
+                    cause = _cause(view, end)
+                    if cause is None and not _wants_another(spec, view, end):
                         cause = ""
                     if cause is None and fruitless[run_id] > FRUITLESS_JOBS:
                         cause = f"{FRUITLESS_JOBS} jobs in a row came to nothing. {_tail(view)}"
@@ -66,18 +71,16 @@ def watch(specs: list[RunSpec], screen: Screen) -> dict[str, str]:
             time.sleep(LOOK_SECONDS)
 
 
-def _wants_another(spec: RunSpec, view: Look, ends: dict[str, Ended]) -> bool:
+def _wants_another(spec: RunSpec, view: Look, end: Ended | None) -> bool:
     """Whether a run that nobody has any more needs a new job; its job's end is put into its record."""
     job = view.submission.job if view.submission else ""
-    end = ends.get(job)
     if view.state == "failed":
         return False  # its job knew, and has tried again as often as it may
-    if end is None or end.state in LOST:
+    if end is None or end.state in (*LOST, *NOT_OVER, "CANCELLED"):
         settle(spec.paths, "interrupted", None, lambda owner: owner.job == job)
-        return True
-    if end.state == "CANCELLED":
-        settle(spec.paths, "interrupted", None, lambda owner: owner.job == job)
-        return False
+        return end is None or end.state != "CANCELLED"
+    if view.state == "interrupted":
+        return True  # it was asked to end, and could not be put back into the queue
     outcome, error = death(end.exit_code, end.state == "OUT_OF_MEMORY")
     error = RunError(error.kind, f"{error.message} SLURM says of job {job}: {end.state}.", error.hint, "")
     record = settle(spec.paths, outcome, error, lambda owner: owner.job == job)
