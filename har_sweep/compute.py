@@ -62,12 +62,6 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
             f"torch {torch.__version__} finds no {kind} device that it can use on {socket.gethostname()}.",
             "Check the driver with `python -m har_sweep.doctor`, what the job asked for, or take hardware=cpu.",
         )
-    if kind == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RunFailure(
-            "precision_unavailable",
-            f"{torch.cuda.get_device_name()} does not multiply in bf16.",
-            "Take hardware.precision=fp16 or fp32, or another constraint on the node's GPU.",
-        )
     device = torch.device(kind)
     if kind == "cuda" and ranks.count > 1:
         devices = torch.cuda.device_count()
@@ -79,6 +73,12 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
                 "Check CUDA_VISIBLE_DEVICES and what the job asked for, or take a smaller hardware.device_count.",
             )
         torch.cuda.set_device(device)
+    if kind == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RunFailure(
+            "precision_unavailable",
+            f"{torch.cuda.get_device_name()} does not multiply in bf16.",
+            "Take hardware.precision=fp16 or fp32, or another constraint on the node's GPU.",
+        )
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = not config.deterministic

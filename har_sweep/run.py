@@ -80,7 +80,9 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
         except ClaimLost:
             raise
         except (Interrupted, KeyboardInterrupt) as asked:
-            conclude(record, "interrupted", str(asked) or stop.reason)
+            with stop.deferred():  # another rank may have been asked first
+                conclude(record, "interrupted", str(asked) or stop.reason)
+                records.write(record, paths)
         except Exception as error:
             record.error = explain(error)
             conclude(record, "failed", record.error.message)

@@ -38,7 +38,7 @@ UNEVEN += ["trainer.ema_decay=0.9", "scheduler=cosine", "augmentation.mixup_alph
 # oneDNN's batch norm in channels_last rounds more coarsely than PyTorch's, by as much as 1e-5.
 UNEVEN += ["hardware.memory_format=contiguous"]
 # One image is left for the last batch.
-VIT = ["model.timm_name=test_vit", "model.input_size=160", "trainer.batch_size=59", "augmentation.cutmix_alpha=1"]
+VIT = ["model.timm_name=test_vit", "trainer.batch_size=59", "augmentation.cutmix_alpha=1"]
 VIT += ["optimizer=adamw", "optimizer.lr=1e-3"]
 RANDOM = ["model.drop_path_rate=0.3", "optimizer=adamw"]
 TWO = ["hardware.device_count=2", "hardware.cpu_threads=2"]  # a thread each
