@@ -156,8 +156,8 @@ def submit(specs: list[RunSpec]) -> dict[str, str]:
             array_parallelism=slurm.array_parallelism,
             stderr_to_stdout=True,
             wckey=None,
-            # srun does not take over the batch job's CPUs, and one task's end must end all.
-            srun_args=[f"--cpus-per-task={asked['cpus_per_task']}", "--kill-on-bad-exit=1"],
+            # srun does not take over the batch job's CPUs; ranks end with rank 0, which has the end to write down.
+            srun_args=[f"--cpus-per-task={asked['cpus_per_task']}"],
             time=slurm.time_minutes,
             additional_parameters=asked,
         )
