@@ -116,6 +116,8 @@ class Hardware:
 
 @dataclass
 class DatasetInfo:
+    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed."""
+
     name: str
     fingerprint: str
     split_fingerprint: str
@@ -123,6 +125,7 @@ class DatasetInfo:
     counts: dict[str, int]
     synthetic: bool = False
     skipped_images: int = 0
+    root: str = ""
 
 
 @dataclass
@@ -301,20 +304,23 @@ def write(record: Record, paths: RunPaths) -> None:
 
 
 def flatten(record: Record) -> dict[str, Any]:
-    """The record's numbers and words under their paths joined by ``/``, as in W&B: ``cost/training/seconds``.
+    """The record under its paths joined by ``/``, as in W&B: ``cost/training/seconds``; the config as ``config/...``.
 
-    Lists (epochs, confusion) and the config are left out.
+    What is itself a table is left out: epochs, attempts and confusion matrices.
     """
-    tree = msgspec.to_builtins(record)
-    return dict(_leaves({k: v for k, v in tree.items() if k != "config"}))
+    return dict(leaves(msgspec.to_builtins(record)))
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested dictionaries under its path joined by ``/``; tables within a record are left out."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}/")
-        elif not isinstance(value, list):
+            yield from leaves(value, f"{prefix}{key}/")
+        elif key not in _TABLES:
             yield prefix + key, value
+
+
+_TABLES = {"epochs", "attempts", "confusion"}
 
 
 @contextmanager

@@ -218,6 +218,7 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
             counts=dataset.counts(),
             synthetic=dataset.synthetic,
             skipped_images=len(dataset.skipped),
+            root=str(dataset.root),
         ),
         model=records.ModelInfo(
             name=config.model.name,

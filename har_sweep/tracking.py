@@ -46,7 +46,7 @@ class Tracker:
         self._config, self._record, self._paths, self._warn = config, record, paths, warn
         self._run: wandb.Run | None = None
         self._logged = 0  # the last epoch that is
-        self._log_results: Callable[[wandb.Run], None] = lambda run: None
+        self._log_results: Callable[[wandb.Run], None] = lambda run: _log_summary(run, record)
         self._staging: tempfile.TemporaryDirectory[str] | None = None
         if config.backend == "wandb":
             self._guarded(lambda: self._start("online" if config.mode == "online" else "offline"))
@@ -75,7 +75,7 @@ class Tracker:
             run = self._init("offline", resume=False)
         self._run, self._logged = run, max(run.starting_step - 1, 0)
         run.define_metric("*", step_metric="epoch", step_sync=False)
-        run.summary["started_at"] = started_at  # tells this computation of the run from an earlier one
+        _log_summary(run, self._record)  # its started_at tells this computation of the run from an earlier one
         self._log(run, self._record.epochs)
         for folder in earlier:
             if not list(folder.glob("*.synced")) and folder != Path(run.settings.sync_dir):
@@ -196,7 +196,14 @@ def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: 
             ),
         }
     )
-    run.summary.update({key: value for key, value in redact(flatten(record)).items() if value is not None})
+    _log_summary(run, record)
+
+
+def _log_summary(run: wandb.Run, record: Record) -> None:
+    """What is known of the run by now, but for the config, which W&B keeps by itself, and for tracebacks."""
+    flat = redact(flatten(record)).items()
+    left_out = ("config/", "error/traceback")
+    run.summary.update({key: value for key, value in flat if value is not None and not key.startswith(left_out)})
 
 
 def _kill_service() -> None:

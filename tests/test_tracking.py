@@ -179,7 +179,8 @@ def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
     for line, epoch in zip(run.history, record.epochs, strict=False):
         assert {"train_loss": epoch.train_loss, "val_accuracy": epoch.val_accuracy}.items() <= line.items()
         assert line["_step"] == epoch.epoch
-    written = {key: value for key, value in records.flatten(record).items() if value is not None}
+    flat = records.flatten(record).items()
+    written = {key: value for key, value in flat if value is not None and not key.startswith("config/")}
     assert written.items() <= run.summary.items()
     assert {"predictions", "confusion_matrix_table"} <= run.summary.keys()
     return run
