@@ -280,14 +280,25 @@ def read(path: Path) -> Record:
     """
     data = path.read_bytes()
     try:
-        version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
+        record = msgspec.json.decode(data, type=Record)
+        version: Any = record.schema_version
         if version == SCHEMA_VERSION:
-            return msgspec.json.decode(data, type=Record)
+            return record
     except msgspec.MsgspecError as e:
-        raise InputError(f"{path} is not a run's record: {e}.", "Move its folder away and run again.") from e
+        version = _version(data)
+        if version == SCHEMA_VERSION:
+            raise InputError(f"{path} is not a run's record: {e}.", "Move its folder away and run again.") from e
     raise InputError(
         f"{path} has schema_version {version}; this version of har_sweep reads {SCHEMA_VERSION}.", "Update har_sweep."
     )
+
+
+def _version(data: bytes) -> Any:
+    """The schema version of what is no record of this one; of what is not even JSON, this one's."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
+    except msgspec.MsgspecError:
+        return SCHEMA_VERSION
 
 
 def write(record: Record, paths: RunPaths) -> None:
@@ -308,16 +319,18 @@ def flatten(record: Record) -> dict[str, Any]:
 
     What is itself a table is left out: epochs, attempts and confusion matrices.
     """
-    return dict(leaves(msgspec.to_builtins(record)))
+    return leaves(msgspec.to_builtins(record))
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of nested dictionaries under its path joined by ``/``; tables within a record are left out."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}/")
+            flat |= leaves(value, f"{prefix}{key}/")
         elif key not in _TABLES:
-            yield prefix + key, value
+            flat[prefix + key] = value
+    return flat
 
 
 _TABLES = {"epochs", "attempts", "confusion"}

@@ -1,0 +1,130 @@
+"""``python -m multirun_analysis [SOURCE ...]``: from runs to a decision."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from har_sweep.errors import InputError
+from multirun_analysis import screen
+
+FORMATS = ("html", "png", "svg", "pdf", "csv", "md", "tex", "parquet")
+
+EXAMPLES = """\
+examples:
+  python -m multirun_analysis                                     # the runs in runs/, into report/
+  python -m multirun_analysis runs 'wandb://me/har_sweep?group=my-sweep' --accuracy val
+  python -m multirun_analysis --budget 'latency_p50<5ms' --budget 'memory<2GB'
+  python -m multirun_analysis timm.csv --label model --accuracy top1 --cost param_count:min \\
+      --cost infer_samples_per_sec:max
+  python -m multirun_analysis wandb-report 'wandb://me/har_sweep?group=my-sweep'
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m multirun_analysis",
+        description="Accuracy against cost, from runs on disk, in Weights & Biases or in anybody's table: Pareto "
+        "fronts, tables, how models err differently, and what to take under a budget.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "sources", nargs="*", metavar="SOURCE",
+        help="a folder of runs (default: runs), wandb://ENTITY/PROJECT?group=SWEEP (any of W&B's filters), or a .csv "
+        "or .parquet; first `wandb-report` to publish the report in W&B instead of writing it",
+    )  # fmt: skip
+    made.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    made.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        metavar="F[,F]",
+        help=f"only some of {','.join(FORMATS)} (default: all)",
+    )
+    made.add_argument(
+        "--accuracy",
+        metavar="NAME[:min|:max]",
+        help="test (default), val, or any metric's column, such as error_rate:min",
+    )
+    made.add_argument(
+        "--cost", action="append", default=[], metavar="NAME[:min|:max]",
+        help="a cost to draw a front for; several also give the front of all together",
+    )  # fmt: skip
+    made.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="LIMIT",
+        help="such as 'latency_p50<5ms', 'memory<2GB', 'price<3'",
+    )
+    made.add_argument(
+        "--label", action="append", default=[], metavar="COLUMN", help="what names a candidate (default: the model)"
+    )
+    made.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN", help="a front for each value (default: each dataset)"
+    )
+    made.add_argument("--images", type=Path, metavar="FOLDER", help="where the images are, if not where they were")
+    made.add_argument("--cache", type=Path, default=Path("cache"), help="what was pulled from W&B (default: cache)")
+    made.add_argument(
+        "--project", metavar="ENTITY/PROJECT", help="wandb-report: where to publish (default: the source's)"
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, or 2 for what cannot be used, or 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    publishing = options.sources[:1] == ["wandb-report"]
+    sources = (options.sources[1:] if publishing else options.sources) or ["runs"]
+    try:
+        formats = _formats(options.format)
+        with screen.progress() as progress:
+            progress("Starting", 0, None)
+            from multirun_analysis.analysis import Question, analyse
+            from multirun_analysis.sources import read
+            from multirun_analysis.tables import tables
+
+            runs = read(sources, options.cache, progress)
+            question = Question(
+                options.accuracy, options.cost, options.label, options.by, options.budget, options.images
+            )
+            command = shlex.join(["python", "-m", "multirun_analysis", *given])
+            analysis = analyse(runs, question, sources, command, progress)
+            made = tables(analysis)
+            if publishing:
+                from multirun_analysis.publish import publish_for
+
+                address = publish_for(analysis, sources, options.project, options.cache)
+            else:
+                from multirun_analysis.write import write
+
+                written = write(analysis, made, options.out, formats, progress)
+    except InputError as e:
+        screen.error(e.message, e.hint)
+        return 2
+    except KeyboardInterrupt:
+        screen.error("Interrupted; what was written is whole.")
+        return 130
+    screen.show(analysis, made)
+    screen.say(address if publishing else "Written: " + ", ".join(written))
+    return 0
+
+
+def _formats(given: Sequence[str]) -> tuple[str, ...]:
+    wanted = [word for words in given for word in words.split(",")]
+    if unknown := [word for word in wanted if word not in FORMATS]:
+        raise InputError(
+            f"--format {unknown[0]} is not one of {', '.join(FORMATS)}.", "Name some of these, with commas."
+        )
+    return tuple(word for word in FORMATS if word in wanted or not wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Seeds are repeats, settings are trials, models are candidates; what cannot be compared is marked, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import write_run
+
+from har_sweep.schema import keys
+from multirun_analysis.analysis import Question, analyse
+from multirun_analysis.candidates import DEFINING, NO_SETTING, family
+from multirun_analysis.findings import Block
+from multirun_analysis.sources import read
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Nobody is looking."""
+
+
+def block_of(runs: Path, **question: Any) -> Block:
+    (block,) = analyse(read([str(runs)], runs / "cache", quiet), Question(**question), [], "", quiet).blocks
+    return block
+
+
+def marks(block: Block, label: str) -> dict[str, frozenset[str] | None]:
+    (candidate,) = [c for c in block.candidates if c.label == label]
+    return {mark.text: mark.affects for mark in candidate.marks}
+
+
+def test_settings_are_the_keys_that_identity_has_and_candidates_do_not() -> None:
+    identity = {"config/" + key.path.replace(".", "/") for key in keys() if key.metadata["identity"]}
+    defining = {"config/" + column for column in DEFINING} | {"config/seed"}
+    known = {"config/" + key.path.replace(".", "/") for key in keys()}
+    assert {key for key in known if not NO_SETTING.fullmatch(key)} == identity - defining
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_candidate_with_mean_and_spread(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate([0.70, 0.72, 0.77]):
+        write_run(tmp_path, seed=seed, test=accuracy)
+    block = block_of(tmp_path)
+    (candidate,) = block.candidates
+    assert len(candidate.rows) == 3
+    assert len(candidate.trials) == 1
+    assert block.means["metrics/test/accuracy"].iat[0] == pytest.approx(0.73)
+    assert block.deviations["metrics/test/accuracy"].iat[0] == pytest.approx(0.0361, abs=1e-4)
+
+
+def test_the_best_trial_is_chosen_on_val_and_reported_on_test(tmp_path: Path) -> None:
+    for lr, val, test in [(1e-3, 0.70, 0.90), (1e-4, 0.80, 0.60)]:
+        for seed in (0, 1):
+            write_run(tmp_path, seed=seed, val=val, test=test, at={"config/optimizer/lr": lr})
+    block = block_of(tmp_path)
+    (candidate,) = block.candidates
+    trials = [(trial.settings, trial.chosen, len(trial.rows)) for trial in candidate.trials]
+    assert trials == [("lr 0.0001", True, 2), ("lr 0.001", False, 2)]
+    assert block.means["metrics/test/accuracy"].iat[0] == pytest.approx(0.60)
+    assert not any("chosen on the images" in text for text in marks(block, "resnet18"))
+    on_val = block_of(tmp_path, accuracy="val")
+    assert "best of 2 trials, chosen on the images it is reported on" in marks(on_val, "resnet18")
+
+
+def test_unequal_numbers_of_trials_are_marked(tmp_path: Path) -> None:
+    for lr in (1e-3, 1e-4, 1e-5):
+        write_run(tmp_path, "vit_tiny", at={"config/optimizer/lr": lr})
+    write_run(tmp_path, "resnet18")
+    block = block_of(tmp_path)
+    assert "3 trials where others had 1: tuned more or less" in marks(block, "vit_tiny")
+    assert "1 trials where others had 3: tuned more or less" in marks(block, "resnet18")
+
+
+def test_a_model_at_two_sizes_or_from_other_weights_is_several_candidates(tmp_path: Path) -> None:
+    write_run(tmp_path, "vit_tiny")
+    write_run(tmp_path, "vit_tiny", model__input_size=[3, 160, 160])
+    write_run(tmp_path, "resnet18")
+    write_run(tmp_path, "resnet18", model__weights="sha256:abcdef012345")
+    block = block_of(tmp_path)
+    assert sorted(block.labels) == [
+        "resnet18 (file abcdef)", "resnet18 (in1k)", "vit_tiny (input 160)", "vit_tiny (input 224)"
+    ]  # fmt: skip
+
+
+TIMES = {"cost/training/seconds", "cost/inference/latency_seconds/batch_1/p50"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "affected", "spared"),
+    [
+        ({"cost__training__data_wait_share": 0.25}, "waited for data in 25 % of training",
+         {"cost/training/seconds"}, {"cost/inference/seconds", "cost/macs", "metrics/test/accuracy"}),
+        ({"hardware__device_name": "NVIDIA A100"}, "device NVIDIA A100 where most had NVIDIA H100",
+         TIMES, {"cost/macs", "cost/parameters", "metrics/test/accuracy"}),
+        ({"hardware__precision": "fp32"}, "precision fp32 where most had bf16", TIMES, {"cost/macs"}),
+        ({"config__trainer__batch_size": 64}, "training batch size 64 where most had 32",
+         {"cost/training/peak_memory_bytes"}, {"cost/inference/seconds"}),
+        ({"cost__inference__batch_size": 64}, "inference batch size 64 where most had 32",
+         {"cost/inference/seconds"}, {"cost/training/seconds"}),
+        ({"environment__packages__torch": "2.13.0"}, "torch 2.13.0 where most had 2.14.1", TIMES, {"cost/disk_bytes"}),
+        ({"model__weights": "scratch"}, "weights from scratch", {"metrics/test/accuracy"}, {"cost/macs"}),
+    ],
+)  # fmt: skip
+def test_what_must_not_be_compared_is_marked_with_the_reason(
+    tmp_path: Path, changes: dict[str, Any], text: str, affected: set[str], spared: set[str]
+) -> None:
+    for model in ("resnet18", "resnet34"):
+        write_run(tmp_path, model)
+    write_run(tmp_path, "odd_one", **changes)
+    block = block_of(tmp_path)
+    found = marks(block, "odd_one")[text]
+    assert found is not None
+    assert affected <= found
+    assert not spared & found
+    assert not marks(block, "resnet18")
+
+
+def test_synthetic_data_and_unfinished_runs_spoil_everything(tmp_path: Path) -> None:
+    write_run(tmp_path, "resnet18", dataset__synthetic=True)
+    write_run(tmp_path, "vit_tiny", status="interrupted", dataset__synthetic=True)
+    write_run(tmp_path, "vit_tiny", seed=1, status="failed", dataset__synthetic=True)
+    block = block_of(tmp_path)
+    assert marks(block, "resnet18") == {"synthetic data": None}
+    assert marks(block, "vit_tiny") == {"unfinished: 1 failed, 1 interrupted": None, "synthetic data": None}
+    unfinished = block.labels.index("vit_tiny")
+    assert not any(front.known[unfinished] for front in block.fronts.values())
+
+
+def test_seeds_on_several_devices_are_one_candidate_whose_times_are_marked(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, seed=1, hardware__device_name="NVIDIA A100")
+    block = block_of(tmp_path)
+    assert marks(block, "resnet18").keys() == {"its runs had different device: NVIDIA A100 and NVIDIA H100"}
+    assert len(block.candidates[0].rows) == 2
+
+
+def test_candidates_are_named_by_the_columns_that_are_asked_for(tmp_path: Path) -> None:
+    for lr in (1e-3, 1e-4):
+        write_run(tmp_path, at={"config/optimizer/lr": lr})
+    block = block_of(tmp_path, label=["model/name", "lr"])
+    assert sorted(block.labels) == ["resnet18, 0.0001", "resnet18, 0.001"]
+    assert [len(candidate.trials) for candidate in block.candidates] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", "resnet"), ("resnet152", "resnet"), ("vit_tiny_patch16_224", "vit"),
+        ("vit_base_patch16_224", "vit"),
+        ("deit3_small_patch16_224", "deit3"), ("convnext_tiny", "convnext"),
+        ("tf_efficientnet_lite2", "tf_efficientnet_lite"),
+        ("mobilenetv4_conv_small", "mobilenetv4_conv"), ("tiny_vit_5m_224", "tiny_vit"),
+        ("efficientvit_b0", "efficientvit"),
+        ("convnextv2_atto.fcmae", "convnextv2"),
+    ],
+)  # fmt: skip
+def test_a_family_is_its_architecture_without_the_size(name: str, expected: str) -> None:
+    assert family(name) == expected
