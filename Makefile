@@ -15,8 +15,10 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 
 sweep: .venv/.sweep
 	@$(PY) -m har_sweep -m model=resnet18,vit_base,vit_tiny
+	@$(PY) -m multirun_analysis
 
 test: .venv/.dev
+	@tests/browser.sh
 	@$(PY) -m pytest
 
 test-cluster: .venv/.dev

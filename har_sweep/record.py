@@ -328,7 +328,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= leaves(value, f"{prefix}{key}/")
-        elif key not in _TABLES:
+        elif key not in _TABLES or not isinstance(value, list):
             flat[prefix + key] = value
     return flat
 

@@ -318,6 +318,7 @@ def summarise(
     which = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows])
     groups = numbers.iloc[list(itertools.chain.from_iterable(rows))].groupby(which)
     means, deviations, counts = groups.mean(), groups.std(), groups.count()
+    deviations = deviations.where(~(deviations < 1e-12 * means.abs()), 0.0)  # equal numbers, but for their rounding
     unfinished = [not candidate.rows for candidate in candidates]
     means.loc[unfinished, [column for column in means.columns if column.startswith("metrics/")]] = np.nan
     return means, deviations, counts

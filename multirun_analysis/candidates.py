@@ -101,21 +101,19 @@ def _trials(
     """A candidate's runs by their settings, the best on the selecting metric first, and chosen."""
     mine = codes[members]
     varying = np.flatnonzero((mine != mine[0]).any(axis=0))
-    _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
-    groups = [members[which == group] for group in range(which.max() + 1)] if len(varying) else [members]
-    means = [float(np.nanmean(value[g])) if not np.isnan(value[g]).all() else np.nan for g in groups]
-    order = np.argsort(-sign * np.nan_to_num(means, nan=-sign * np.inf), kind="stable")
-    columns = text.columns[varying] if len(varying) else []
-    return [
-        Trial(
-            settings=", ".join(f"{c.removeprefix('config/').split('/')[-1]} {text[c].iat[group[0]]}" for c in columns),
-            rows=tuple(int(row) for row in rows[group]),
-            selection=means[which_group],
-            chosen=place == 0,
-        )
-        for place, which_group in enumerate(order)
-        for group in [groups[which_group]]
+    groups = [members]
+    if len(varying):
+        _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
+        groups = [members[which == group] for group in range(which.max() + 1)]
+    known = [group[~np.isnan(value[group])] for group in groups]
+    means = [float(value[group].mean()) if len(group) else np.nan for group in known]
+    columns = text.columns[varying]
+    settings = [
+        ", ".join(f"{column.rpartition('/')[2]} {text[column].iat[group[0]]}" for column in columns) for group in groups
     ]
+    # Of equally good ones the first by its settings, wherever the runs were read from.
+    order = sorted(range(len(groups)), key=lambda i: (np.isnan(means[i]), -sign * means[i], settings[i]))
+    return [Trial(settings[i], tuple(rows[groups[i]].tolist()), means[i], chosen=i == order[0]) for i in order]
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -186,7 +187,7 @@ class Block:
     recommendation: Recommendation | None = None
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         return [candidate.label for candidate in self.candidates]
 

@@ -15,9 +15,8 @@ MOST = 12  # sentences of one kind; the tables have all
 
 def sentences(block: Block, costs: Sequence[Quantity]) -> list[str]:
     """The steps along the front of the first cost, then who is dominated by whom, then what must be minded."""
-    known = [
-        i for i, c in enumerate(block.candidates) if c.rows and not np.isnan(block.means[block.accuracy.column].iat[i])
-    ]
+    measured = block.means[block.accuracy.column].notna().tolist()
+    known = [i for i, candidate in enumerate(block.candidates) if candidate.rows and measured[i]]
     if not known:
         return ["Nothing has been finished that could be compared."]
     if len(known) == 1:

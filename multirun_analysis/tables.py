@@ -12,6 +12,7 @@ import pandas as pd
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
 from multirun_analysis.quantities import METRICS, Quantity
 
+MOST_PRINTED = 500  # rows, in Markdown and LaTeX; the CSV has all
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
 
 
@@ -51,11 +52,11 @@ class Table:
             "| " + " | ".join(map(escape, self.columns)) + " |",
             "|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|",
         ]
-        for row in self.rows:
+        for row in self.rows[:MOST_PRINTED]:
             cells = [escape(cell.text) + ("†" if cell.mark else "") for cell in row]
             cells = [f"**{text}**" if cell.best else text for text, cell in zip(cells, row, strict=True)]
             lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join([*lines, *(f"\n{escape(line)}" for line in self.footnotes())]) + "\n"
+        return "\n".join([*lines, *(f"\n{escape(line)}" for line in self._below())]) + "\n"
 
     def tex(self) -> str:
         """For LaTeX with booktabs, the best in bold."""
@@ -77,23 +78,28 @@ class Table:
             " & ".join(map(escape, self.columns)) + r" \\",
             "\\midrule",
         ]
-        for row in self.rows:
+        for row in self.rows[:MOST_PRINTED]:
             cells = [escape(cell.text + ("†" if cell.mark else "")) for cell in row]
             lines.append(
                 " & ".join(rf"\textbf{{{t}}}" if c.best else t for t, c in zip(cells, row, strict=True)) + r" \\"
             )
-        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {line}" for line in self.footnotes())]) + "\n"
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {line}" for line in self._below())]) + "\n"
+
+    def _below(self) -> list[str]:
+        left_out = len(self.rows) - MOST_PRINTED
+        return [*([f"{left_out:,} more rows are in the CSV."] if left_out > 0 else []), *self.footnotes()]
 
     def footnotes(self) -> list[str]:
         """The note, and each reason why something is marked, with the rows that it is about."""
         reasons: dict[str, dict[str, None]] = {}
         for row in self.rows:
-            for reason in {cell.mark for cell in row if cell.mark}:
-                reasons.setdefault(reason, {})[row[0].text] = None
-        about = [
-            f"† {reason}: {', '.join(list(names)[:8])}{' ...' if len(names) > 8 else ''}"
-            for reason, names in reasons.items()
-        ]
+            for cell in row:
+                for reason in cell.mark.split("; ") if cell.mark else ():
+                    reasons.setdefault(reason, {})[row[0].text] = None
+        about = []
+        for reason, names in reasons.items():
+            listed = ", ".join(list(names)[:8]) + (" ..." if len(names) > 8 else "")
+            about.append(f"† {reason}: {'all' if len(names) == len(self.rows) > 1 else listed}")
         return [line for line in (self.note, *about) if line]
 
 

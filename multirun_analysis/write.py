@@ -33,7 +33,8 @@ def write(
             atomic_file(folder / "data.parquet", lambda path: storable(analysis.frame).to_parquet(path, index=False))
             said.append(f"{folder / 'data.parquet'} ({len(analysis.frame):,} runs)")
         wanted = [f for f in TABLES if f in formats]
-        for table in tables:
+        for done, table in enumerate(tables if wanted else [], 1):
+            progress("Writing tables", done, len(tables))
             for form in wanted:
                 text = {"csv": table.csv, "md": table.markdown, "tex": table.tex}[form]()
                 with atomic(folder / "tables" / f"{table.name}.{form}") as file:
@@ -46,6 +47,7 @@ def write(
             made = figures(analysis, folder / "figures", drawn, progress)
             said.append(f"{folder / 'figures'} ({len(made) // len(drawn)} figures)")
         if "html" in formats:
+            progress("Writing the page", 0, None)
             from multirun_analysis.report.page import page
 
             with atomic(folder / "index.html") as file:

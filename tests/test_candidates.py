@@ -61,6 +61,16 @@ def test_the_best_trial_is_chosen_on_val_and_reported_on_test(tmp_path: Path) ->
     assert "best of 2 trials, chosen on the images it is reported on" in marks(on_val, "resnet18")
 
 
+def test_of_equally_good_trials_the_choice_does_not_depend_on_where_they_were_read(tmp_path: Path) -> None:
+    for lr in (1e-3, 1e-4, 1e-5):
+        write_run(tmp_path, at={"config/optimizer/lr": lr, "config/trainer/epochs": 3})
+    write_run(tmp_path, at={"config/optimizer/lr": 1e-5, "config/trainer/epochs": 4})
+    (candidate,) = block_of(tmp_path).candidates
+    assert [trial.settings for trial in candidate.trials] == [
+        "lr 0.0001, epochs 3", "lr 0.001, epochs 3", "lr 1e-05, epochs 3", "lr 1e-05, epochs 4"
+    ]  # fmt: skip
+
+
 def test_unequal_numbers_of_trials_are_marked(tmp_path: Path) -> None:
     for lr in (1e-3, 1e-4, 1e-5):
         write_run(tmp_path, "vit_tiny", at={"config/optimizer/lr": lr})

@@ -77,6 +77,7 @@ def test_flat_names_are_paths_joined_by_slashes() -> None:
     assert flat["config/data/root"] == f"{Path.home()}/photos"
     assert flat["dataset/classes"] == ["a", "b"]
     assert not {"epochs", "attempts"} & set(flat)
+    assert records.flatten(a_record(config={"trainer": {"epochs": 5}}))["config/trainer/epochs"] == 5
 
 
 def test_a_newer_schema_and_a_broken_file_are_refused_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""The analysis at size: fronts of 100,000 points, and 10,000 run records to the finished report.
+
+    python benchmarks/analysis.py
+
+Each figure is a median of pairs that take turns with a peer on the same data: the numpy loop that people copy for
+fronts, and ``json`` with ``pandas.json_normalize`` for reading records. The report is made in a process of its own,
+whose time and peak memory are those of the command that a user gives. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from made_runs import a_record, metrics, predictions
+
+from multirun_analysis.pareto import Floats, contributions, nondominated, shortfall
+from multirun_analysis.sources import read
+
+PAIRS = 5
+MODELS, SETTINGS, SEEDS = 20, 100, 5
+IMAGES, EPOCHS, CLASSES = 1890, 20, [f"class {n}" for n in range(15)]
+
+
+def numpy_loop(points: Floats) -> np.ndarray:
+    """The well-known loop: take the next point that is left, drop all that it dominates."""
+    left = np.arange(len(points))
+    front = np.zeros(len(points), dtype=bool)
+    rest, place = points, 0
+    while place < len(rest):
+        kept = np.any(rest < rest[place], axis=1) | np.all(rest == rest[place], axis=1)
+        left, rest = left[kept], rest[kept]
+        place = int(np.sum(kept[:place])) + 1
+    front[left] = True
+    return front
+
+
+def pairs(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
+    """The median seconds of both, taking turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(PAIRS):
+        for act, taken in zip((ours, theirs), times, strict=True):
+            started = time.perf_counter()
+            act()
+            taken.append(time.perf_counter() - started)
+    return median(times[0]), median(times[1])
+
+
+def make_runs(folder: Path) -> int:
+    """20 models in 100 settings with 5 seeds: 10,000 records, each with its predictions of 1,890 images a split."""
+    tables = [predictions({"val": 0.7, "test": 0.7}, seed, CLASSES, IMAGES) for seed in range(SEEDS)]
+    for seed, table in enumerate(tables):
+        table.to_parquet(folder / f".predictions-{seed}.parquet")
+    measured = {split: metrics(tables[0][tables[0]["split"] == split], CLASSES) for split in ("val", "test")}
+    random = np.random.default_rng(0)
+    for number in range(MODELS * SETTINGS * SEEDS):
+        model, seed = number // (SETTINGS * SEEDS), number % SEEDS
+        rate = 1e-5 * (1 + number // SEEDS % SETTINGS)
+        record = a_record(
+            f"vit_{model}", seed, at={"config/optimizer/lr": rate, "cost/training/seconds": 100.0 + model}
+        )
+        record.epochs = record.epochs * (EPOCHS // 2)
+        record.dataset.classes, record.metrics = CLASSES, measured
+        for split in measured:
+            measured[split].accuracy = float(0.5 + model / 50 + 0.05 * random.random())
+        run = folder / f"{record.run_id}-{number}"
+        run.mkdir()
+        record.run_id = run.name
+        (run / "record.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+        (run / "predictions.parquet").hardlink_to(folder / f".predictions-{seed}.parquet")
+    return number + 1
+
+
+def main() -> None:
+    rows = []
+    random = np.random.default_rng(0)
+    scattered = random.random((100_000, 2))
+    cost = scattered[:, 0]
+    close = np.stack([cost, 1 - cost + 1e-4 * random.random(100_000)], axis=1)
+    for what, points in (("scattered", scattered), ("close to their front", close)):
+        assert (nondominated(points) == numpy_loop(points)).all()
+
+        def fronts(points: Floats = points) -> None:
+            nondominated(points)
+            contributions(points)
+            shortfall(points[:, 0], points[:, 1])
+
+        def peer(points: Floats = points) -> None:
+            numpy_loop(points)
+
+        ours, theirs = pairs(fronts, peer)
+        rows.append((f"100,000 points, {what}: front, shares, distances", ours, "numpy loop, front alone", theirs))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        count = make_runs(folder)
+        files = sorted(folder.glob("*/record.json"))
+        ours, theirs = pairs(
+            lambda: read([place], folder, lambda *told: None),
+            lambda: pd.json_normalize([json.loads(file.read_bytes()) for file in files], sep="/"),
+        )
+        rows.append((f"{count:,} records into a table, checked", ours, "json and json_normalize, unchecked", theirs))
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "multirun_analysis", place, "--out", str(folder / ".report")],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        report_seconds = time.perf_counter() - started
+        peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        shutil.rmtree(folder / ".report")
+    for what, mine, whose, other in rows:
+        print(f"{what:60} {mine:7.3f} s   {whose:36} {other:7.3f} s   {other / mine:5.2f} times as fast")
+    print(f"{count:,} records to the finished report: {report_seconds:.1f} s, peak memory {peak_bytes / 1e9:.2f} GB")
+    names = ("scattered_front_ratio", "close_front_ratio", "read_ratio")
+    result = {name: theirs / ours for name, (_, ours, _, theirs) in zip(names, rows, strict=True)}
+    result |= {"front_seconds": rows[1][1], "report_seconds": report_seconds, "report_peak_bytes": peak_bytes}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A sweep that logged to Weights & Biases gives the same report from there as from its folder, to the last digit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from small import SMALL, har_sweep
+from test_multirun_analysis import command
+from wandb_server import ENTITY, WandbServer, wandb_server
+
+SWEEP = [*(word for word in SMALL if not word.startswith(("tracking", "model.timm_name"))), "hardware.cpu_threads=1"]
+
+
+def sweep(folder: Path, server: WandbServer, *overrides: str) -> None:
+    done = har_sweep("-m", *SWEEP, *overrides, cwd=folder, **server.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tables_from_wandb_equal_those_from_the_folder(tmp_path: Path) -> None:
+    with wandb_server() as server:
+        sweep(tmp_path, server, "model.timm_name=test_resnet", "seed=0,1", "tracking=wandb_online", "sweep.name=one")
+        sweep(tmp_path, server, "model.timm_name=test_efficientnet", "tracking=wandb", "sweep.name=two")
+        kept = [str(path) for path in tmp_path.glob("runs/*/wandb/offline-run-*")]
+        assert len(kept) == 1
+        tool = str(Path(sys.executable).parent / "wandb")
+        subprocess.run([tool, "sync", *kept], cwd=tmp_path, check=True, env={**server.environment, "PATH": "/usr/bin"})
+        formats = ("--format", "csv,parquet", "--accuracy", "val")
+        from_folder = command("runs", *formats, "--out", "folder", cwd=tmp_path)
+        assert from_folder.returncode == 0, from_folder.stderr
+        from_wandb = command(
+            f"wandb://{ENTITY}/har_sweep", *formats, "--out", "wandb", cwd=tmp_path, **server.environment
+        )
+        assert from_wandb.returncode == 0, from_wandb.stderr
+        both = command(
+            f"wandb://{ENTITY}/har_sweep", "runs", *formats, "--out", "both", cwd=tmp_path, **server.environment
+        )
+        assert both.returncode == 0, both.stderr
+        one = command(
+            f"wandb://{ENTITY}/har_sweep?group=two", *formats, "--out", "one", cwd=tmp_path, **server.environment
+        )
+        assert one.returncode == 0, one.stderr
+    names = {path.name for path in (tmp_path / "folder" / "tables").iterdir()}
+    assert {"table1.csv", "table2.csv", "comparisons.csv", "epochs.csv", "recall.csv", "confusions.csv"} <= names
+    for other in ("wandb", "both"):
+        assert {path.name for path in (tmp_path / other / "tables").iterdir()} == names
+        for name in names - {"runs.csv"}:  # its last column is where a run was read
+            texts = [(tmp_path / place / "tables" / name).read_text() for place in ("folder", other)]
+            assert texts[0] == texts[1], name
+    frames = [pd.read_parquet(tmp_path / place / "data.parquet").set_index("run_id") for place in ("folder", "wandb")]
+    shared = frames[0].dropna(axis="columns", how="all").columns
+    assert set(shared) - set(frames[1].columns) == {"error/traceback"} & set(shared)
+    for column in shared:
+        here, there = (
+            frame[column].sort_index().map(lambda v: list(v) if hasattr(v, "tolist") else v) for frame in frames
+        )
+        assert here.tolist() == there.tolist(), column
+    assert from_folder.stdout.split("Written")[0] == from_wandb.stdout.split("Written")[0]
+    assert "test_efficientnet" in one.stdout
+    assert "test_resnet" not in one.stdout
