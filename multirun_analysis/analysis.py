@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
-from har_sweep.record import Epoch, now
+from har_sweep.record import Epoch, now, redact_text
 from multirun_analysis import quantities
 from multirun_analysis.budget import Budget, recommend
 from multirun_analysis.candidates import find_candidates, mark_candidates, split_into_blocks
@@ -105,8 +105,8 @@ def analyse(runs: Runs, question: Question, sources: Sequence[str], command: str
         costs=known_costs,
         chosen_costs=costs,
         blocks=blocks,
-        sources=list(sources),
-        command=command,
+        sources=[redact_text(source) for source in sources],
+        command=redact_text(command),
         created_at=now(),
         notes=notes,
     )
@@ -245,8 +245,8 @@ def analyse_block(
     marks = mark_candidates(runs, found, means, [*measured, "cost/device_hours"], selecting, accuracy.column)
     found = [replace(candidate, marks=tuple(mine)) for candidate, mine in zip(found, marks, strict=True)]
 
-    split = accuracy.column.split("/")[1] if accuracy.column in METRICS else ""
-    proportion = accuracy.column.endswith("/accuracy")
+    split = accuracy.column.split("/")[1] if accuracy.column.startswith("metrics/") else ""
+    proportion = accuracy.column == f"metrics/{split}/accuracy"
     images = np.full(len(found), np.nan)
     if proportion and f"dataset/counts/{split}" in runs.frame.columns:
         of_rows = runs.frame[f"dataset/counts/{split}"].to_numpy(float)
@@ -286,6 +286,12 @@ def analyse_block(
         first, second = (answers.get(typical_run(found[place].rows, of_runs[place])) for place in (a, b))
         if first and second and first.split == second.split and np.array_equal(first.paths, second.paths):
             disputed[a, b] = find_disputed(first, second, images_folder or _images(runs, found[a]))
+    epochs = read_epochs(runs, found, compared, progress)
+    for place, curves in epochs.items():
+        if not found[place].rows and "metrics/val/accuracy" in means.columns:
+            # What an unfinished one has reached so far is shown; it takes no part in the fronts, which stand by now.
+            reached = [curve[-1].val_accuracy for curve in curves if curve[-1].val_accuracy is not None]
+            means.loc[place, "metrics/val/accuracy"] = float(np.mean(reached)) if reached else np.nan
     block = Block(
         name=name,
         accuracy=accuracy,
@@ -299,7 +305,7 @@ def analyse_block(
         compared=compared,
         comparisons=comparisons,
         errors=error_profile(found, compared, answers, _classes(runs, rows, answers), disputed),
-        epochs=read_epochs(runs, found, compared, progress),
+        epochs=epochs,
         families=find_families(found, means, accuracy),
         notes=notes,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from har_sweep.errors import InputError
 from multirun_analysis.findings import Block, Recommendation
-from multirun_analysis.quantities import COSTS, METRICS, Quantity, columns_of
+from multirun_analysis.quantities import COSTS, METRICS, columns_of, named
 from multirun_analysis.sentences import certainty
 
 UNITS: dict[str, float] = {
@@ -105,9 +105,7 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
 
     def costs(place: int) -> str:
         columns = dict.fromkeys(column for budget in budgets for column in budget.columns)
-        return ", ".join(
-            f"{_named(c).label} {_named(c).text(values[place][c])}" for c in columns if c != accuracy.column
-        )
+        return ", ".join(f"{named(c).label} {named(c).text(values[place][c])}" for c in columns if c != accuracy.column)
 
     better = [i for i in usable if i not in within and (best is None or i < best)]
     better.sort(key=lambda i: (max(budget.over(values[i]) for budget in budgets), i))
@@ -148,7 +146,3 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
 def _excess(budgets: Sequence[Budget], values: dict[str, float]) -> str:
     over = [(budget, budget.over(values)) for budget in budgets if not budget.met(values)]
     return ", ".join(f"{ratio:.3g} times the limit of {budget.text}" for budget, ratio in over)
-
-
-def _named(column: str) -> Quantity:
-    return COSTS.get(column) or METRICS.get(column) or Quantity(column, "min", column)

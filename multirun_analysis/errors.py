@@ -148,7 +148,7 @@ def _pair(
     x, y = answers[first.rows[0]], answers[second.rows[0]]
     if x.split != y.split:
         return [], f"different images or splits ({x.split} and {y.split}) are never paired"
-    by_seed = {seeds(row): row for row in second.rows}
+    by_seed = {seeds(row): row for row in second.rows if seeds(row) is not None}
     shared = [(row, by_seed[seeds(row)]) for row in first.rows if seeds(row) in by_seed]
     pairs = shared or list(zip(first.rows, second.rows, strict=False))
     for row, other in pairs:

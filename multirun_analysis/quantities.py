@@ -117,6 +117,12 @@ _COSTS: tuple[tuple[str, str, Goal, Kind], ...] = (
 
 COSTS = {column: Quantity(column, goal, label, kind) for column, label, goal, kind in _COSTS}
 
+
+def named(column: str) -> Quantity:
+    """What is known of a column; at the least its name."""
+    return COSTS.get(column) or METRICS.get(column) or Quantity(column, "min", column)
+
+
 # The costs that a front is drawn for unless some are named: one for each thing that people pay with.
 DEFAULT_COSTS = tuple(COSTS)[:6]
 

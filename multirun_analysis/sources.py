@@ -107,7 +107,7 @@ def read(sources: Sequence[str], cache: Path, progress: Progress) -> Runs:
             for folder, record in _records(Path(source), progress, notes):
                 row = records.flatten(record)
                 rows.append(row)
-                info.append(_info(row, str(folder), None))
+                info.append(_info(row, records.redact_text(str(folder)), None))
                 origins.append(RunFolder(RunPaths(folder)))
         else:
             raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
-from multirun_analysis.quantities import METRICS, Quantity
+from multirun_analysis.quantities import METRICS, Quantity, named
 
 MOST_PRINTED = 500  # rows, in Markdown and LaTeX; the CSV has all
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
@@ -375,8 +375,8 @@ def marks_table(block: Block) -> Table:
     rows = []
     for candidate in block.candidates:
         for mark in candidate.marks:
-            spoilt = "everything" if mark.affects is None else ", ".join(sorted(mark.affects)) or "nothing"
-            rows.append([_name(candidate.label), _name(mark.text), _name(spoilt)])
+            spoilt = "everything" if mark.affects is None else ", ".join(named(c).label for c in sorted(mark.affects))
+            rows.append([_name(candidate.label), _name(mark.text), _name(spoilt or "nothing")])
     return Table("marks", "What cannot be compared", ["model", "why", "what"], rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -202,6 +203,8 @@ def summarise(planned: list[Planned], causes: dict[str, str], screen: Screen) ->
     names = dict.fromkeys(f"{r.dataset.name}{' (synthetic)' if r.dataset.synthetic else ''}" for r, *_ in rows if r)
     screen.table(f"Sweep {spec.sweep} on {', '.join(names) or spec.config.data.name}", rows)
     screen.say(f"Records: {Path(spec.config.paths.runs) / '<run>' / 'record.json'}")
+    if any(record and record.status == "done" for record, *_ in rows):
+        screen.say(f"Report:  python -m multirun_analysis {shlex.quote(spec.config.paths.runs)}")
     for line in failures:
         screen.say(line, "red" if not line.startswith(" ") else "")
     return all(status.startswith("done") for *_, status in rows)

@@ -1,0 +1,86 @@
+// Learning curves, and accuracy by size within a family.
+
+const MOST_CURVES = 6;
+
+/** Which candidates' curves a choice of the page means. */
+function chosenCurves(data, block, choice) {
+  const known = Object.keys(block.epochs).map(Number).sort((a, b) => a - b);
+  if (choice === "best") return known.slice(0, MOST_CURVES);
+  if (choice !== "front") return known.filter((i) => i === Number(choice));
+  const on = known.filter((i) => data.chosen.some((column) => block.fronts[column] && block.fronts[column].on[i]));
+  return (on.length ? on : known).slice(0, MOST_CURVES);
+}
+
+function drawCurves(data, block, choice) {
+  const shown = chosenCurves(data, block, choice);
+  const panels = [
+    ["curves-loss", "train_loss", "training loss", 1],
+    ["curves-accuracy", "val_accuracy", "val accuracy (%)", 100],
+  ];
+  for (const [id, column, title, scale] of panels) {
+    const host = document.getElementById(id);
+    plot(host, () => {
+      const traces = shown.flatMap((i, k) => {
+        const line = { color: colours()[k % COLOURS.length], dash: DASHES[Math.floor(k / COLOURS.length) % DASHES.length] };
+        const runs = block.epochs[i];
+        const seeds = runs.length > 1 ? runs.map((run) => ({ x: run.epoch, y: run[column].map((v) => (v === null ? null : v * scale)), line: { ...line, width: 1 }, opacity: 0.35, hoverinfo: "skip" })) : [];
+        const epochs = [...new Set(runs.flatMap((run) => run.epoch))].sort((a, b) => a - b);
+        const mean = epochs.map((epoch) => {
+          const values = runs.map((run) => run[column][run.epoch.indexOf(epoch)]).filter((v) => v !== null && v !== undefined);
+          return values.length ? (scale * values.reduce((a, b) => a + b, 0)) / values.length : null;
+        });
+        return [...seeds, { x: epochs, y: mean, line: { ...line, width: 2.5 }, mode: "lines+markers", marker: { size: 5, symbol: SHAPES[k % SHAPES.length] }, customdata: epochs.map((epoch, n) => [i, epoch, mean[n], runs.length]), hoverinfo: "none" }];
+      });
+      const height = Math.round(Math.min(340, Math.max(260, host.clientWidth * 0.62)));
+      return show(
+        host,
+        traces.map((trace) => ({ type: "scatter", mode: "lines", ...trace })),
+        { height, xaxis: { title: { text: "epoch" }, tickformat: "d", nticks: 8 }, yaxis: { title: { text: title } } },
+        block.name + choice,
+      ).then(() => explain(host, ({ customdata }) => customdata && { title: block.candidates[customdata[0]].label, rows: [["epoch", String(customdata[1])], [title, customdata[2].toFixed(scale === 1 ? 4 : 2)], ["runs", String(customdata[3])]], notes: [] }));
+    });
+  }
+  plot(document.getElementById("curves-legend"), () =>
+    legend(document.getElementById("curves-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
+}
+
+function drawScaling(data, block) {
+  const metric = data.quantities[block.accuracy];
+  const host = document.getElementById("scaling-plots");
+  const columns = [...new Set(block.families.flatMap((family) => Object.keys(family.slopes)))].filter((column) => block.means[column] && data.quantities[column]).slice(0, 4);
+  const places = familiesOf(block);
+  host.replaceChildren();
+  for (const column of columns) {
+    const cost = data.quantities[column];
+    const panel = make("div", { class: "plot", role: "img", "aria-label": `${metric.label} by ${cost.label}, a line for each family` });
+    host.append(panel);
+    const value = (i) => ({ x: block.means[column][i], y: block.means[block.accuracy][i] });
+    const families = block.families.map((family) => ({ ...family, members: family.members.filter((i) => value(i).x > 0 && value(i).y !== null).sort((a, b) => value(a).x - value(b).x) }));
+    const scaled = (i) => ({ x: value(i).x * cost.scale, y: value(i).y * metric.scale });
+    plot(panel, async () => {
+      const traces = families.map((family) => {
+        const place = places.get(family.name) ?? -1;
+        return {
+          type: "scatter",
+          mode: "lines+markers",
+          x: family.members.map((i) => scaled(i).x),
+          y: family.members.map((i) => scaled(i).y),
+          customdata: family.members,
+          hoverinfo: "none",
+          line: { color: colourOf(place), width: 2 },
+          marker: { symbol: shapeOf(place), size: 10, line: { color: css("--page"), width: 1 } },
+        };
+      });
+      const all = families.flatMap((family) => family.members);
+      const height = Math.round(Math.min(380, Math.max(280, panel.clientWidth * 0.72)));
+      await show(panel, traces, { height, xaxis: axisOf(cost, all.map((i) => scaled(i).x), true, panel.clientWidth), yaxis: axisOf(metric, [], false, height) }, block.name);
+      await placeLabels(panel, all.slice(0, 40).map((i) => ({ ...scaled(i), text: block.candidates[i].label, colour: css("--ink") })), all.map(scaled), families.map((family) => family.members.map(scaled)), [-1, -1]);
+      explain(panel, ({ customdata: i }) => ({ title: block.candidates[i].label, rows: [[metric.label, textOf(metric, value(i).y)], [cost.label, textOf(cost, value(i).x)]], notes: [] }));
+    });
+  }
+  document.getElementById("scaling-slopes").replaceChildren(
+    ...block.families.map((family) =>
+      make("li", {}, make("b", {}, named(family.name)), ": ", Object.entries(family.slopes).filter(([column, slope]) => slope !== null && data.quantities[column]).map(([column, slope]) => `${differenceOf(metric, slope)} for each doubling of ${data.quantities[column].label}`).join("; "), "."),
+    ),
+  );
+}

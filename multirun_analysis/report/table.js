@@ -1,0 +1,115 @@
+// Tables that sort by a click on a column's head, and draw their rows as they are asked for.
+
+const ROWS_AT_ONCE = 200;
+
+/**
+ * Draw a table into `host`; gives back a function that shows only the rows for which `filter` holds.
+ * columns: texts. cell(row, column) -> {value, text, best, mark, url}. Missing values sort last, either way.
+ */
+function drawTable(host, { title, columns, count, cell, note }) {
+  const state = { column: null, descending: false, shown: ROWS_AT_ONCE, rows: [...Array(count).keys()] };
+  const body = make("tbody");
+  const reasons = [];
+  const below = make("ul", { class: "reasons" });
+  const more = make("p", { class: "more" });
+  const numeric = columns.map((_, column) => state.rows.slice(0, 50).some((row) => typeof cell(row, column).value === "number"));
+  const heads = columns.map((text, column) =>
+    make("th", { scope: "col", "aria-sort": "none", class: numeric[column] ? "number" : null }, make("button", { type: "button", on: { click: () => sort(column) } }, headOf(text))),
+  );
+  host.replaceChildren(
+    make(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
+      make("table", {}, make("caption", { class: "hidden" }, title), make("thead", {}, make("tr", {}, ...heads)), body),
+    ),
+    below,
+    more,
+    ...(note ? [make("p", { class: "caption" }, note)] : []),
+  );
+
+  function draw() {
+    reasons.length = 0;
+    const rows = state.rows.slice(0, state.shown);
+    body.replaceChildren(...rows.map((row) => make("tr", {}, ...columns.map((_, column) => drawCell(cell(row, column), column)))));
+    below.replaceChildren(...reasons.map((reason, i) => make("li", {}, dagger(i), ` ${reason}`)));
+    below.hidden = reasons.length === 0;
+    const left = state.rows.length - rows.length;
+    more.hidden = left === 0;
+    more.replaceChildren(
+      `${rows.length.toLocaleString("en")} of ${plural(state.rows.length, "row")}. `,
+      make("button", { type: "button", on: { click: () => show(ROWS_AT_ONCE) } }, `Show ${Math.min(left, ROWS_AT_ONCE)} more`),
+    );
+  }
+
+  const dagger = (i) => "†".repeat((i % 3) + 1) + (i > 2 ? String(Math.floor(i / 3)) : "");
+
+  function drawCell({ value, text, best, mark, url }, column) {
+    const content = url ? make("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, named(text)) : named(text);
+    const inner = best ? make("strong", {}, content) : content;
+    let sign = null;
+    if (mark) {
+      if (!reasons.includes(mark)) reasons.push(mark);
+      sign = make("sup", { title: mark }, dagger(reasons.indexOf(mark)));
+    }
+    return make(column === 0 ? "th" : "td", { scope: column === 0 ? "row" : null, class: numeric[column] ? "number" : null }, inner, sign);
+  }
+
+  function show(rows) {
+    state.shown += rows;
+    draw();
+  }
+
+  function sort(column) {
+    state.descending = state.column === column && !state.descending;
+    state.column = column;
+    heads.forEach((head, i) => head.setAttribute("aria-sort", i !== column ? "none" : state.descending ? "descending" : "ascending"));
+    order();
+    draw();
+  }
+
+  function order() {
+    if (state.column === null) return;
+    const sign = state.descending ? -1 : 1;
+    const keyed = state.rows.map((row) => [row, cell(row, state.column).value ?? null]);
+    const missing = (value) => value === null || value === "";
+    keyed.sort(([a, x], [b, y]) => {
+      if (missing(x) || missing(y)) return missing(x) - missing(y) || a - b;
+      const difference = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+      return sign * difference || a - b;
+    });
+    state.rows = keyed.map(([row]) => row);
+  }
+
+  draw();
+  return (filter) => {
+    state.rows = [...Array(count).keys()].filter(filter);
+    state.shown = ROWS_AT_ONCE;
+    order();
+    draw();
+    return state.rows.length;
+  };
+}
+
+/** A column's head, on two lines if it is long. */
+function headOf(text) {
+  const head = named(text);
+  head.style.setProperty("min-width", `${Math.min(17, text.length > 15 ? Math.ceil(text.length / 2) + 2 : text.length)}ch`);
+  return head;
+}
+
+/** A table as page.py sends it. */
+function drawSentTable(host, table) {
+  const note = [table.note, table.total > table.rows.length ? `The first ${plural(table.rows.length, "row")} of ${table.total.toLocaleString("en")}; tables/${table.name}.csv has all.` : ""];
+  drawTable(host, {
+    title: table.title,
+    columns: table.columns,
+    count: table.rows.length,
+    cell: (row, column) => {
+      const sent = table.rows[row][column];
+      if (typeof sent === "string") return { value: sent, text: sent };
+      const [value, text, best, mark] = sent;
+      return { value, text, best, mark };
+    },
+    note: note.filter(Boolean).join(" "),
+  });
+}
