@@ -242,7 +242,9 @@ def analyse_block(
         for cost in known_costs
         if cost.kind in ("seconds", "bytes", "rate", "joules", "money") and cost.column != "cost/disk_bytes"
     ]
-    marks = mark_candidates(runs, found, means, [*measured, "cost/device_hours"], selecting, accuracy.column)
+    if "cost/device_hours" in means.columns:
+        measured.append("cost/device_hours")
+    marks = mark_candidates(runs, found, means, deviations, measured, selecting, accuracy.column)
     found = [replace(candidate, marks=tuple(mine)) for candidate, mine in zip(found, marks, strict=True)]
 
     split = accuracy.column.split("/")[1] if accuracy.column.startswith("metrics/") else ""

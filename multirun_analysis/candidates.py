@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from multirun_analysis.findings import Candidate, Mark, Trial
 from multirun_analysis.pareto import Floats
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, named
 from multirun_analysis.sources import Runs
 
 # What tells one candidate from another: what would be deployed, on what, and on which images it was learned.
@@ -180,17 +181,22 @@ def family(timm_name: str) -> str:
     return "_".join(kept)
 
 
+SHAKY = 0.25  # standard deviation over runs, as a share of the mean: more is no measurement any more
+
+
 def mark_candidates(
     runs: Runs,
     candidates: Sequence[Candidate],
     means: pd.DataFrame,
+    deviations: pd.DataFrame,
     measured: Sequence[str],
     selecting: str,
     reported: str,
 ) -> list[list[Mark]]:
     """Why some numbers of each candidate must not be compared with the others'.
 
-    ``measured`` are the columns of costs that depend on the machine. ``means`` has a row for each candidate.
+    ``measured`` are the columns of costs that depend on the machine. ``means`` and ``deviations`` (over runs) have a
+    row for each candidate.
     """
     frame = runs.frame
     marks: list[list[Mark]] = [[] for _ in candidates]
@@ -199,7 +205,6 @@ def mark_candidates(
     of_inference = frozenset(c for c in measured if "inference" in c)
     trials = Counter(len(candidate.trials) for candidate in candidates)
     for place, candidate in enumerate(candidates):
-        shown = list(candidate.rows) or list(candidate.unfinished)
         if candidate.unfinished:
             states = Counter(runs.info[row].status for row in candidate.unfinished)
             said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -222,17 +227,25 @@ def mark_candidates(
                     frozenset([reported]),
                 )
             )
-        if not runs.are_records:
-            continue
-        rows = frame.iloc[shown]
-        if "scratch" in set(rows.get("model/weights", ())):
-            marks[place].append(Mark("weights from scratch", frozenset([reported, selecting])))
-        if bool(rows["dataset/synthetic"].fillna(False).astype(bool).any()) if "dataset/synthetic" in rows else False:
-            marks[place].append(Mark("synthetic data", None))
-        wait = rows["cost/training/data_wait_share"].max() if "cost/training/data_wait_share" in rows else np.nan
-        if wait > 0.1:
-            marks[place].append(Mark(f"waited for data in {100 * wait:.0f} % of training", of_training))
     if runs.are_records:
+
+        def of_rows(column: str) -> list[Any]:
+            return frame[column].tolist() if column in frame.columns else [None] * len(frame)
+
+        weights, synthetic = of_rows("model/weights"), of_rows("dataset/synthetic")
+        waited = pd.to_numeric(pd.Series(of_rows("cost/training/data_wait_share"))).to_numpy(float)
+        for place, candidate in enumerate(candidates):
+            shown = list(candidate.rows or candidate.unfinished)
+            if any(weights[row] == "scratch" for row in shown):
+                marks[place].append(Mark("weights from scratch", frozenset([reported, selecting])))
+            if any(synthetic[row] is True for row in shown):
+                marks[place].append(Mark("synthetic data", None))
+            if (wait := np.nanmax(waited[shown], initial=0.0)) > 0.1:
+                marks[place].append(Mark(f"waited for data in {100 * wait:.0f} % of training", of_training))
+        varied = (deviations[list(measured)] / means[list(measured)]).to_numpy(float)
+        for place, which in np.argwhere(varied > SHAKY).tolist():
+            text = f"{named(measured[which]).label} differed by {100 * varied[place, which]:.0f} % between its runs"
+            marks[place].append(Mark(text, frozenset([measured[which]])))
         packages = [column for column in frame.columns if column.startswith("environment/packages/")]
         for column, what, affected in [
             ("hardware/device_name", "device", all_measured),
@@ -260,9 +273,11 @@ def _mark_odd_ones(
     text = _text(frame, [column])[column].tolist()
     values = [sorted({text[row] for row in candidate.rows or candidate.unfinished} - {"-"}) for candidate in candidates]
     counts = Counter(own[0] for own in values if len(own) == 1)
-    usual = counts.most_common(1)[0][0] if counts else None
+    (usual, most), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
     for own, mine in zip(values, marks, strict=True):
         if len(own) > 1:
             mine.append(Mark(f"its runs had different {what}: {' and '.join(own)}", affected))
+        elif own and most == second:
+            mine.append(Mark(f"{what} {own[0]} where others had another", affected))
         elif own and own != [usual]:
             mine.append(Mark(f"{what} {own[0]} where most had {usual}", affected))

@@ -136,6 +136,22 @@ def test_synthetic_data_and_unfinished_runs_spoil_everything(tmp_path: Path) -> 
     assert block.means["metrics/val/accuracy"].iat[unfinished] == 0.7  # of its last epoch, as far as it got
 
 
+def test_two_that_differ_are_both_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", hardware__precision="fp32")
+    block = block_of(tmp_path)
+    assert marks(block, "a").keys() == {"precision bf16 where others had another"}
+    assert marks(block, "b").keys() == {"precision fp32 where others had another"}
+
+
+def test_a_cost_that_its_runs_do_not_agree_on_is_marked(tmp_path: Path) -> None:
+    for seed, seconds in enumerate([100.0, 110.0, 300.0]):
+        write_run(tmp_path, seed=seed, cost__training__seconds=seconds)
+    assert marks(block_of(tmp_path), "resnet18") == {
+        "training time differed by 66 % between its runs": frozenset(["cost/training/seconds"])
+    }
+
+
 def test_seeds_on_several_devices_are_one_candidate_whose_times_are_marked(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path, seed=1, hardware__device_name="NVIDIA A100")

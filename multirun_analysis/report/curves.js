@@ -31,11 +31,12 @@ function drawCurves(data, block, choice) {
         });
         return [...seeds, { x: epochs, y: mean, line: { ...line, width: 2.5 }, mode: "lines+markers", marker: { size: 5, symbol: SHAPES[k % SHAPES.length] }, customdata: epochs.map((epoch, n) => [i, epoch, mean[n], runs.length]), hoverinfo: "none" }];
       });
+      const last = Math.max(1, ...shown.flatMap((i) => block.epochs[i].flatMap((run) => run.epoch)));
       const height = Math.round(Math.min(340, Math.max(260, host.clientWidth * 0.62)));
       return show(
         host,
         traces.map((trace) => ({ type: "scatter", mode: "lines", ...trace })),
-        { height, xaxis: { title: { text: "epoch" }, tickformat: "d", nticks: 8 }, yaxis: { title: { text: title } } },
+        { height, xaxis: { title: { text: "epoch" }, tick0: 1, dtick: Math.ceil(last / 8) }, yaxis: { title: { text: title } } },
         block.name + choice,
       ).then(() => explain(host, ({ customdata }) => customdata && { title: block.candidates[customdata[0]].label, rows: [["epoch", String(customdata[1])], [title, customdata[2].toFixed(scale === 1 ? 4 : 2)], ["runs", String(customdata[3])]], notes: [] }));
     });

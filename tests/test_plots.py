@@ -1,0 +1,160 @@
+"""Figures fit for a paper: whole files that say the truth, whatever names they are given, in colour and in grey."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import analyses
+import numpy as np
+import pytest
+from matplotlib import style
+from matplotlib.colors import to_rgb
+from matplotlib.text import Annotation
+from PIL import Image
+
+from multirun_analysis.findings import Analysis
+from multirun_analysis.plots import figures
+from multirun_analysis.plots_pareto import pareto
+from multirun_analysis.plots_style import STYLE, clean, looks, short_names, spread
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Nobody is looking."""
+
+
+def draw(analysis: Analysis, folder: Path, *formats: str) -> set[str]:
+    """The names of the files; a warning is a mistake, as users would see it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return {path.name for path in figures(analysis, folder, formats, quiet)}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("figures")
+    draw(analyses.small(), folder, "png", "svg", "pdf")
+    return folder
+
+
+def test_there_is_a_figure_for_each_cost_and_each_question_in_each_format(small: Path) -> None:
+    names = {path.stem for path in small.iterdir()}
+    wanted = {"pareto-training_time", "pareto-macs", "scaling", "trials", "learning-curves", "comparisons", "recall"}
+    assert wanted <= names
+    assert any(name.startswith("confusion-") for name in names)
+    assert {path.name for path in small.iterdir()} == {
+        f"{name}.{kind}" for name, kind in itertools.product(names, ("png", "svg", "pdf"))
+    }
+
+
+def test_every_file_is_whole_and_a_column_wide(small: Path) -> None:
+    for path in small.iterdir():
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+                assert 900 <= image.width <= 1500, path.name  # at 300 dots an inch, from 3.3 inches on
+        elif path.suffix == ".pdf":
+            data = path.read_bytes()
+            assert data.startswith(b"%PDF")
+            assert b"%%EOF" in data[-20:]
+            assert b"/Type3" not in data  # letters are TrueType: journals refuse the other
+        else:
+            root = ElementTree.parse(path).getroot()
+            assert "vit_tiny" in "".join(root.itertext()), path.name
+
+
+def test_the_same_analysis_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    draw(analyses.small(), tmp_path, "png", "svg", "pdf")
+    for path in small.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
+    assert {name.rpartition(".")[2] for name in draw(analyses.small(), tmp_path, "svg")} == {"svg"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        analyses.several, analyses.hostile, analyses.alone, analyses.equal, analyses.bare,
+        lambda: analyses.bare(costs=True), lambda: analyses.many(3000),
+    ],
+    ids=["several", "hostile", "alone", "equal", "bare", "bare with costs", "many"],
+)  # fmt: skip
+def test_any_analysis_can_be_drawn(make: Callable[[], Analysis], tmp_path: Path) -> None:
+    names = draw(make(), tmp_path, "png")
+    assert names == {path.name for path in tmp_path.iterdir()}
+    for name in names:
+        assert len(name) < 120
+        assert not set(name) & set('/\\:*?"<>|$\n'), name
+
+
+def test_several_datasets_have_figures_of_their_own(tmp_path: Path) -> None:
+    names = draw(analyses.several(), tmp_path, "svg")
+    assert {"har-pareto-macs.svg", "elpv-pareto-macs.svg"} <= names
+
+
+def test_the_line_that_is_drawn_is_the_front() -> None:
+    analysis = analyses.small()
+    (block,) = analysis.blocks
+    for front in (front for front in block.fronts.values() if len(front.costs) == 1):
+        (cost,) = front.costs
+        with style.context(["default", STYLE]):
+            figure = pareto(block, front, looks(analysis))
+        assert figure is not None
+        (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "front"]
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        corners = {(round(a, 6), round(b, 6)) for a, b in zip(x, y, strict=True)}
+        values = block.means[cost.column].to_numpy()[front.on], block.means[block.accuracy.column].to_numpy()[front.on]
+        assert len(corners) >= front.on.sum()
+        # The scale of the axis is free, but each member is a corner, and nothing lies above the line.
+        scale = max(a for a, _ in sorted(corners)[:-1]) / values[0].max()
+        for a, b in zip(*values, strict=True):
+            assert any(np.isclose(p, a * scale) and np.isclose(q, b * 100) for p, q in corners), cost.column
+
+
+def test_labels_cover_neither_each_other_nor_the_edges() -> None:
+    for analysis in (analyses.small(), analyses.hostile()):
+        (block,) = analysis.blocks
+        for front in (front for front in block.fronts.values() if len(front.costs) == 1):
+            with style.context(["default", STYLE]):
+                figure = pareto(block, front, looks(analysis))
+            assert figure is not None
+            boxes = [
+                text.get_window_extent()
+                for text in figure.axes[0].texts
+                if isinstance(text, Annotation) and text.get_text()
+            ]
+            assert len(boxes) >= min(int(front.on.sum()), 3)
+            area = figure.axes[0].get_window_extent()
+            for box in boxes:
+                assert area.x0 - 1 <= box.x0 <= box.x1 <= area.x1 + 1
+            for one, other in itertools.combinations(boxes, 2):
+                assert not one.overlaps(other)
+
+
+def test_models_can_be_told_apart_without_colour() -> None:
+    analysis = analyses.small()
+    found = looks(analysis).candidates.values()
+    greys = [round(float(np.dot(to_rgb(look.colour), (0.299, 0.587, 0.114))), 1) for look in found]
+    seen = {(look.marker, str(look.line), grey) for look, grey in zip(found, greys, strict=True)}
+    assert len(seen) == len(list(found))
+    families = looks(analysis).families.values()
+    assert len({look.marker for look in families}) == len(list(families))
+
+
+def test_names_become_one_line_that_the_font_can_write() -> None:
+    assert clean("two\nlines\t of text") == "two lines of text"
+    assert clean("$x_1$ & <b>") == "$x_1$ & <b>"
+    assert clean("漢 ok") == "□ ok"
+    assert len(clean("x" * 300)) == 24
+    assert list(short_names(["a" * 30 + "b", "a" * 31 + "b"]).values())[1].endswith("(2)")
+
+
+def test_an_axis_is_logarithmic_where_numbers_span_more_than_ten_times() -> None:
+    assert spread(np.array([1.0, 11.0]))
+    assert not spread(np.array([1.0, 9.0]))
+    assert not spread(np.array([0.0, 100.0]))
