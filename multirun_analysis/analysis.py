@@ -43,6 +43,21 @@ class Question:
     images: Path | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question, understood: ``costs`` are what fronts are drawn for, ``known_costs`` all that some run has."""
+
+    accuracy: Quantity
+    costs: list[Quantity]
+    metrics: list[Quantity]
+    known_costs: list[Quantity]
+    joint: bool
+    label: list[str]
+    by: list[str]
+    budgets: list[Budget]
+    images: Path | None
+
+
 def analyse(runs: Runs, question: Question, sources: Sequence[str], command: str, progress: Progress) -> Analysis:
     """Answer a question from the table of runs.
 
@@ -52,63 +67,65 @@ def analyse(runs: Runs, question: Question, sources: Sequence[str], command: str
         if the question names what no run has, or no label, accuracy or cost can be told for a table of somebody's.
     """
     frame, notes = runs.frame, list(runs.notes)
-    accuracy = choose_accuracy(runs, question, notes)
-    costs = choose_costs(runs, question, notes)
-    label = [column for name in question.label for column in columns_of(name, frame.columns)]
-    if not label and not runs.are_records:
-        label = [column for column in ("model", "label", "name", "architecture") if column in frame.columns][:1]
-        if not label:
-            raise InputError(
-                f"It is not told which column names the models: {', '.join(map(str, frame.columns[:20]))}.",
-                "Add --label COLUMN.",
-            )
-    by = [column for name in question.by for column in columns_of(name, frame.columns)]
-    with_values = list(frame.columns[frame.notna().any()])
-    budgets = [Budget.parse(text, with_values) for text in question.budgets]
-    metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if _known(frame, column))])
-    budgeted = [_cost(column, notes) for budget in budgets for column in budget.columns if column != accuracy.column]
-    known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if _known(frame, column))])
-    known_costs = [cost for cost in known_costs if cost not in metrics]
+    asked = understand(runs, question, notes)
     # Numbers, whatever the source made of missing ones.
-    columns = [quantity.column for quantity in (*metrics, *known_costs)]
+    columns = [quantity.column for quantity in (*asked.metrics, *asked.known_costs)]
     numbers = frame[columns].apply(pd.to_numeric, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-    blocks = []
-    joint = len(question.costs) > 1
-    for name, rows in split_into_blocks(runs, by).items():
-        blocks.append(
-            analyse_block(
-                runs,
-                numbers,
-                name,
-                rows,
-                accuracy,
-                costs,
-                known_costs,
-                label,
-                budgets,
-                joint,
-                question.images,
-                progress,
-            )
-        )
+    blocks = [
+        analyse_block(runs, numbers, name, rows, asked, progress)
+        for name, rows in split_into_blocks(runs, asked.by).items()
+    ]
     fronts = {}
-    for cost in [*(cost.column for cost in costs), *([JOINT] if joint else [])]:
-        on = np.zeros(len(frame), dtype=bool)
+    for key in [*(cost.column for cost in asked.costs), *([JOINT] if asked.joint else [])]:
+        fronts[f"front/{key}"] = on = np.zeros(len(frame), dtype=bool)
         for block in blocks:
-            for place in np.flatnonzero(block.fronts[cost].on):
+            for place in np.flatnonzero(block.fronts[key].on):
                 on[list(block.candidates[place].rows)] = True
-        fronts[f"front/{cost}"] = on
     return Analysis(
         frame=pd.concat([frame, pd.DataFrame(fronts, index=frame.index)], axis=1),
         info=runs.info,
-        metrics=metrics,
-        costs=known_costs,
-        chosen_costs=costs,
+        metrics=asked.metrics,
+        costs=asked.known_costs,
+        chosen_costs=asked.costs,
         blocks=blocks,
         sources=[redact_text(source) for source in sources],
         command=redact_text(command),
         created_at=now(),
         notes=notes,
+    )
+
+
+def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
+    """What a question means for these runs; what had to be guessed is noted.
+
+    Raises
+    ------
+    InputError
+        as ``analyse``.
+    """
+    frame = runs.frame
+    accuracy, costs = choose_accuracy(runs, question, notes), choose_costs(runs, question, notes)
+    label = [column for name in question.label for column in columns_of(name, frame.columns)]
+    if not label and not runs.are_records:
+        label = [column for column in ("model", "label", "name", "architecture") if column in frame.columns][:1]
+        if not label:
+            listed = ", ".join(map(str, frame.columns[:20]))
+            raise InputError(f"It is not told which column names the models: {listed}.", "Add --label COLUMN.")
+    budgets = [Budget.parse(text, frame.columns[frame.notna().any()]) for text in question.budgets]
+    metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if _known(frame, column))])
+    of_metrics = {metric.column for metric in metrics}
+    budgeted = [_cost(c, notes) for budget in budgets for c in budget.columns if c not in of_metrics]
+    known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if _known(frame, column))])
+    return Asked(
+        accuracy=accuracy,
+        costs=costs,
+        metrics=metrics,
+        known_costs=[cost for cost in known_costs if cost.column not in of_metrics],
+        joint=len(question.costs) > 1,
+        label=label,
+        by=[column for name in question.by for column in columns_of(name, frame.columns)],
+        budgets=budgets,
+        images=question.images,
     )
 
 
@@ -213,81 +230,54 @@ def _distinct(found: Sequence[Quantity]) -> list[Quantity]:
 
 
 def analyse_block(
-    runs: Runs,
-    numbers: pd.DataFrame,
-    name: str,
-    rows: NDArray[np.int64],
-    accuracy: Quantity,
-    costs: Sequence[Quantity],
-    known_costs: Sequence[Quantity],
-    label: Sequence[str],
-    budgets: Sequence[Budget],
-    joint: bool,
-    images_folder: Path | None,
-    progress: Progress,
+    runs: Runs, numbers: pd.DataFrame, name: str, rows: NDArray[np.int64], asked: Asked, progress: Progress
 ) -> Block:
-    """Everything about one dataset."""
-    notes: list[str] = []
+    """Everything about one dataset, or one value of what is asked by: the candidates among ``rows``, and what can be
+    said of them."""
+    accuracy, costs, notes = asked.accuracy, asked.costs, list[str]()
     selecting = accuracy.column.replace("metrics/test/", "metrics/val/")
     if selecting not in runs.frame.columns:
         selecting = accuracy.column
-    found = find_candidates(runs, rows, label, accuracy, selecting)
+    found = find_candidates(runs, rows, asked.label, accuracy, selecting)
     means, deviations, counts = summarise(numbers, found)
     sign = -1.0 if accuracy.goal == "min" else 1.0
     order = np.argsort(-sign * means[accuracy.column].fillna(-sign * np.inf).to_numpy(), kind="stable")
     found = [found[place] for place in order]
     means, deviations, counts = (table.iloc[order].reset_index(drop=True) for table in (means, deviations, counts))
-    measured = [
-        cost.column
-        for cost in known_costs
-        if cost.kind in ("seconds", "bytes", "rate", "joules", "money") and cost.column != "cost/disk_bytes"
-    ]
-    if "cost/device_hours" in means.columns:
-        measured.append("cost/device_hours")
+    measured = [cost.column for cost in asked.known_costs if cost.depends_on_machine]
     marks = mark_candidates(runs, found, means, deviations, measured, selecting, accuracy.column)
     found = [replace(candidate, marks=tuple(mine)) for candidate, mine in zip(found, marks, strict=True)]
 
     split = accuracy.column.split("/")[1] if accuracy.column.startswith("metrics/") else ""
-    proportion = accuracy.column == f"metrics/{split}/accuracy"
+    proportion = accuracy.column == f"metrics/{split}/accuracy"  # only then is there a right and wrong for each image
     images = np.full(len(found), np.nan)
     if proportion and f"dataset/counts/{split}" in runs.frame.columns:
         of_rows = runs.frame[f"dataset/counts/{split}"].to_numpy(float)
         images = np.array([of_rows[c.rows[0]] if c.rows else np.nan for c in found])
-
     value, count = means[accuracy.column].to_numpy(), counts[accuracy.column].to_numpy(float)
     fronts = {cost.column: find_front(means, accuracy, [cost]) for cost in costs}
-    if joint:
+    if asked.joint:
         fronts[JOINT] = find_front(means, accuracy, costs)
+
     compared = choose_compared(found, value, fronts, notes)
     read = [row for place in compared for row in found[place].rows] if split else []
     answers, missing = read_answers(runs, read, split, progress)
     if missing:
         notes.append(f"{len(missing)} of {len(read)} runs have no predictions to pair: {next(iter(missing.values()))}.")
-    of_runs = {place: numbers[accuracy.column].to_numpy()[list(found[place].rows)] for place in compared}
     paired = answers if proportion else {}
-    resampled = [_resampled(found[p], of_runs[p], paired, images[p], numbers, costs) for p in compared]
-    intervals: dict[tuple[int, int], tuple[float, float]] = {}
-    if any(candidate.varies for candidate in resampled):
-        progress("Resampling", 0, None)
-        accuracies, sampled_costs = bootstrap(resampled)
-        for (i, a), (j, b) in itertools.permutations(enumerate(compared), 2):
-            low, high = np.quantile(accuracies[:, i] - accuracies[:, j], [0.025, 0.975])
-            intervals[a, b] = float(low), float(high)
-        fronts = {
-            key: replace(
-                front, probability=_probability(front, compared, accuracies, sampled_costs, means, accuracy, costs)
-            )
-            for key, front in fronts.items()
-        }
-    seed = {row: runs.info[row].seed for place in compared for row in found[place].rows}
     unpaired = missing if proportion else dict.fromkeys(read, "the paired test is of accuracy alone")
-    comparisons = compare(found, compared, of_runs, sign, paired, unpaired, seed.__getitem__, intervals)
+    of_runs = {place: numbers[accuracy.column].to_numpy()[list(found[place].rows)] for place in compared}
+    progress("Resampling", 0, None)
+    resampled = [_resampled(found[p], of_runs[p], paired, images[p], numbers, costs) for p in compared]
+    fronts, intervals = resample(resampled, compared, fronts, means, accuracy, costs)
+    comparisons = compare(found, compared, of_runs, sign, paired, unpaired, lambda row: runs.info[row].seed, intervals)
     disputed: dict[tuple[int, int], list[Disputed]] = {}
     for a, b in _disputed_pairs(fronts, compared)[:MAX_DISPUTED]:
         progress("Looking at disputed images", len(disputed), MAX_DISPUTED)
         first, second = (answers.get(typical_run(found[place].rows, of_runs[place])) for place in (a, b))
         if first and second and first.split == second.split and np.array_equal(first.paths, second.paths):
-            disputed[a, b] = find_disputed(first, second, images_folder or _images(runs, found[a]))
+            disputed[a, b] = find_disputed(first, second, asked.images or _images(runs, found[a]))
+
     epochs = read_epochs(runs, found, compared, progress)
     for place, curves in epochs.items():
         if not found[place].rows and "metrics/val/accuracy" in means.columns:
@@ -312,7 +302,7 @@ def analyse_block(
         notes=notes,
     )
     block = replace(block, sentences=sentences(block, costs))
-    return replace(block, recommendation=recommend(block, budgets)) if budgets else block
+    return replace(block, recommendation=recommend(block, asked.budgets)) if asked.budgets else block
 
 
 def summarise(
@@ -376,6 +366,31 @@ def choose_compared(
             f"Of {len(known):,} candidates {len(chosen)} are compared in pairs: those on a front and the most accurate."
         )
     return chosen
+
+
+def resample(
+    candidates: Sequence[Resampled],
+    compared: Sequence[int],
+    fronts: dict[str, Front],
+    means: pd.DataFrame,
+    accuracy: Quantity,
+    costs: Sequence[Quantity],
+) -> tuple[dict[str, Front], dict[tuple[int, int], tuple[float, float]]]:
+    """The fronts with the compared candidates' probabilities to be on them, and the 95 % interval of each difference;
+    both as they were, and none, where there is nothing to resample."""
+    if not any(candidate.varies for candidate in candidates):
+        return fronts, {}
+    accuracies, sampled_costs = bootstrap(candidates)
+    intervals = {}
+    for (i, a), (j, b) in itertools.permutations(enumerate(compared), 2):
+        low, high = np.quantile(accuracies[:, i] - accuracies[:, j], [0.025, 0.975])
+        intervals[a, b] = float(low), float(high)
+    return {
+        key: replace(
+            front, probability=_probability(front, compared, accuracies, sampled_costs, means, accuracy, costs)
+        )
+        for key, front in fronts.items()
+    }, intervals
 
 
 def _resampled(

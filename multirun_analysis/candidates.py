@@ -121,13 +121,15 @@ def _labels(frame: pd.DataFrame) -> pd.Series:
     """The model's name, with whatever else differs among the runs of that name."""
     columns = [column for column in DEFINING if column in frame.columns]
     text = _text(frame, columns)
-    combinations = text.drop_duplicates()
     names: dict[tuple[str, ...], str] = {}
-    for name, same in combinations.groupby("model/name"):
-        differing = [column for column in columns[1:] if same[column].nunique() > 1]
+    for name, same in text.drop_duplicates().groupby("model/name"):
+        described = same[(same[columns[1:]] != "-").any(axis=1)]
+        differing = [column for column in columns[1:] if described[column].nunique() > 1]
         for values in same.itertuples(index=False, name=None):
             known = dict(zip(columns, values, strict=True))
             more = ", ".join(DEFINING[column] + _short(column, known[column]) for column in differing)
+            if 0 < len(described) < len(same) and set(values[1:]) == {"-"}:
+                more = "table"  # somebody's numbers beside runs of ours
             names[values] = f"{name} ({more})" if more else str(name)
     return pd.Series([names[values] for values in text.itertuples(index=False, name=None)], index=frame.index)
 
@@ -232,12 +234,14 @@ def mark_candidates(
         def of_rows(column: str) -> list[Any]:
             return frame[column].tolist() if column in frame.columns else [None] * len(frame)
 
-        weights, synthetic = of_rows("model/weights"), of_rows("dataset/synthetic")
+        weights, synthetic, selection = map(of_rows, ("model/weights", "dataset/synthetic", "selection"))
         waited = pd.to_numeric(pd.Series(of_rows("cost/training/data_wait_share"))).to_numpy(float)
         for place, candidate in enumerate(candidates):
             shown = list(candidate.rows or candidate.unfinished)
             if any(weights[row] == "scratch" for row in shown):
                 marks[place].append(Mark("weights from scratch", frozenset([reported, selecting])))
+            if reported.startswith("metrics/val/") and any(selection[row] == "best" for row in candidate.rows):
+                marks[place].append(Mark("its epoch was chosen on the images it is reported on", frozenset([reported])))
             if any(synthetic[row] is True for row in shown):
                 marks[place].append(Mark("synthetic data", None))
             if (wait := np.nanmax(waited[shown], initial=0.0)) > 0.1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,12 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
-from multirun_analysis.findings import Candidate, Comparison, Disputed, Errors
+from multirun_analysis.findings import PICTURED, Candidate, Comparison, Disputed, Errors
 from multirun_analysis.sources import Progress, Runs
 from multirun_analysis.statistics import agreement, holm, mcnemar, most_agree, welch
 
 THUMBNAIL_PIXELS = 112
-DISPUTED_EACH = 8  # images that only the one, and only the other, got right
 
 
 @dataclass(frozen=True)
@@ -179,25 +177,25 @@ def error_profile(
 
 
 def find_disputed(first: Answers, second: Answers, folder: Path | None) -> list[Disputed]:
-    """Images that only one of two runs got right, first the one's, then the other's, spread over the classes."""
-    found = []
+    """The images that only one of two runs got right: first some of each run's, spread over the classes, with their
+    pictures if they are in ``folder``; then all others."""
+    pictured: list[int] = []
+    others: list[int] = []
     for wanted in (first.right & ~second.right, second.right & ~first.right):
-        taken = Counter[str]()
-        order = []
-        for place in map(int, np.flatnonzero(wanted)):
-            order.append((taken[first.truth[place]], place))
-            taken[first.truth[place]] += 1
-        for _, place in sorted(order)[:DISPUTED_EACH]:
-            path = str(first.paths[place])
-            found.append(
-                Disputed(
-                    path=path,
-                    truth=str(first.truth[place]),
-                    answers=(str(first.answer[place]), str(second.answer[place])),
-                    thumbnail=thumbnail(folder / path) if folder else None,
-                )
-            )
-    return found
+        places = np.flatnonzero(wanted).tolist()
+        rank = pd.Series(first.truth[places]).groupby(first.truth[places]).cumcount()  # the first of each class first
+        ordered = [places[i] for i in np.argsort(rank, kind="stable")]
+        pictured += ordered[: PICTURED // 2]
+        others += ordered[PICTURED // 2 :]
+    return [
+        Disputed(
+            path=str(first.paths[place]),
+            truth=str(first.truth[place]),
+            answers=(str(first.answer[place]), str(second.answer[place])),
+            thumbnail=thumbnail(folder / str(first.paths[place])) if folder and number < len(pictured) else None,
+        )
+        for number, place in enumerate([*pictured, *others])
+    ]
 
 
 def thumbnail(file: Path) -> str | None:

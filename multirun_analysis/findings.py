@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from har_sweep.record import Epoch
 from multirun_analysis.quantities import Quantity
 
+PICTURED = 16  # disputed images of a pair that are shown as pictures
 JOINT = "all"  # the key of the front over all costs together
 
 
@@ -116,7 +117,8 @@ class Disputed:
 @dataclass(frozen=True)
 class Errors:
     """How models err on the split that is reported. ``confusion`` [classes, classes] (rows: truth) is summed over a
-    candidate's runs; ``disputed`` has images for some pairs of candidates (by position, as in ``Comparison``)."""
+    candidate's runs; ``disputed`` has, for some pairs of candidates (by position, as in ``Comparison``), the images
+    that only one of the two got right, ``PICTURED`` ones first."""
 
     classes: list[str]
     confusion: dict[int, NDArray[np.int64]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from multirun_analysis.plots_style import (
     legend,
     sheet,
     short_names,
+    text_size,
     unit,
 )
 from multirun_analysis.quantities import METRICS
@@ -87,14 +88,15 @@ def confusion(block: Block, candidate: int, looks: Looks) -> Figure | None:
     totals = counts.sum(1, keepdims=True)
     shares = 100 * np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     numbered = len(classes) <= MOST_NUMBERED
-    side = min(max(2.45, len(classes) * (0.16 if numbered else 0.09)), 6.0)
-    figure = sheet(side + 0.75, width=max(COLUMN_WIDTH, side + 0.85))
+    names = list(short_names(classes, 18).values())
+    label, beside = _longest(names, SMALL if numbered else TINY), 0.35 if numbered else 0.85
+    width = max(COLUMN_WIDTH, label + beside + len(classes) * (0.155 if numbered else 0.085))
+    figure = sheet(width - beside + 0.55, width=width)
     axes = figure.add_subplot(xlabel="answer", ylabel="truth", aspect="equal")
     axes.set_title(looks.of(block, candidate).name, fontsize=7)
     mesh = axes.pcolormesh(
         shares, cmap="Blues", norm=PowerNorm(0.6, 0, 100), edgecolors="white", linewidth=0.3, rasterized=not numbered
     )
-    names = list(short_names(classes, 18).values())
     places = np.arange(len(classes)) + 0.5
     axes.set_xticks(places, names, rotation=90)
     axes.set_yticks(places, names)
@@ -192,13 +194,15 @@ def comparisons(block: Block, looks: Looks) -> Figure | None:
     involved = {c for pair in pairs for c in pair}
     shown = first_ones(block, involved, MOST_COMPARED)
     detailed = len(shown) <= 8
-    side = 2.5 if len(shown) <= 12 else 2.5 + 0.17 * (len(shown) - 12)
+    rows, columns = shown[:-1], shown[1:]
+    label = _longest([looks.of(block, c).name for c in shown], SMALL)
+    width = max(COLUMN_WIDTH, label + 0.15 + len(columns) * (0.36 if detailed else 0.26))
+    height = label + 0.15 + len(rows) * (0.26 if detailed else 0.17)
     notes = ["Row minus column, points." if block.accuracy.kind in ("share", "percent") else "The better's lead."]
     notes[0] += " Shaded, bold: certain (p < .05, Holm)."
     notes[0] += " –: not tested." if any(pair.p is None for pair in pairs.values()) else ""
-    figure = sheet(side + 0.1, notes + _cut(len(shown), len(involved)), width=side + 0.8)
+    figure = sheet(height, notes + _cut(len(shown), len(involved)), width=width)
     axes = figure.add_subplot()
-    rows, columns = shown[:-1], shown[1:]
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             pair = pairs.get((row, column)) or pairs.get((column, row))
@@ -228,3 +232,8 @@ def _cell(axes: Axes, row: int, column: int, pair: Comparison, block: Block, det
         axes.text(column + 0.5, row + 0.56, p, va="top", **{**style, "fontsize": TINY})
     else:
         axes.text(column + 0.5, row + 0.5, difference + "–" * (pair.p is None), va="center", fontweight=weight, **style)
+
+
+def _longest(names: Sequence[str], size: float) -> float:
+    """Inches that the longest name takes."""
+    return max(text_size(name, size)[0] for name in names) / 72

@@ -16,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ft2font import LoadFlags
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -163,24 +164,21 @@ def sheet(height: float, notes: Sequence[str] = (), width: float = COLUMN_WIDTH)
     return figure
 
 
-def text_size(figure: Figure, text: str, points: float) -> tuple[float, float]:
-    """Width and height in pixels."""
-    font = font_manager.FontProperties(family="DejaVu Sans", size=points)
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    width, height, _ = canvas.get_renderer().get_text_width_height_descent(text, font, ismath=False)
-    return width, height
+def text_size(text: str, size: float) -> tuple[float, float]:
+    """Width and height in points, at a font size in points."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    font.set_size(size, 72)
+    font.set_text(text, flags=LoadFlags.NO_HINTING)
+    width, height = font.get_width_height()
+    return width / 64, height / 64
 
 
 def _wrap(text: str, width: float) -> Iterator[str]:
-    """Lines that fit, after the measured widths of the letters."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    font.set_size(SMALL, 72)
+    """Lines that fit into so many inches."""
     line = ""
     for word in text.split(" "):
         longer = f"{line} {word}".strip()
-        font.set_text(longer)
-        if line and font.get_width_height()[0] / 64 > width * 72 - 8:
+        if line and text_size(longer, SMALL)[0] > width * 72 - 8:
             yield line
             line = word
         else:
@@ -204,8 +202,8 @@ def legend(figure: Figure, entries: Sequence[Look], columns: int, lines: bool = 
         Line2D([], [], color=e.colour, marker=e.marker, linestyle=e.line if lines else "", markersize=4)
         for e in entries
     ]
-    room = figure.get_figwidth() * figure.dpi
-    widths = [text_size(figure, e.name, SMALL)[0] + (4 if lines else 3) * SMALL * figure.dpi / 72 for e in entries]
+    room = figure.get_figwidth() * 72
+    widths = [text_size(e.name, SMALL)[0] + (4.5 if lines else 4) * SMALL for e in entries]
     # matplotlib fills column by column; each is as wide as its widest entry.
     columns = min(columns, len(entries))
     while columns > 1:
@@ -301,15 +299,14 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     lines = _boxes((starts + along * (stops - starts)).reshape(-1, 2), 0.5 * pixel)
     taken = np.empty((0, 4))
     for label in sorted(labels, key=lambda label: not label.needed):
-        width, height = text_size(figure, label.text, SMALL)
+        half = np.array(text_size(label.text, SMALL)) * pixel / 2
         at = to_pixels((label.x, label.y))
         best: tuple[float, Floats, Floats, float] | None = None
         for far in (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10):
             for turn in range(16):
                 way = np.array([math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)])
                 way /= np.abs(way).max()  # along a square, so that the nearest edge is always that far away
-                centre = at + way * (far * pixel + np.array([width, height]) / 2)
-                half = np.array([width, height]) / 2
+                centre = at + way * (far * pixel + half)
                 place = np.concatenate([centre - half, centre + half])
                 if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
                     continue

@@ -26,6 +26,12 @@ class Quantity:
     kind: Kind = "plain"
 
     @property
+    def depends_on_machine(self) -> bool:
+        """Whether another machine would give another number."""
+        timed = self.kind in ("seconds", "bytes", "rate", "joules", "money") or self.column == "cost/device_hours"
+        return timed and self.column != "cost/disk_bytes"
+
+    @property
     def points(self) -> float:
         """What turns a difference into percentage points; 1 for what is not a share."""
         return 100.0 if self.kind == "share" else 1.0
@@ -113,6 +119,7 @@ _COSTS: tuple[tuple[str, str, Goal, Kind], ...] = (
     ("cost/inference/latency_seconds/batch_1/p95", "latency (p95, batch 1)", "min", "seconds"),
     ("cost/training/compute_seconds", "computing time in training", "min", "seconds"),
     ("cost/training/images_per_second", "training images/s", "max", "rate"),
+    ("cost/training/data_wait_share", "data wait in training", "min", "share"),
 )
 
 COSTS = {column: Quantity(column, goal, label, kind) for column, label, goal, kind in _COSTS}

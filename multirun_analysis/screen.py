@@ -67,15 +67,18 @@ def progress() -> Iterator[Progress]:
 
 
 def show(analysis: Analysis, tables: list[Table]) -> None:
-    """Notes, then for each block its Table 1, Table 2, fronts and sentences."""
+    """Notes, then for each block its Table 1, Table 2, first front, all fronts in short, and sentences."""
+    from multirun_analysis.tables import short  # not at the top: --help needs no pandas
+
     screen = console()
+    front = f"front-{short(analysis.chosen_costs[0].column)}" if analysis.chosen_costs else ""
     for note in analysis.notes:
         screen.print(Text(f"! {note}", style="yellow"))
     for number, block in enumerate(analysis.blocks, 1):
         suffix = f"-{number}" if len(analysis.blocks) > 1 else ""
         for note in block.notes:
             screen.print(Text(f"! {note}", style="yellow"))
-        for name in ("table1", "table2", "fronts"):
+        for name in ("table1", "table2", front, "fronts"):
             found = next((table for table in tables if table.name == name + suffix), None)
             if found:
                 screen.print(draw(found, screen.width))

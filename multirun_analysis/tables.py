@@ -125,7 +125,7 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
         scaling_table(block),
     ]
     if block.errors:
-        made += [recall_table(block), confusions_table(block)]
+        made += [recall_table(block), confusions_table(block), disputed_table(block)]
         if len(block.errors.classes) <= LARGEST_CONFUSION:
             made += [confusion_table(block, place) for place in block.errors.confusion]
     return [table for table in made if table.rows]
@@ -233,7 +233,7 @@ _TABLE2 = (
     "cost/trainable_parameters", "cost/disk_bytes", "cost/macs", "cost/macs_without_attention_products",
     "cost/training/seconds", "cost/training/peak_memory_bytes", "cost/inference/seconds",
     "cost/inference/peak_memory_bytes", "cost/inference/latency_seconds/batch_1/p50",
-    "cost/inference/images_per_second", "cost/training/energy_joules", "cost/price",
+    "cost/inference/images_per_second", "cost/training/data_wait_share", "cost/training/energy_joules", "cost/price",
 )  # fmt: skip
 
 
@@ -474,6 +474,19 @@ def confusions_table(block: Block) -> Table:
             )
     heads = ["model", "truth", "taken for", "of the class (%)", "also among the most frequent of"]
     return Table("confusions", "Most frequent confusions", heads, rows)
+
+
+def disputed_table(block: Block) -> Table:
+    """Every image that only one of two models got right, for the pairs whose differences matter most."""
+    assert block.errors
+    labels = block.labels
+    rows = [
+        [_name(text) for text in (labels[first], labels[second], image.path, image.truth, *image.answers)]
+        for (first, second), images in block.errors.disputed.items()
+        for image in images
+    ]
+    heads = ["first", "second", "image", "truth", "first's answer", "second's answer"]
+    return Table("disputed", "Images that only one of two gets right", heads, rows)
 
 
 def confusion_table(block: Block, place: int) -> Table:

@@ -251,6 +251,10 @@ def test_confusions_say_how_models_err_differently(tmp_path: Path) -> None:
         ("calling", "clapping"), ("clapping", "cycling"), ("cycling", "dancing"), ("dancing", "calling")
     }  # fmt: skip
     (found,) = errors.disputed.values()
+    (compared,) = block_of(tmp_path).comparisons
+    assert compared.only_first is not None
+    assert compared.only_second is not None
+    assert len({d.path for d in found}) == len(found) == compared.only_first + compared.only_second
     assert all((d.answers[0] == d.truth) != (d.answers[1] == d.truth) for d in found)
     assert all(d.thumbnail is None for d in found)
 
@@ -268,7 +272,8 @@ def test_disputed_images_are_shown_when_they_are_at_hand(tmp_path: Path, where: 
     assert errors is not None
     (found,) = errors.disputed.values()
     assert found
-    assert all(d.thumbnail and d.thumbnail.startswith("data:image/jpeg;base64,") for d in found)
+    assert all(d.thumbnail and d.thumbnail.startswith("data:image/jpeg;base64,") for d in found[:16])
+    assert not any(d.thumbnail for d in found[16:])
 
 
 def test_families_scale_by_size_and_apart_from_each_other(tmp_path: Path) -> None:
@@ -336,6 +341,19 @@ def test_a_record_beats_the_same_run_from_elsewhere(tmp_path: Path) -> None:
     found = read([str(table), str(tmp_path / "new"), str(tmp_path / "old")], tmp_path, quiet)
     assert found.frame["name"].tolist() == ["newer"]
     assert "2 runs came twice and are taken once." in found.notes
+
+
+def test_published_numbers_stand_beside_runs_under_the_record_s_names(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "resnet18", test=0.6)
+    write_run(tmp_path / "runs", "vit_tiny", test=0.7)
+    table = tmp_path / "study.csv"
+    table.write_text(
+        "model/name,dataset/name,metrics/test/accuracy,cost/training/seconds\nresnet18,photos,0.58,100.86\n"
+    )
+    (block,) = ask(tmp_path / "runs", table).blocks
+    assert block.labels == ["vit_tiny", "resnet18", "resnet18 (table)"]
+    assert block.means["cost/training/seconds"].tolist() == [100, 100, 100.86]
+    assert pair(block, "resnet18", "resnet18 (table)").reason == "resnet18 (table): it has no predictions"
 
 
 def test_anybody_s_table_is_read_with_repeats_and_units_of_its_own(tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def test_of_equally_good_trials_the_choice_does_not_depend_on_where_they_were_re
     ]  # fmt: skip
 
 
+def test_an_epoch_that_was_chosen_on_val_is_marked_where_val_is_reported(tmp_path: Path) -> None:
+    write_run(tmp_path, "chosen")
+    write_run(tmp_path, "last", selection="last")
+    on_val = block_of(tmp_path, accuracy="val")
+    assert marks(on_val, "chosen").keys() == {"its epoch was chosen on the images it is reported on"}
+    assert not marks(on_val, "last")
+    assert not marks(block_of(tmp_path), "chosen")
+
+
 def test_unequal_numbers_of_trials_are_marked(tmp_path: Path) -> None:
     for lr in (1e-3, 1e-4, 1e-5):
         write_run(tmp_path, "vit_tiny", at={"config/optimizer/lr": lr})

@@ -127,6 +127,13 @@ def test_a_wheel_finds_its_configs_outside_the_checkout(installed: Path, tmp_pat
     }
 
 
+def test_a_wheel_has_all_that_the_report_s_page_is_made_of(installed: Path) -> None:
+    def files(root: Path) -> set[Path]:
+        return {p.relative_to(root) for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+
+    assert files(installed / "multirun_analysis") == files(ROOT / "multirun_analysis")
+
+
 def test_a_wheel_brings_its_lock_to_the_doctor(installed: Path, tmp_path: Path) -> None:
     code = "from har_sweep.doctor import packages; print(*packages(), sep='\\n')"
     done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))

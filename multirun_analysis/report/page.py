@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from scipy import stats
 
-from multirun_analysis.findings import JOINT, Analysis, Block, Disputed, Errors, Front
+from multirun_analysis.findings import JOINT, PICTURED, Analysis, Block, Disputed, Errors, Front
 from multirun_analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.tables import Cell, Table
@@ -30,7 +30,7 @@ MOST_CLASSES = 60  # of a confusion matrix that one can read
 MOST_DISPUTED = 300  # images
 
 # Tables that the page has in a better form of its own, and the sections that others belong to.
-_OWN = ("epochs", "recall", "confusion", "runs")
+_OWN = ("epochs", "recall", "confusion", "disputed", "runs")
 _SECTIONS = {"comparisons": "compare", "scaling": "scaling", "trials": "tuning", "front-": "fronts"}
 
 _FOLDER = Path(__file__).parent
@@ -191,7 +191,7 @@ def _errors(errors: Errors, place: dict[int, int], detailed: list[int]) -> dict[
     disputed: dict[str, list[dict[str, Any]]] = {}
     for (first, second), found in errors.disputed.items():
         if first in place and second in place and images < MOST_DISPUTED:
-            some: list[Disputed] = found[: MOST_DISPUTED - images]
+            some: list[Disputed] = found[: min(PICTURED, MOST_DISPUTED - images)]
             images += len(some)
             disputed[f"{place[first]},{place[second]}"] = [asdict(one) for one in some]
     return {
