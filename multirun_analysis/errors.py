@@ -177,24 +177,24 @@ def error_profile(
 
 
 def find_disputed(first: Answers, second: Answers, folder: Path | None) -> list[Disputed]:
-    """The images that only one of two runs got right: first some of each run's, spread over the classes, with their
-    pictures if they are in ``folder``; then all others."""
-    pictured: list[int] = []
+    """The images that only one of two runs got right: first some of each run's, spread over the classes, then all
+    others. The first ``PICTURED`` have their pictures, if they are in ``folder``."""
+    some: list[int] = []
     others: list[int] = []
     for wanted in (first.right & ~second.right, second.right & ~first.right):
         places = np.flatnonzero(wanted).tolist()
         rank = pd.Series(first.truth[places]).groupby(first.truth[places]).cumcount()  # the first of each class first
         ordered = [places[i] for i in np.argsort(rank, kind="stable")]
-        pictured += ordered[: PICTURED // 2]
+        some += ordered[: PICTURED // 2]
         others += ordered[PICTURED // 2 :]
     return [
         Disputed(
             path=str(first.paths[place]),
             truth=str(first.truth[place]),
             answers=(str(first.answer[place]), str(second.answer[place])),
-            thumbnail=thumbnail(folder / str(first.paths[place])) if folder and number < len(pictured) else None,
+            thumbnail=thumbnail(folder / str(first.paths[place])) if folder and number < PICTURED else None,
         )
-        for number, place in enumerate([*pictured, *others])
+        for number, place in enumerate([*some, *others])
     ]
 
 

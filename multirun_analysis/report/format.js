@@ -58,10 +58,11 @@ const pText = (p) => (p === null || p === undefined ? "no test" : p < 0.001 ? "p
 
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
-/** One line of at most `most` characters. */
-function short(text, most = 28) {
+/** One line of at most `most` characters; what is too long loses its middle: names often differ at their ends. */
+function short(text, most = 36) {
   const letters = Array.from(String(text).replace(/\s+/g, " ").trim());
-  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
+  const end = Math.floor(most / 3);
+  return letters.length > most ? `${letters.slice(0, most - end - 1).join("")}…${letters.slice(-end).join("")}` : letters.join("");
 }
 
 /** Text for plotly, which takes some HTML for markup. */
