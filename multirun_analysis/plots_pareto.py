@@ -60,11 +60,12 @@ def pareto(block: Block, front: Front, looks: Looks) -> Figure | None:
     frame(axes, x[shown], y[shown], reach, intervals[single].T)
     obstacles = [_step(axes, x[on], y[on], cost, block.accuracy)] if on.any() else []
     if crowd:
-        off = [c for c in shown if not on[c]]
-        for marker in dict.fromkeys(looks.of(block, c).marker for c in off):
-            mine = [c for c in off if looks.of(block, c).marker == marker]
-            colours = [looks.of(block, c).colour for c in mine]
-            axes.scatter(x[mine], y[mine], s=2, c=colours, marker=marker, alpha=0.4, linewidths=0, rasterized=True)
+        crowded: dict[tuple[str, str], list[int]] = {}
+        for c in (c for c in shown if not on[c]):
+            look = looks.of(block, c)  # where colours do not tell families apart, they would only be confetti
+            crowded.setdefault((look.marker, look.colour) if looks.families else (".", "0.6"), []).append(c)
+        for (marker, colour), mine in crowded.items():
+            axes.scatter(x[mine], y[mine], 3, colour, marker=marker, alpha=0.5, linewidths=0, rasterized=True)
     for c in single:
         look, strength = looks.of(block, c), 1.0 if on[c] else 0.5
         obstacles.append(_bars(axes, x[c], y[c], deviations[c], intervals[c], look.colour, strength))
@@ -72,7 +73,7 @@ def pareto(block: Block, front: Front, looks: Looks) -> Figure | None:
             x[c],
             y[c],
             marker=look.marker if block.candidates[c].rows else "x",
-            markersize=5 if on[c] else 4,
+            markersize=3.5 if crowd else 5 if on[c] else 4,
             color=look.colour,
             markerfacecolor="white" if marked[c] else look.colour,
             alpha=strength if not marked[c] else None,
@@ -175,7 +176,7 @@ def _step(axes: Axes, x: Floats, y: Floats, cost: Quantity, accuracy: Quantity) 
     px = np.concatenate([np.repeat(x[order], 2), [worst_x]])
     py = np.concatenate([[worst_y], np.repeat(y[order], 2)])
     axes.fill([*px, worst_x], [*py, worst_y], color="0.955", linewidth=0, zorder=0)
-    axes.plot(px, py, color="0.3", linewidth=0.9, zorder=2, gid="front")
+    axes.plot(px, py, color="0.3", linewidth=0.8, zorder=2, gid="front")
     return np.column_stack([px[:-1], py[:-1], px[1:], py[1:]])
 
 
@@ -188,7 +189,7 @@ def _bars(axes: Axes, x: float, y: float, deviation: float, interval: Floats, co
     if np.isfinite(interval).all():
         segments.append((x, max(interval[0], low), x, min(interval[1], high)))
     for x0, y0, x1, y1 in segments:
-        axes.plot([x0, x1], [y0, y1], color=colour, alpha=strength, linewidth=0.7, solid_capstyle="butt", zorder=2.5)
+        axes.plot([x0, x1], [y0, y1], color=colour, alpha=strength, linewidth=1.0, solid_capstyle="butt", zorder=2.5)
     return np.array(segments).reshape(-1, 4)
 
 
@@ -196,7 +197,7 @@ def _bar_notes(block: Block, shown: Sequence[int], deviations: Floats) -> list[s
     """What the bars are."""
     seeds, images = (np.isfinite(i[list(shown)]).all(1) for i in (block.seed_interval, block.image_interval))
     over = ["seeds"] * bool(seeds.any()) + ["images"] * bool((images & ~seeds).any())
-    told = [f"95 % of the accuracy over {' or, for one run, '.join(over)}"] if over else []
+    told = [f"95 % interval of the accuracy over {' or, for one run, '.join(over)}"] if over else []
     told += ["1 SD of the cost over seeds"] if bool((deviations[list(shown)] > 0).any()) else []
     return [f"Bars: {'; '.join(told)}."] if told else []
 

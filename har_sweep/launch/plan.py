@@ -218,7 +218,7 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with records.atomic(folder / ".writable"):
             pass
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # another sweep may be looking at the same moment
     except OSError as e:
         raise InputError(
             f"paths.runs={folder} cannot be written: {e.strerror}.", "Give another folder with paths.runs=..."
