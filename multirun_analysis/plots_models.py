@@ -109,7 +109,9 @@ def confusion(block: Block, candidate: int, looks: Looks) -> Figure | None:
             share = shares[row, column]
             text = f"{share:.0f}" if share >= 0.5 else "<1"
             colour = "white" if share > 45 else "black"
-            axes.text(column + 0.5, row + 0.52, text, fontsize=TINY, color=colour, ha="center", va="center")
+            axes.text(
+                column + 0.5, row + 0.52, text, fontsize=TINY, color=colour, ha="center", va="center", in_layout=False
+            )
     else:
         figure.colorbar(
             mesh, ax=axes, label="% of the class", shrink=0.6, ticks=[0, 5, 20, 50, 100]
@@ -169,11 +171,11 @@ def trials(block: Block, looks: Looks) -> Figure | None:
         look, values = looks.of(block, c), selections[c] * scale
         # Spread evenly, the same way each time, so that equal values do not hide one another.
         offsets = ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5 if len(values) > 1 else np.zeros(1)
-        for trial, x, offset in zip(block.candidates[c].trials, values, offsets, strict=True):
-            face, size = (look.colour, 5) if trial.chosen else ("none", 3)
+        chosen = np.array([trial.chosen for trial in block.candidates[c].trials])
+        for which, face, size in ((~chosen, "none", 3), (chosen, look.colour, 5)):
             axes.plot(
-                x,
-                row + offset,
+                values[which],
+                (row + offsets)[which],
                 look.marker,
                 color=look.colour,
                 markerfacecolor=face,
@@ -226,7 +228,12 @@ def _cell(axes: Axes, row: int, column: int, pair: Comparison, block: Block, det
     weight = "bold" if pair.certain else "normal"
     p = "–" if pair.p is None else "p < .001" if pair.p < 0.001 else f"p = {pair.p:.3f}".replace("0.", ".")
     colour = "black" if pair.certain else GREY
-    style: dict[str, Any] = {"ha": "center", "color": colour, "fontsize": SMALL if detailed else TINY}
+    style: dict[str, Any] = {
+        "in_layout": False,
+        "ha": "center",
+        "color": colour,
+        "fontsize": SMALL if detailed else TINY,
+    }
     if detailed:
         axes.text(column + 0.5, row + 0.48, difference, va="bottom", fontweight=weight, **style)
         axes.text(column + 0.5, row + 0.56, p, va="top", **{**style, "fontsize": TINY})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write(
         if drawn := [f for f in FIGURES if f in formats]:
             from multirun_analysis.plots import figures
 
-            made = figures(analysis, folder / "figures", drawn, progress)
+            made = figures(analysis, folder / "figures", drawn, progress, processes=min(2, os.cpu_count() or 1))
             said.append(f"{folder / 'figures'} ({len(made) // len(drawn)} figures)")
         if "html" in formats:
             progress("Writing the page", 0, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import analyses
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import style
 from matplotlib.colors import to_rgb
@@ -20,6 +21,7 @@ from multirun_analysis.findings import Analysis
 from multirun_analysis.plots import figures
 from multirun_analysis.plots_pareto import pareto
 from multirun_analysis.plots_style import STYLE, clean, looks, short_names, spread
+from multirun_analysis.quantities import Goal, Quantity
 
 
 def quiet(what: str, done: int, total: int | None) -> None:
@@ -60,7 +62,8 @@ def test_every_file_is_whole_and_a_column_wide(small: Path) -> None:
             data = path.read_bytes()
             assert data.startswith(b"%PDF")
             assert b"%%EOF" in data[-20:]
-            assert b"/Type3" not in data  # letters are TrueType: journals refuse the other
+            assert b"/FontFile2" in data  # letters are TrueType: journals refuse the other kind
+            assert b"/Type3" not in data
         else:
             root = ElementTree.parse(path).getroot()
             assert "vit_tiny" in "".join(root.itertext()), path.name
@@ -111,10 +114,46 @@ def test_the_line_that_is_drawn_is_the_front() -> None:
         corners = {(round(a, 6), round(b, 6)) for a, b in zip(x, y, strict=True)}
         values = block.means[cost.column].to_numpy()[front.on], block.means[block.accuracy.column].to_numpy()[front.on]
         assert len(corners) >= front.on.sum()
-        # The scale of the axis is free, but each member is a corner, and nothing lies above the line.
+        # The scale of the axis is free, but each member is a corner.
         scale = max(a for a, _ in sorted(corners)[:-1]) / values[0].max()
         for a, b in zip(*values, strict=True):
             assert any(np.isclose(p, a * scale) and np.isclose(q, b * 100) for p, q in corners), cost.column
+
+
+@pytest.mark.parametrize("goals", list(itertools.product(("min", "max"), repeat=2)))
+def test_what_is_shaded_holds_every_candidate_whichever_way_is_better(goals: tuple[Goal, Goal]) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.uniform(1, 5, (30, 2)), columns=["score", "price"])
+    score, price = Quantity("score", goals[0], "score"), Quantity("price", goals[1], "price")
+    analysis = analyses.from_table(table, [score], [price])
+    (block,) = analysis.blocks
+    with style.context(["default", STYLE]):
+        figure = pareto(block, block.fronts["price"], looks(analysis))
+    assert figure is not None
+    axes = figure.axes[0]
+    (area,) = axes.patches
+    corners = np.asarray(area.get_path().vertices)
+    best = corners[:, 0].min() if goals[1] == "min" else corners[:, 0].max()
+    assert np.isclose(best, block.means["price"].agg(goals[1]))
+    # A little towards what is worse, as members of the front lie on the edge itself.
+    inwards = np.array([1e-6 if goals[1] == "min" else -1e-6, 1e-6 if goals[0] == "min" else -1e-6])
+    assert area.get_path().contains_points(block.means[["price", "score"]].to_numpy() + inwards).all()
+
+
+def test_who_is_marked_is_hollow_and_the_note_says_why() -> None:
+    analysis = analyses.small()
+    (block,) = analysis.blocks
+    marked = {c.label for c in block.candidates if any(m.spoils("cost/training/seconds") for m in c.marks)}
+    assert len(marked) == 1
+    with style.context(["default", STYLE]):
+        figure = pareto(block, block.fronts["cost/training/seconds"], looks(analysis))
+        elsewhere = pareto(block, block.fronts["cost/macs"], looks(analysis))
+    assert figure is not None
+    assert elsewhere is not None
+    assert sum(line.get_markerfacecolor() == "white" for line in figure.axes[0].lines) == 1
+    assert "waited for data" in figure.get_supxlabel()
+    assert not any(line.get_markerfacecolor() == "white" for line in elsewhere.axes[0].lines)
+    assert "†" not in elsewhere.get_supxlabel()
 
 
 def test_labels_cover_neither_each_other_nor_the_edges() -> None:
