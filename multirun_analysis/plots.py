@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from har_sweep.record import atomic
 from multirun_analysis import plots_models as models
@@ -70,6 +71,9 @@ def draw_share(
             if figure is None:
                 continue
             settle(figure)
+            for text in figure.findobj(Text):
+                # A PDF keeps ligatures in a font of their own, and cutting a font down is most of the work for it.
+                text.set_fontfeatures(("-liga",))
             for kind in formats:
                 path = folder / f"{stem}.{kind}"
                 with atomic(path) as file:

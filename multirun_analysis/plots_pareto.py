@@ -44,10 +44,11 @@ def pareto(block: Block, front: Front, looks: Looks) -> Figure | None:
         return None
     on = front.on & np.isfinite(x) & np.isfinite(y)
     crowd = len(shown) > CROWD
-    marked = {
-        c: [m.text for m in block.candidates[c].marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
-        for c in shown
-    }
+    marked: dict[int, list[str]] = {}
+    for c in shown:
+        whole = [] if block.candidates[c].rows else ["unfinished"]
+        spoilt = [m.text for m in block.candidates[c].marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
+        marked[c] = spoilt or whole
     single = [c for c in shown if on[c] or not crowd]  # drawn one by one, the others as a cloud
     (x_label, x_scale), (y_label, y_scale) = unit(cost, x[shown]), unit(block.accuracy, y[shown])
     x, y = x * x_scale, y * y_scale
@@ -80,7 +81,7 @@ def pareto(block: Block, front: Front, looks: Looks) -> Figure | None:
             zorder=4 if on[c] else 3,
         )
     labels = [
-        Label(f"{looks.of(block, c).name} †" if marked[c] else looks.of(block, c).name, x[c], y[c], bool(on[c]))
+        Label(looks.of(block, c).name + f" {_sign(block, c)}" * bool(marked[c]), x[c], y[c], bool(on[c]))
         for c in single
     ]
     if looks.families and len(looks.families) < len(looks.candidates):
@@ -203,19 +204,20 @@ def _bar_notes(block: Block, shown: Sequence[int], deviations: Floats) -> list[s
 
 
 def _mark_notes(block: Block, shown: Sequence[int], marked: dict[int, list[str]], looks: Looks) -> list[str]:
-    """Who is marked and why, who is unfinished, and who is missing."""
+    """Who is marked and why, and who is missing."""
     why: dict[tuple[str, str], list[int]] = {}  # by what stands before and after the names
     for candidate, texts in marked.items():
         for text in texts:
-            why.setdefault(("† ", f": {clean(text, 90)}"), []).append(candidate)
-    crosses = [c for c in shown if not block.candidates[c].rows]
-    if crosses:
-        why["× ", ": unfinished"] = crosses
+            why.setdefault((f"{_sign(block, candidate)} ", f": {clean(text, 90)}"), []).append(candidate)
     missing = sorted(set(range(len(block.candidates))) - set(shown))
     if missing:
         why["Without a value: ", ""] = missing
     notes = [f"{before}{_names(block, cs, looks)}{after}." for (before, after), cs in list(why.items())[:MOST_NOTES]]
     return notes + ([f"And {len(why) - MOST_NOTES} more such reasons: see the table."] if len(why) > MOST_NOTES else [])
+
+
+def _sign(block: Block, candidate: int) -> str:
+    return "†" if block.candidates[candidate].rows else "×"
 
 
 def _names(block: Block, candidates: Sequence[int], looks: Looks) -> str:

@@ -169,8 +169,9 @@ def text_size(text: str, size: float) -> tuple[float, float]:
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     font.set_size(size, 72)
     font.set_text(text, flags=LoadFlags.NO_HINTING)
-    width, height = font.get_width_height()
-    return width / 64, height / 64
+    width = font.get_width_height()[0]
+    font.set_text(f"{text}lp", flags=LoadFlags.NO_HINTING)  # matplotlib's lines are at least that high
+    return width / 64, font.get_width_height()[1] / 64
 
 
 def _wrap(text: str, width: float) -> Iterator[str]:
@@ -290,7 +291,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     assert isinstance(figure, Figure)
     pixel = figure.dpi / 72
     to_pixels = axes.transData.transform
-    box = axes.get_window_extent()
+    box = axes.get_window_extent().padded(-pixel)
     marks = _boxes(to_pixels(points), 3.2 * pixel)
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ends = np.clip(segments.reshape(-1, 2), (left, low), (right, high))
@@ -301,7 +302,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     for label in sorted(labels, key=lambda label: not label.needed):
         half = np.array(text_size(label.text, SMALL)) * pixel / 2
         at = to_pixels((label.x, label.y))
-        best: tuple[float, Floats, Floats, float] | None = None
+        best: tuple[float, Floats, Floats, Floats] | None = None
         for far in (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10):
             for turn in range(16):
                 way = np.array([math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)])
@@ -310,15 +311,16 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
                 place = np.concatenate([centre - half, centre + half])
                 if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
                     continue
-                leader = _boxes(at + np.linspace(0.3, 0.9, 5)[:, None] * (centre - at), 0) if far > 6 else taken[:0]
+                leader = _boxes(at + np.linspace(0.3, 0.9, 12)[:, None] * (centre - at), 0) if far > 6 else taken[:0]
                 if _hits(place, marks) or _hits(place, taken) or any(_hits(spot, taken) for spot in leader):
                     continue
                 cost = far + 1.5 * min(_hits(place, lines), 10)
                 if best is None or cost < best[0]:
-                    best = cost, centre, place, far
+                    best = cost, centre, place, leader
         if best is None:
             continue
-        _, centre, place, far = best
+        _, centre, place, leader = best
+        lines = np.vstack([lines, leader])
         taken = np.vstack([taken, place + np.array([-1, -1, 1, 1]) * 0.7 * pixel])
         axes.annotate(
             label.text,
@@ -330,7 +332,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
             fontsize=SMALL,
             color="black" if label.needed else GREY,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
-            if far > 6
+            if len(leader)
             else None,
             annotation_clip=False,
             zorder=5,

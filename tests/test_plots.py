@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib import style
 from matplotlib.colors import to_rgb
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from multirun_analysis.findings import Analysis
@@ -156,15 +157,25 @@ def test_who_is_marked_is_hollow_and_the_note_says_why() -> None:
     assert "†" not in elsewhere.get_supxlabel()
 
 
+def test_what_looks_like_a_formula_is_drawn_as_it_is_written(tmp_path: Path) -> None:
+    analysis = analyses.bare(costs=True)
+    (block,) = analysis.blocks
+    named = [dataclasses.replace(c, label=f"$\\frac{{{i}$") for i, c in enumerate(block.candidates)]  # not TeX: no end
+    odd = dataclasses.replace(analysis, blocks=[dataclasses.replace(block, candidates=named)])
+    assert draw(odd, tmp_path, "svg")
+    assert "$\\frac{0$" in next(tmp_path.iterdir()).read_text()
+
+
 def test_labels_cover_neither_each_other_nor_the_edges() -> None:
-    for analysis in (analyses.small(), analyses.hostile()):
+    for analysis in (analyses.small(), analyses.hostile(), analyses.many(50)):  # the last: more than find a place
         (block,) = analysis.blocks
         for front in (front for front in block.fronts.values() if len(front.costs) == 1):
             with style.context(["default", STYLE]):
                 figure = pareto(block, front, looks(analysis))
             assert figure is not None
+            figure.draw_without_rendering()
             boxes = [
-                text.get_window_extent()
+                Text.get_window_extent(text)  # without its line to the point
                 for text in figure.axes[0].texts
                 if isinstance(text, Annotation) and text.get_text()
             ]
