@@ -111,11 +111,11 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
         if not label:
             listed = ", ".join(map(str, frame.columns[:20]))
             raise InputError(f"It is not told which column names the models: {listed}.", "Add --label COLUMN.")
-    budgets = [Budget.parse(text, frame.columns[frame.notna().any()]) for text in question.budgets]
-    metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if _known(frame, column))])
+    budgets = [Budget.parse(text, runs.known_columns) for text in question.budgets]
+    metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if column in runs.known_columns)])
     of_metrics = {metric.column for metric in metrics}
     budgeted = [_cost(c, notes) for budget in budgets for c in budget.columns if c not in of_metrics]
-    known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if _known(frame, column))])
+    known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if column in runs.known_columns)])
     return Asked(
         accuracy=accuracy,
         costs=costs,
@@ -143,7 +143,7 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
             "test_accuracy",
             "val_accuracy",
         ]
-        name = next((column for column in usual if column in columns and _known(runs.frame, column)), "")
+        name = next((column for column in usual if column in runs.known_columns), "")
         if not name:
             if runs.are_records:
                 raise InputError(
@@ -160,7 +160,7 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
             notes.append(
                 "No run has a test accuracy: accuracies are those on val, which epochs and settings may be chosen by."
             )
-    column = columns_of(name, columns[runs.frame.notna().any()])[0]
+    column = columns_of(name, runs.known_columns)[0]
     if column in METRICS:
         return METRICS[column]
     if not goal:
@@ -181,7 +181,7 @@ def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quant
     if not question.costs:
         if runs.are_records:
             usual = [*DEFAULT_COSTS, "cost/price"]
-            return [COSTS[column] for column in usual if _known(runs.frame, column)]
+            return [COSTS[column] for column in usual if column in runs.known_columns]
         raise InputError(
             f"It is not told which columns are costs: {', '.join(map(str, columns[:20]))}.",
             "Add --cost COLUMN:min (or :max where more is better), once for each.",
@@ -189,7 +189,7 @@ def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quant
     chosen = []
     for given in question.costs:
         name, _, goal = given.partition(":")
-        for column in columns_of(name, columns[runs.frame.notna().any()]):
+        for column in columns_of(name, runs.known_columns):
             _numbers(runs.frame, column)
             cost = _cost(column, notes, quiet=bool(goal))
             chosen.append(replace(cost, goal=_goal(goal, "--cost")) if goal else cost)
@@ -219,10 +219,6 @@ def _numbers(frame: pd.DataFrame, column: str) -> pd.Series:
             f"The column {column} has no number in any row.", "Name another; units in the cells are not read."
         )
     return values
-
-
-def _known(frame: pd.DataFrame, column: str) -> bool:
-    return column in frame.columns and bool(frame[column].notna().any())
 
 
 def _distinct(found: Sequence[Quantity]) -> list[Quantity]:

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Answers:
     truth: NDArray[np.object_]
     answer: NDArray[np.object_]
 
-    @property
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
         return np.asarray(self.truth == self.answer)
 

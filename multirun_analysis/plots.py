@@ -20,8 +20,8 @@ from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.plots_pareto import pareto, scaling
 from multirun_analysis.plots_style import STYLE, Looks, clean, looks, settle
 from multirun_analysis.quantities import ALIASES
+from multirun_analysis.sources import Progress
 
-Progress = Callable[[str, int, int | None], None]
 SIZES = ("cost/parameters", "cost/macs")  # what families are scaled by
 
 

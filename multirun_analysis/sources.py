@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,6 +78,11 @@ class Runs:
         """Whether har_sweep made them, so that it is known what their columns mean."""
         return {"run_id", "model/name", "status"} <= set(self.frame.columns)
 
+    @cached_property
+    def known_columns(self) -> list[str]:
+        """The columns in which any run has a value."""
+        return list(self.frame.columns[self.frame.notna().any()])
+
 
 def read(sources: Sequence[str], cache: Path, progress: Progress) -> Runs:
     """Read all sources into one table. A run that comes twice is taken once: from its record where there is one, else
@@ -105,9 +111,9 @@ def read(sources: Sequence[str], cache: Path, progress: Progress) -> Runs:
             tables.append((source, read_table(Path(source))))
         elif Path(source).is_dir():
             for folder, record in _records(Path(source), progress, notes):
-                row = records.flatten(record)
-                rows.append(row)
-                info.append(_info(row, records.redact_text(str(folder)), None))
+                rows.append(records.flatten(record))
+                where = records.redact_text(str(folder))
+                info.append(RunInfo(record.run_id, record.name, record.seed, record.status, where, None))
                 origins.append(RunFolder(RunPaths(folder)))
         else:
             raise InputError(
@@ -128,10 +134,6 @@ def read(sources: Sequence[str], cache: Path, progress: Progress) -> Runs:
         )
     frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     return _once(Runs(frame, info, origins, notes))
-
-
-def _info(row: dict[str, Any], source: str, url: str | None) -> RunInfo:
-    return RunInfo(row["run_id"], row["name"], row["seed"], row["status"], source, url)
 
 
 def _records(folder: Path, progress: Progress, notes: list[str]) -> Iterable[tuple[Path, records.Record]]:

@@ -386,7 +386,6 @@ def epochs_table(block: Block) -> Table:
     for place, curves in block.epochs.items():
         for number in sorted({epoch.epoch for curve in curves for epoch in curve}):
             at = [epoch for curve in curves for epoch in curve if epoch.epoch == number]
-
             row = [_name(block.labels[place]), _plain(number), _plain(len(at))]
             for field, factor, form in [
                 ("train_loss", 1, "{:.4f}"),

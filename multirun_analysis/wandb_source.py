@@ -28,12 +28,12 @@ import pandas as pd
 from har_sweep.errors import InputError
 from har_sweep.record import ClassMetrics, Cost, Epoch, InferenceCost, Metrics, TrainingCost, atomic, leaves
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.sources import PREDICTION_COLUMNS, Progress
 
 if TYPE_CHECKING:
     import wandb
     from wandb.apis.public import Run
 
-Progress = Callable[[str, int, int | None], None]
 T = TypeVar("T")
 
 EXAMPLE = "For example wandb://ENTITY/PROJECT?group=SWEEP&state=finished&config.model.name=resnet18"
@@ -45,7 +45,6 @@ NESTED = ("config.", "summary_metrics.")
 
 PAGE = 500  # runs at a time
 PATIENCE_SECONDS = 75  # for one answer: a limit on requests may ask to wait for a minute
-PREDICTION_COLUMNS = ("path", "split", "label", "prediction")
 LINES = 10_000  # of a run's history: one an epoch
 
 _CACHE_VERSION = 1

@@ -14,8 +14,27 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from har_sweep import record as records
 from har_sweep.record import ClassMetrics, Metrics, Record, RunPaths
+from multirun_analysis.analysis import Question, analyse
+from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.sources import read
 
 CLASSES = ["calling", "clapping", "cycling", "dancing"]
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
+
+
+def ask(*sources: Path, **question: Any) -> Analysis:
+    """The analysis of some sources, with its cache beside the first."""
+    runs = read(list(map(str, sources)), sources[0] / "cache", quiet)
+    return analyse(runs, Question(**question), [], "", quiet)
+
+
+def block_of(runs: Path, **question: Any) -> Block:
+    """The one block of a folder's analysis."""
+    (block,) = ask(runs, **question).blocks
+    return block
 
 
 def a_record(model: str = "resnet18", seed: int = 0, **changes: Any) -> Record:

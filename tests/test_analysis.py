@@ -9,30 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import write_run
+from made_runs import ask, block_of, quiet, write_run
 from PIL import Image
 
+from har_sweep import record as records
 from har_sweep.errors import InputError
 from har_sweep.record import RunPaths
-from multirun_analysis.analysis import Question, analyse
-from multirun_analysis.findings import JOINT, Analysis, Block, Comparison
+from multirun_analysis.findings import JOINT, Block, Comparison
 from multirun_analysis.sources import read
 from multirun_analysis.statistics import mcnemar
 
 LATENCY, SECONDS = "cost/inference/latency_seconds/batch_1/p50", "cost/training/seconds"
-
-
-def quiet(what: str, done: int, total: int | None) -> None:
-    """Nobody is looking."""
-
-
-def ask(*sources: Path, **question: Any) -> Analysis:
-    return analyse(read(list(map(str, sources)), sources[0] / "cache", quiet), Question(**question), [], "", quiet)
-
-
-def block_of(runs: Path, **question: Any) -> Block:
-    (block,) = ask(runs, **question).blocks
-    return block
 
 
 def pair(block: Block, *labels: str) -> Comparison:
@@ -333,8 +320,6 @@ def test_runs_that_are_all_unfinished_are_named(tmp_path: Path) -> None:
 def test_a_record_beats_the_same_run_from_elsewhere(tmp_path: Path) -> None:
     record = write_run(tmp_path / "old", "a", test=0.5)
     newer = replace(record, started_at="2026-02-01T00:00:00.000Z", name="newer")
-    from har_sweep import record as records
-
     records.write(newer, RunPaths(tmp_path / "new" / record.run_id))
     table = tmp_path / "table.parquet"
     pd.DataFrame([{"run_id": record.run_id, "name": "table", "status": "done", "model/name": "a"}]).to_parquet(table)

@@ -6,22 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import write_run
+from made_runs import block_of, write_run
 
 from har_sweep.schema import keys
-from multirun_analysis.analysis import Question, analyse
 from multirun_analysis.candidates import DEFINING, NO_SETTING, family
 from multirun_analysis.findings import Block
-from multirun_analysis.sources import read
-
-
-def quiet(what: str, done: int, total: int | None) -> None:
-    """Nobody is looking."""
-
-
-def block_of(runs: Path, **question: Any) -> Block:
-    (block,) = analyse(read([str(runs)], runs / "cache", quiet), Question(**question), [], "", quiet).blocks
-    return block
 
 
 def marks(block: Block, label: str) -> dict[str, frozenset[str] | None]:

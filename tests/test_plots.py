@@ -13,6 +13,7 @@ import analyses
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import quiet
 from matplotlib import style
 from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
@@ -23,10 +24,6 @@ from multirun_analysis.plots import figures
 from multirun_analysis.plots_pareto import pareto
 from multirun_analysis.plots_style import STYLE, clean, looks, short_names, spread
 from multirun_analysis.quantities import Goal, Quantity
-
-
-def quiet(what: str, done: int, total: int | None) -> None:
-    """Nobody is looking."""
 
 
 def draw(analysis: Analysis, folder: Path, *formats: str) -> set[str]:

@@ -23,7 +23,7 @@ import msgspec
 import pandas as pd
 import psutil
 import pytest
-from made_runs import a_record
+from made_runs import a_record, quiet
 from small import small_spec
 from test_tracking import attempt, compute, offline, sync
 from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
@@ -38,10 +38,6 @@ from multirun_analysis.tables import tables
 from multirun_analysis.wandb_source import PAGE, Progress, Pulled, parse, pull
 
 PULL = "import sys; from pathlib import Path; from multirun_analysis.wandb_source import pull\n"
-
-
-def quiet(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody looks at."""
 
 
 @pytest.fixture
