@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -105,24 +105,30 @@ def draw(table: Table, width: int) -> RichTable:
         [[(c.text + "†" * bool(c.mark), c.best) for c in row] for row in table.rows[:MOST_ROWS]],
     )
     below = [f"{len(table.rows) - MOST_ROWS:,} more rows are in the report."] if len(table.rows) > MOST_ROWS else []
-    if sum(_widths(heads, rows)) > width and rows:
+    room = width - MARGIN  # the table's own edges
+    if sum(_widths(heads, rows)) > room and rows:
         columns = [[(head, False), *(row[place] for row in rows)] for place, head in enumerate(heads)]
         turned = [text for text, _ in columns[0]], columns[1:]
         first, *others = _widths(*turned)
-        if min(first, FOLDED_WIDTH) + sum(others) <= width:
+        if min(first, FOLDED_WIDTH) + sum(others) <= room:
             heads, rows = turned
         else:
-            needed = itertools.accumulate(_widths(heads, rows))
-            fitting = max(2, sum(so_far <= width for so_far in needed))
+            fitting = max(2, sum(so_far <= room for so_far in itertools.accumulate(_widths(heads, rows))))
             below.append(f"In the report also: {', '.join(heads[fitting:])}.")
             heads, rows = heads[:fitting], [row[:fitting] for row in rows]
     drawn = RichTable(
         title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
+    # Exact widths: what is needed, and what there is beyond that from the left, until heads stand on one line.
+    least, *others = _widths(heads, rows)
+    needed = [min(least, FOLDED_WIDTH), *others]
+    spare = max(0, room - sum(needed))
     for place, head in enumerate(heads):
-        drawn.add_column(Text(head), justify="right" if place else "left", overflow="fold")
-        widest = max((len(row[place][0]) for row in rows), default=0)
-        drawn.columns[place].min_width = widest if place else min(widest, FOLDED_WIDTH)
+        wanted = max([len(head), *(len(row[place][0]) for row in rows)]) + MARGIN
+        more = max(0, min(spare, wanted - needed[place]))
+        spare -= more
+        justify: JustifyMethod = "right" if place else "left"
+        drawn.add_column(Text(head), justify=justify, overflow="fold", width=needed[place] + more - MARGIN)
     for row in rows:
         drawn.add_row(*(Text(text, style="bold" if best else "") for text, best in row))
     drawn.caption, drawn.caption_justify = Text("\n".join(below)), "left"
@@ -130,12 +136,13 @@ def draw(table: Table, width: int) -> RichTable:
 
 
 FOLDED_WIDTH = 24  # of a first column whose lines are broken
+MARGIN = 2  # beside each column
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, bool]]]) -> list[int]:
     """What each column needs, with its margin: heads may be broken between words, cells not."""
     words = [max(map(len, head.split()), default=0) for head in heads]
-    return [max(word, *(len(row[place][0]) for row in rows)) + 2 for place, word in enumerate(words)]
+    return [max([word, *(len(row[place][0]) for row in rows)]) + MARGIN for place, word in enumerate(words)]
 
 
 def say(text: str) -> None:

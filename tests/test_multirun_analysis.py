@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_runs import write_run
+from rich.console import Console
 
 from har_sweep import record as records
+from multirun_analysis.screen import draw
 from multirun_analysis.tables import Cell, Table
 
 
@@ -174,3 +177,19 @@ def test_names_stay_names_in_markdown_and_latex() -> None:
     latex = table.tex()
     assert r"50 \% \& \$x\_1\$ \#1 \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}" in latex
     assert latex.count(r"\\") == 1 + len(HOSTILE)
+
+
+def test_on_a_terminal_neither_numbers_nor_words_are_broken() -> None:
+    heads = [
+        "trainable parameters (M)", "size on disk (MiB)", "MACs (G)", "training time (s)", "inference images/s",
+        "latency (p50, batch 1) (ms)", "peak memory in training (MiB)", "data wait in training (%)",
+    ]  # fmt: skip
+    models = ("resnet18", "vit_base", "vit_tiny", "tf_efficientnet_lite0", "mobilenetv4_conv_small")
+    rows = [[Cell(m, m), *(Cell(1.0, f"{10**n}.25†") for n in range(8))] for m in models]
+    for width in range(60, 180):
+        screen = Console(width=width, record=True, file=io.StringIO())
+        screen.print(draw(Table("t", "A title", ["model", *heads], rows), width))
+        text = screen.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        # In the table, or in the line that names what did not fit.
+        assert not [word for word in " ".join([*models[:3], "1.25†", *heads]).split() if word not in text], width
