@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import traceback
@@ -34,6 +35,10 @@ from har_sweep.spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.tracking import Tracker
 from har_sweep.train import Trained, train
+
+# What is imported stays: a collection, before each measurement of memory, need not look at it. Here, and not in a run's
+# process, because forked processes then share it: to mark an object is to copy its page.
+gc.freeze()
 
 
 def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
@@ -127,6 +132,7 @@ def measure(
         records.write(record, paths)
         tracker.epochs(trained.history)
 
+    tracker.ready()  # lest its start take time from training
     trained = train(model, dataset, spec, compute, ranks, baseline_bytes, tell, on_epoch, stop)
     on_epoch(trained)  # it may have been complete, and told to nobody, when an earlier job died
     record.selected_epoch = trained.best_epoch or config.trainer.epochs

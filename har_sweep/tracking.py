@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,8 @@ FINISH_SECONDS = 120.0  # for the last uploads; then the same
 class Tracker:
     """What is logged of one run. ``warn`` is told, once, when it fails; from then on it does nothing.
 
-    ``record`` is followed: its epochs are what is logged at the start.
+    ``record`` is followed: its epochs are what is logged at the start. That takes W&B a moment; it has begun when this
+    returns, and is over after ``ready()``.
     """
 
     def __init__(self, config: TrackingConfig, record: Record, paths: RunPaths, warn: Callable[[str], None]) -> None:
@@ -48,10 +50,21 @@ class Tracker:
         self._logged = 0  # the last epoch that is
         self._log_results: Callable[[wandb.Run], None] = lambda run: _log_summary(run, record)
         self._staging: tempfile.TemporaryDirectory[str] | None = None
+        self._starting: Future[list[str]] | None = None
         if config.backend == "wandb":
-            self._guarded(lambda: self._start("online" if config.mode == "online" else "offline"))
+            mode: Mode = "online" if config.mode == "online" else "offline"
+            self._starting = ThreadPoolExecutor(1, "wandb").submit(self._start, mode)
 
-    def _start(self, mode: Mode) -> None:
+    def ready(self) -> None:
+        """Wait until logging has begun, or has failed."""
+        starting = self._starting
+        if starting:
+            self._guarded(lambda: [self._warn(text) for text in starting.result()])
+            self._starting = None
+
+    def _start(self, mode: Mode) -> list[str]:
+        """Begin to log; returns what to warn of. Not on the main thread, which alone tells."""
+        warnings = []
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._paths.wandb.mkdir(parents=True, exist_ok=True)
         earlier = list(self._paths.wandb.glob("offline-run-*"))
@@ -61,14 +74,16 @@ class Tracker:
             if run.starting_step and run.summary.get("started_at") != started_at:
                 run.finish()
                 run = self._init(mode, resume=False)
-                self._warn("Weights & Biases had this run as it was computed before; its history there starts anew.")
+                warnings.append(
+                    "Weights & Biases had this run as it was computed before; its history there starts anew."
+                )
         except Interrupted:
             raise
         except Exception as e:
             if mode == "offline":
                 raise
             _kill_service()
-            self._warn(
+            warnings.append(
                 f"Weights & Biases could not be reached ({_first_line(e)}); "
                 "logging offline: `wandb sync` uploads it later."
             )
@@ -80,6 +95,7 @@ class Tracker:
         for folder in earlier:
             if not list(folder.glob("*.synced")) and folder != Path(run.settings.sync_dir):
                 shutil.rmtree(folder)
+        return warnings
 
     def _init(self, mode: Mode, resume: bool) -> wandb.Run:
         import wandb
@@ -113,6 +129,7 @@ class Tracker:
 
     def epochs(self, history: list[Epoch]) -> None:
         """Log those of the run's epochs that are not logged yet."""
+        self.ready()
         if run := self._run:
             self._guarded(lambda: self._log(run, history))
 
@@ -129,6 +146,7 @@ class Tracker:
 
     def close(self, exit_code: int) -> None:
         """Close the run; a second call does nothing."""
+        self.ready()
         run, self._run = self._run, None
         if run:
             self._guarded(lambda: self._close(run, exit_code))
@@ -158,7 +176,7 @@ class Tracker:
 
     def abandon(self) -> None:
         """Somebody else has the run: send nothing more of it, not even that this process ends. Returns at once."""
-        if self._run:
+        if self._run or self._starting:
             self._run = None
             _kill_service()
             self._clean()

@@ -185,7 +185,9 @@ def save(learner: Learner, trained: Trained, spec: RunSpec, ranks: Ranks, tell: 
     if ranks.rank > 0:
         return
     try:
-        checkpoint.save(spec.paths, {"learner": learner.state_dict(), "trained": asdict(trained)}, randomness)
+        complete = trained.epoch == spec.config.trainer.epochs
+        state = {"learner": learner.state_dict(complete), "trained": asdict(trained)}
+        checkpoint.save(spec.paths, state, randomness)
     except OSError as e:
         text = f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
         tell(Line(text, warning=True))
