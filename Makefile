@@ -1,5 +1,6 @@
 # make sweep   a first sweep, from nothing            make test   everything that is promised, checked
 # make doctor  what this machine can do, and lacks    make lint types format lock   for contributors
+# make bench   speed, side by side with what people use instead        make bench-gpu   the same on a CUDA device
 # make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
-.PHONY: sweep test test-cluster lint types format doctor lock
+.PHONY: sweep test test-cluster bench bench-gpu lint types format doctor lock
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -24,6 +25,12 @@ test: .venv/.dev
 test-cluster: .venv/.dev
 	@tests/slurm/install.sh
 	@$(PY) -m pytest tests/slurm
+
+bench: .venv/.bench
+	@$(PY) benchmarks
+
+bench-gpu: .venv/.bench
+	@$(PY) benchmarks --device cuda
 
 lint: .venv/.dev
 	$(PY) -m ruff check
@@ -53,6 +60,12 @@ lock: .venv/.dev
 .venv/.dev: PACKAGE = .[dev,elpv,hub]
 .venv/.dev: .venv/.made pyproject.toml requirements.lock
 	@echo "Installing what sweeps and tests need into .venv: some minutes and about 6 GB, the first time."
+	@$(INSTALL)
+	@touch .venv/.sweep $@
+
+.venv/.bench: PACKAGE = .[bench]
+.venv/.bench: .venv/.made pyproject.toml requirements.lock
+	@echo "Installing what sweeps and benchmarks need into .venv: some minutes and about 6 GB, the first time."
 	@$(INSTALL)
 	@touch .venv/.sweep $@
 

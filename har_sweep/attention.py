@@ -36,8 +36,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options:
         and query.dtype == key.dtype == value.dtype == torch.bfloat16
         and query.ndim == 4
         and query.shape[:2] == key.shape[:2]
-        and not any(option is not None and option is not False and option != 0.0 for option in options.values())
         and not rest
+        and all(option is None or (isinstance(option, (int, float)) and not option) for option in options.values())
     )
     return _Attention.apply(query, key, value) if plain else _fused(query, key, value, *rest, **options)
 

@@ -32,7 +32,8 @@ from har_sweep.record import Epoch, TrainingCost
 from har_sweep.spec import RunSpec
 from har_sweep.stop import Stop
 
-STEPS_BETWEEN_READS = 20  # reading the loss makes a GPU's queue run dry, so it is not read in every step
+# Reading the loss makes a GPU's queue run dry, so it is not read in every step; on a CPU it costs nothing.
+STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20, "mps": 20}
 
 
 @dataclass
@@ -84,7 +85,7 @@ def train(
     ranks.join(compute.device)
     learner, clock = Learner(model, config, compute, ranks, steps, tell, spec.splits), TrainingClock(compute.device)
     trained = resume(learner, clock, spec, ranks, steps, tell)
-    pace = Pace(images * trainer.epochs)
+    pace, steps_between_reads = Pace(images * trainer.epochs), STEPS_BETWEEN_READS[compute.device.type]
 
     with stop.deferred():
         while trained.epoch < trainer.epochs:
@@ -116,7 +117,7 @@ def train(
                     clock.step(len(targets))
 
                     last = trained.step == steps
-                    reads = last or not cuda or trained.step % STEPS_BETWEEN_READS == 1
+                    reads = last or trained.step % steps_between_reads == 1 % steps_between_reads
                     if reads:
                         seen = min(trained.step * trainer.batch_size, images)
                         loss_now = loss_sum.item()

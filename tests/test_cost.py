@@ -213,7 +213,7 @@ def test_the_end_of_the_data_passes_through_the_clock() -> None:
     assert clock.cost().data_wait_seconds == 2
 
 
-@pytest.mark.parametrize(("seconds", "timed"), [(0.001, 200), (0.05, 40), (1.0, 20)])
+@pytest.mark.parametrize(("seconds", "timed"), [(0.001, 50), (0.02, 25), (1.0, 20)])
 def test_latency_is_that_of_enough_warm_calls(seconds: float, timed: int) -> None:
     hands, calls = Hands(), 0
 

@@ -23,12 +23,15 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from small import small_spec
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from har_sweep import record as records
+from har_sweep import train
 from har_sweep.augmentation import augment
+from har_sweep.compute import Compute
 from har_sweep.data import Dataset
 from har_sweep.errors import Interrupted
-from har_sweep.events import Event, Line, Step
+from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.record import Record
 from har_sweep.run import execute
 from har_sweep.spec import RunSpec
@@ -179,7 +182,6 @@ def test_the_metrics_are_those_of_the_predictions(undisturbed: RunSpec) -> None:
 def test_the_saved_model_is_the_one_that_predicted(undisturbed: RunSpec) -> None:
     import timm
 
-    from har_sweep.compute import Compute
     from har_sweep.evaluate import forward_of, predict
 
     model = timm.create_model("test_resnet", num_classes=15)
@@ -210,6 +212,64 @@ def test_the_study_s_line_is_told_after_each_epoch(tmp_path: Path) -> None:
     line = next(line for line in lines if line.startswith("Epoch [1/1], Loss: "))
     assert line.endswith("%")
     assert ", Val Accuracy: " in line
+
+
+def test_the_loop_waits_for_its_device_only_where_it_reads_the_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, ``.item()`` empties its queue. Here the GPU's interval is set for the CPU, and scalars are counted."""
+    spec = small_spec(tmp_path, "trainer.epochs=1", "trainer.batch_size=2", "trainer.gradient_clip_norm=1")
+
+    class Reads(TorchDispatchMode):
+        scalars, images = 0, 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._local_scalar_dense.default:
+                self.scalars += args[0].is_floating_point()  # the seed of the draws is an integer, on the CPU anyway
+            return function(*args, **(kwargs or {}))
+
+    moved: list[tuple[int, ...]] = []
+    move = Compute.move
+
+    def moving(self: Compute, tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(tuple(tensor.shape))
+        return move(self, tensor)
+
+    steps: list[int] = []
+    monkeypatch.setitem(train.STEPS_BETWEEN_READS, "cpu", train.STEPS_BETWEEN_READS["cuda"])
+    monkeypatch.setattr(Compute, "move", moving)
+
+    def tell(event: object) -> None:
+        if isinstance(event, Step):
+            steps.append(event.step)
+        elif isinstance(event, Phase) and "validating" in event.text:
+            raise Interrupted("that was the loop")
+
+    with Reads() as reads:
+        run(spec, tell)
+    last = math.ceil(Dataset.read(spec.dataset_file).counts()["train"] / 2)
+    assert steps == [1, 21, last]
+    assert reads.scalars == len(steps) + 1  # the epoch's mean
+    batches = [shape for shape in moved if len(shape) == 4]
+    assert len(batches) == last  # one copy of each
+    assert len(moved) == 2 * last  # and one of its labels
+
+
+def test_a_finished_training_is_kept_without_its_optimizer(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, "trainer.ema_decay=0.9", "trainer.selection=last")
+
+    def tell(event: object) -> None:
+        if isinstance(event, Phase) and "Predicting" in event.text:
+            raise Interrupted("after the training")
+
+    assert run(spec, tell).status == "interrupted"
+    learner = torch.load(spec.paths.checkpoint, weights_only=True)["learner"]
+    assert {"model", "ema"} <= set(learner)
+    assert "optimizer" not in learner
+    weights = spec.paths.model.read_bytes()
+    record = run(spec)
+    assert (record.status, len(record.epochs), len(record.attempts)) == ("done", 3, 2)
+    assert spec.paths.model.read_bytes() == weights
 
 
 def test_last_reports_the_last_epoch(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from har_sweep.cost.memory import synchronise
 
-_WARM_UP, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 20, 100, 1.0
+_WARM_UP, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 20, 50, 0.5
 
 
 def measure_latency(
@@ -21,7 +21,7 @@ def measure_latency(
 ) -> dict[str, float]:
     """Seconds from giving ``example`` (a batch of one, on the device) to its finished answer: ``percentiles`` of them.
 
-    After 5 calls to warm up, at least 20 are timed, each synchronised, and more until there are 100 or 1 s is over.
+    After 5 calls to warm up, at least 20 are timed, each synchronised, and more until there are 50 or 0.5 s are over.
     """
     seconds: list[float] = []
     with torch.inference_mode():

@@ -1,0 +1,63 @@
+"""Real photographs for the benchmarks: solar cells (ELPV), as a table that both rivals read, and as a planned run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from har_sweep.config import compose
+from har_sweep.launch.plan import plan
+from har_sweep.launch.screen import Screen
+from har_sweep.spec import RunSpec
+
+TRAIN, VAL = 0.7, 0.15
+
+
+def elpv() -> pd.DataFrame:
+    """Path, label and split of all 2,624 photographs, 300 x 300 PNG in four classes; split at random, but always so.
+
+    Raises
+    ------
+    SystemExit
+        if the package with them is not installed.
+    """
+    try:
+        import elpv_dataset
+    except ImportError:
+        raise SystemExit("The photographs are missing: pip install -c requirements.lock -e '.[bench]'") from None
+    root = Path(elpv_dataset.__file__).parent / "data"
+    rows = pd.read_csv(root / "labels.csv", sep=r"\s+", header=None, names=["path", "label", "type"], dtype=str)
+    random = np.random.default_rng(0).permutation(len(rows)) / len(rows)
+    rows["split"] = np.select([random < TRAIN, random < TRAIN + VAL], ["train", "val"], "test")
+    rows["path"] = [str(root / path) for path in rows["path"]]
+    return rows[["path", "label", "split"]]
+
+
+@contextmanager
+def folder(table: pd.DataFrame) -> Iterator[Path]:
+    """A place for a benchmark's files that holds the table as ``labels.csv``; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as place:
+        table.to_csv(Path(place) / "labels.csv", index=False)
+        yield Path(place)
+
+
+def some(train: int, val: int, test: int) -> pd.DataFrame:
+    """So many photographs of each split."""
+    counts, rows = {"train": train, "val": val, "test": test}, elpv()
+    return pd.concat([rows[rows["split"] == split].head(count) for split, count in counts.items()])
+
+
+def planned(place: Path, *overrides: str) -> RunSpec:
+    """A run on the photographs of ``folder``, decided as a sweep decides it, decoded to its cache."""
+    root = os.path.commonpath(list(pd.read_csv(place / "labels.csv")["path"]))
+    given = [
+        "data=csv", "data.name=elpv", f"data.csv={place}/labels.csv", f"data.root={root}", "data.split_column=split",
+        f"paths.runs={place}/runs", f"paths.cache={place}/cache", "tracking=none", "model.weights=scratch", *overrides,
+    ]  # fmt: skip
+    return plan([(given, compose(given))], Screen())[0].spec

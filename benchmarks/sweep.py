@@ -1,0 +1,190 @@
+"""Sweeps: what a run costs on top of its training, what runs that are done cost, and how long one waits at the start.
+
+    python benchmarks/sweep.py
+
+20 runs of one epoch (ResNet-18, 32 px, 90 drawn pictures), each with its process, record, checkpoint, weights,
+predictions and offline W&B run. What is on top is the sweep's time without training, evaluating and measuring
+latency, which are the runs' purpose; the peer, the same training in one process under Hydra's basic launcher, keeps
+nothing. 200 runs that are done: records of that many seeds, each a copy of a real one, so that all are recognised. The
+first training step: ResNet-18 at 224 px from a cache. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+from turns import PAIRS, Pairs, result, table, take_turns
+
+from har_sweep import record as records
+from har_sweep.config import compose_all, expand
+from har_sweep.data import Dataset
+from har_sweep.launch.plan import plan
+from har_sweep.launch.screen import Screen
+from har_sweep.record import Record
+
+RUNS, DONE = 20, 200
+SHORT = ["model=resnet18", "model.weights=scratch", "model.input_size=32", "trainer.epochs=1", "hardware=cpu"]
+
+
+SEEDS = itertools.count(1000, RUNS)  # of runs that nobody has done
+
+
+def seeds(first: int, count: int) -> str:
+    return f"seed=range({first},{first + count})"
+
+
+def har_sweep(place: Path, *overrides: str) -> float:
+    """Seconds of the command.
+
+    Raises
+    ------
+    SystemExit
+        with what it said, if not every run is done.
+    """
+    started = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-m", "har_sweep", "-m", *overrides], cwd=place, capture_output=True, text=True
+    )
+    if ended.returncode:
+        sys.exit(ended.stdout + ended.stderr)
+    return time.perf_counter() - started
+
+
+def finished_runs(place: Path, count: int, *overrides: str) -> None:
+    """Records of ``count`` seeds from 0 on, as if they had been computed: copies of one that was."""
+    har_sweep(place, *overrides, "seed=0")
+    before = Path.cwd()
+    os.chdir(place)
+    choices = expand([*overrides, seeds(0, count)])
+    planned = plan(list(zip(choices, compose_all(choices), strict=True)), Screen())
+    done = records.read(planned[0].spec.paths.record)
+    for p in planned[1:]:
+        config = {**done.config, "seed": p.spec.config.seed}
+        records.write(replace(done, run_id=p.spec.run_id, seed=p.spec.config.seed, config=config), p.spec.paths)
+    os.chdir(before)
+
+
+def on_purpose(record: Record) -> tuple[float, float]:
+    """Seconds of a run that are training and evaluating, and about so many that are measuring latency."""
+    inference, counts = record.cost.inference, record.dataset.counts
+    assert inference
+    predicting = inference.seconds * (counts["val"] + counts["test"]) / counts["val"]
+    typical = inference.latency_seconds["batch_1"]["p50"]
+    calls = 5 + max(20, min(50, int(0.5 / typical)))
+    return sum(epoch.seconds for epoch in record.epochs) + predicting, calls * typical
+
+
+def ours(place: Path) -> tuple[float, float]:
+    """Seconds a run on top of its training and evaluating, without measuring latency and with it."""
+    first = next(SEEDS)
+    seconds = har_sweep(place, *SHORT, seeds(first, RUNS))
+    found = [records.read(file) for file in place.glob("runs/*/record.json")]
+    purposes = [on_purpose(record) for record in found if first <= record.seed < first + RUNS]
+    evaluating, measuring = (sum(each) for each in zip(*purposes, strict=True))
+    return (seconds - evaluating - measuring) / RUNS, (seconds - evaluating) / RUNS
+
+
+def hydras(place: Path, *overrides: str) -> tuple[float, float]:
+    """Seconds of the peer, and of them those in training."""
+    started = time.perf_counter()
+    app = Path(__file__).with_name("hydra_app.py")
+    output = subprocess.run(
+        [sys.executable, app, "-m", f"labels={place}/labels.csv", *overrides],
+        cwd=place,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    return time.perf_counter() - started, sum(float(line.split()[-1]) for line in output.splitlines() if "took" in line)
+
+
+def first_line(place: Path) -> float:
+    """Seconds until a sweep has something on the screen."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "har_sweep", "-m", *SHORT, seeds(0, 2)]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout
+        process.stdout.readline()
+        seconds = time.perf_counter() - started
+        process.stdout.read()
+    return seconds
+
+
+def first_step(place: Path) -> float:
+    """Seconds from the command to the end of a new run's first training step."""
+    seed, began = next(SEEDS), time.time()
+    har_sweep(place, "model=resnet18", "model.weights=scratch", "hardware=cpu", "trainer.epochs=1", f"seed={seed}")
+    (log,) = (f.with_name("run.log") for f in place.glob("runs/*/record.json") if _is(f, seed))
+    line = next(line for line in log.read_text().splitlines() if " step 1/" in line)
+    return datetime.fromisoformat(line.split()[0]).timestamp() - began
+
+
+def _is(file: Path, seed: int) -> bool:
+    record = records.read(file)
+    return record.seed == seed and record.model.input_size == [3, 224, 224]
+
+
+def labels(place: Path) -> None:
+    """The sample's pictures for the peer, with the same split."""
+    dataset = Dataset.read(next(place.rglob("datasets/*.json")))
+    rows = {
+        "path": [str(dataset.root / path) for path in dataset.paths],
+        "label": [dataset.classes[label] for label in dataset.labels],
+        "split": dataset.split,
+    }
+    pd.DataFrame(rows).to_csv(place / "labels.csv", index=False)
+
+
+def shown(name: str, seconds: Sequence[float], limit: str = "") -> list[str]:
+    return [name, f"{median(seconds):.2f} s", f"{min(seconds):.2f} to {max(seconds):.2f}", limit]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-") as there, tempfile.TemporaryDirectory(prefix="bench-") as old:
+        place, done_place = Path(there), Path(old)
+        finished_runs(done_place, DONE, *SHORT)
+        har_sweep(place, *SHORT, "seed=0")
+        labels(place)
+        mine, other = take_turns(lambda: ours(place), lambda: hydras(place, seeds(0, RUNS)))
+        done, hydra_done = take_turns(
+            lambda: har_sweep(done_place, *SHORT, seeds(0, DONE)), lambda: hydras(place, "done=true", seeds(0, DONE))[0]
+        )
+        lines = take_turns(lambda: first_line(done_place))[0]
+        har_sweep(place, "model=resnet18", "model.weights=scratch", "hardware=cpu", "trainer.epochs=1", "seed=0")
+        steps = take_turns(lambda: first_step(place))[0]
+    on_top, with_latency = ([pair[n] for pair in mine] for n in (0, 1))
+    hydra_on_top = [(seconds - training) / RUNS for seconds, training in other]
+    table(
+        "Sweeps",
+        ["what", "median", "range", "to stay under"],
+        [
+            shown(f"a run on top of training, evaluating and measuring, of {RUNS}", on_top, "0.5 s"),
+            shown("the same with measuring latency", with_latency),
+            shown("Hydra's basic launcher: a run on top of training (no process, record or W&B)", hydra_on_top),
+            shown(f"{DONE} runs that are done, in all", done, "4 s"),
+            shown(f"Hydra's basic launcher: {DONE} runs that return at once", hydra_done),
+            shown("the first line on the screen", lines, "2 s"),
+            shown("the first training step is over (ResNet-18, 224 px, cached)", steps, "8 s"),
+        ],
+    )
+    result(
+        seconds_on_top_of_a_run=median(on_top), with_latency_seconds=median(with_latency),
+        hydra_seconds_on_top=median(hydra_on_top), done_seconds=median(done),
+        done_ratio_to_hydra=Pairs(done, hydra_done).ratio, first_line_seconds=median(lines),
+        first_step_seconds=median(steps), pairs=PAIRS,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Training: whole epochs on real photographs with augmentation, against the plain script, and against the processor.
+
+    python benchmarks/training.py [--models resnet18,vit_tiny] [--device cuda]
+
+Ours is the loop of every run, with its cache, augmentation and precision; the script decodes with PIL and computes in
+float32. Both have the same recipe, batches and images, rest while the other works, and are past their first epoch. The
+share of the limit is that of bfloat16 matrix products (4096 x 4096), measured in turn with them: a multiply-add counts
+as two operations, a training step as three forward passes. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import photographs
+import plain_script
+import torch
+from turns import PAIRS, Answer, Pairs, result, rivals, table, take_turns
+
+# The images of an epoch on a CPU: so many that the script takes about a quarter of a minute or, for the last, a whole.
+IMAGES = {"resnet18": 192, "vit_tiny": 192, "tf_efficientnet_lite0": 192, "vit_base": 64}
+IMAGES_ON_GPU = 1836
+BATCH_SIZE, SIZE, LR, HALVES = 32, 224, 1e-4, [0.5, 0.5, 0.5]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training took; memory is the most in use, above what was before there was a model."""
+
+    seconds: float
+    wait_share: float
+    peak_bytes: int
+    joules: float | None
+
+
+def ours(answer: Answer, place: Path, model_name: str, device: str, precision: str) -> None:
+    """First what the model multiplies for an image, then one epoch after the other."""
+    from har_sweep import compute as computing
+    from har_sweep.cost.memory import memory_now
+    from har_sweep.cost.static import static_costs
+    from har_sweep.data import Dataset
+    from har_sweep.distributed import lead
+    from har_sweep.model import build_model
+    from har_sweep.stop import Stop
+    from har_sweep.train import Trained, train
+
+    spec = photographs.planned(
+        place, f"model={model_name}", f"hardware={device}", f"hardware.precision={precision}", "trainer.epochs=1000",
+        f"trainer.batch_size={BATCH_SIZE}", "trainer.selection=last", "optimizer=adam", f"optimizer.lr={LR}",
+    )  # fmt: skip
+    dataset, stop = Dataset.read(spec.dataset_file), Stop()
+    with lead(spec, stop) as ranks:
+        compute = computing.prepare(spec.config.hardware, spec.device, spec.precision, ranks)
+        baseline_bytes = memory_now(compute.device)
+        model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None)
+        answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision, compute.device_name))
+        model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
+        before = Epoch(0.0, 0.0, 0, None)
+
+        def on_epoch(trained: Trained) -> None:
+            nonlocal before
+            cost = trained.cost
+            seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.wait_share
+            joules = None if cost.energy_joules is None else cost.energy_joules - (before.joules or 0.0)
+            before = Epoch(cost.seconds, cost.data_wait_seconds, 0, cost.energy_joules)
+            answer(Epoch(seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
+
+        train(model, dataset, spec, compute, ranks, baseline_bytes, lambda event: None, on_epoch, stop)
+
+
+def theirs(answer: Answer, place: Path, timm_name: str, device: str, precision: str) -> None:
+    """The same of the script."""
+    from har_sweep.cost.energy import measured_energy
+    from har_sweep.cost.memory import memory_now, peak_memory, synchronise
+
+    where = torch.device(device)
+    loaders = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)
+    baseline_bytes = memory_now(where)
+    model = plain_script.build(timm_name, pd.read_csv(place / "labels.csv")["label"].nunique(), SIZE).to(where)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    peak_bytes = 0
+    while True:
+        with peak_memory(where, baseline_bytes) as peak, measured_energy(where) as energy:
+            started = time.monotonic()
+            plain_script.train_epoch(model, loaders["train"], optimizer, precision)
+            synchronise(where)
+            seconds = time.monotonic() - started
+        peak_bytes = max(peak_bytes, peak.bytes)
+        answer(Epoch(seconds, 0.0, peak_bytes, energy.joules))
+
+
+def limit(answer: Answer, device: str) -> None:
+    """Operations per second of bfloat16 matrix products."""
+    from har_sweep.cost.memory import synchronise
+
+    n, times = 4096, 200 if device == "cuda" else 5
+    a, b = (torch.randn(n, n, device=device).to(torch.bfloat16) for _ in range(2))
+    while True:
+        torch.mm(a, b)
+        synchronise(a.device)
+        started = time.monotonic()
+        for _ in range(times):
+            torch.mm(a, b)
+        synchronise(a.device)
+        answer(2 * n**3 * times / (time.monotonic() - started))
+
+
+def compare(model_name: str, device: str, pairs: int, precision: str = "auto", their_precision: str = "fp32") -> Any:
+    """Images of an epoch, the model's facts, and the epochs of ours and theirs and the limits, in turns."""
+    images = IMAGES_ON_GPU if device == "cuda" else IMAGES.get(model_name, 64)
+    with (
+        photographs.folder(photographs.some(images, 32, 8)) as place,
+        rivals((ours, place, model_name, device, precision), (limit, device)) as (our, rate),
+    ):
+        facts = our()
+        with rivals((theirs, place, facts[0], device, their_precision)) as (their,):
+            take_turns(our, their, pairs=1)  # the first epochs choose kernels and start workers
+            return images, facts, *take_turns(our, their, rate, pairs=pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(IMAGES))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    args = parser.parse_args()
+    rows, ratios, shares, waits = [], {}, {}, {}
+    for model_name in args.models.split(","):
+        images, (_, macs, precision, _), our, their, rates = compare(model_name, args.device, args.pairs)
+        times = Pairs([e.seconds for e in our], [e.seconds for e in their])
+        share = median(6 * macs * images / e.seconds / rate for e, rate in zip(our, rates, strict=True))
+        joules = [median(e.joules for e in each) / images if each[0].joules else None for each in (our, their)]
+        waits[model_name] = median(e.wait_share for e in our)
+        ratios[model_name], shares[model_name] = times.ratio, share
+        rows.append(
+            [
+                f"{model_name} {precision}", *(f"{images / median(each):.3g}" for each in (times.ours, times.theirs)),
+                *times.texts()[2:], f"{100 * share:.0f} % of {median(rates) / 1e9:.0f} G/s",
+                f"{100 * waits[model_name]:.1f} %", *(f"{j:.3g}" if j else "not counted here" for j in joules),
+            ]
+        )  # fmt: skip
+    table(
+        f"Training, images/s over whole epochs of photographs at {SIZE} px, batches of {BATCH_SIZE}, {args.device}",
+        ["model", "har_sweep", "plain script, fp32", "times as fast", "in pairs", "share of bf16 products", "data wait",
+         "J/image, ours", "theirs"],
+        rows,
+    )  # fmt: skip
+    result(ratios=ratios, shares_of_bf16_rate=shares, data_wait_shares=waits)
+
+
+if __name__ == "__main__":
+    main()
