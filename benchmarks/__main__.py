@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 def measure(name: str, device: str) -> str | None:
     """What the benchmark printed, which is shown as it comes; None if it failed."""
     options = ["--device", device] if device != "cpu" else []
-    command, lines = [sys.executable, "-W", "ignore", HERE / f"{name}.py", *options], []
+    command, lines = [sys.executable, "-W", "ignore", str(HERE / f"{name}.py"), *options], list[str]()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as process:
         assert process.stdout
         for line in process.stdout:

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import photographs
-import plain_script
-import torch
 from PIL import Image
 from turns import Answer, Pairs, result, rivals, table, take_turns
 
+# Torch is imported where it is used: processes that decode import this module, and should start as fast as from the command.
 SIZE, BATCH_SIZE, HALVES = 224, 32, [0.5, 0.5, 0.5]
 
 
@@ -38,6 +37,8 @@ def _timed(batches: Iterable[Sized]) -> float:
 
 def cached(answer: Answer, place: Path, floats: bool, cold: bool) -> None:
     """Our passes; ``cold`` drops the cache's pages from memory before each."""
+    import torch
+
     from har_sweep.augmentation import normalise
     from har_sweep.data import Dataset
     from har_sweep.data.batches import batches
@@ -64,6 +65,8 @@ def _forget(file: Path) -> None:
 
 def data_loader(answer: Answer, place: Path) -> None:
     """The script's own loader: decoding, resizing, flip, rotation, normalising, in two workers."""
+    import plain_script
+
     loader = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)["train"]
     while True:
         answer(_timed(images for images, _ in loader))
@@ -71,6 +74,8 @@ def data_loader(answer: Answer, place: Path) -> None:
 
 def timm_loader(answer: Answer, place: Path) -> None:
     """timm's training loader with two workers, with as little augmentation as it has: crop, resize, flip."""
+    import plain_script
+    import torch
     from timm.data import create_loader
 
     dataset: Any = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)["train"].dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import socket
 import traceback
@@ -35,10 +34,6 @@ from har_sweep.spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.tracking import Tracker
 from har_sweep.train import Trained, train
-
-# What is imported stays: a collection, before each measurement of memory, need not look at it. Here, and not in a run's
-# process, because forked processes then share it: to mark an object is to copy its page.
-gc.freeze()
 
 
 def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:

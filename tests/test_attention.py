@@ -22,7 +22,8 @@ def qkv(dtype: torch.dtype, images: int = 3, queries: int = 50, keys: int = 50) 
 
 def attended(inputs: list[Tensor], **options: Any) -> list[Tensor]:
     """The output and the gradients of a sum that weighs each element differently."""
-    output = F.scaled_dot_product_attention(*inputs, **options)
+    query, key, value = inputs
+    output = F.scaled_dot_product_attention(query, key, value, **options)
     weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
     (output.double() * weights).sum().backward()
     return [output.detach(), *(tensor.grad for tensor in inputs if tensor.grad is not None)]

@@ -52,9 +52,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
         after SIGINT or SIGTERM, once the runs at hand have saved their checkpoints.
     """
     context = multiprocessing.get_context("forkserver")
-    # W&B first: its import takes three times as long when torch's modules are there.
-    tracked = any(spec.config.tracking.backend == "wandb" for spec in [*specs, *others])
-    context.set_forkserver_preload([*(["wandb.sdk.launch"] if tracked else []), "har_sweep.run"])
+    context.set_forkserver_preload(["har_sweep.launch.preload"])
     shares = slots([*specs, *others])
     waiting, elsewhere, children = deque(specs), list(others), dict[Connection, _Child]()
     labels = {
