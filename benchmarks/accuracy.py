@@ -1,9 +1,9 @@
 """Is what is learned as good? EfficientNet-Lite0 from ImageNet weights on real photographs, by us and by the script.
 
-    python benchmarks/accuracy.py [--seeds 3] [--epochs 3] [--device cpu]
+    python benchmarks/accuracy.py [--seeds 3] [--epochs 2] [--device cpu]
 
 Both see the same splits, the same weights and recipe; each seed is a pair. The difference is of the same images, val
-and test together; its interval is a bootstrap over them. 15 minutes on two cores. The last line is JSON.
+and test together; its interval is a bootstrap over them. Ten minutes on two cores. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def theirs(answer: Answer, place: Path, seeds: int, epochs: int, device: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     converter = Path(__file__).parent.parent / "examples" / "convert_efficientnet_lite0.py"

@@ -29,7 +29,7 @@ from sweep import SHORT, finished_runs, seeds
 from turns import Answer, result, rivals, table
 
 IMAGES, RUNS = (1_000, 10_000, 100_000), (10, 100, 1_000)
-MODELS = ("vit_tiny", "resnet18", "resnet50", "vit_small", "resnet152", "vit_base")
+MODELS = ("vit_tiny", "resnet18", "resnet50", "vit_small", "vit_base")
 CLASSES, SIDE, GB = 10, 64, 1e9
 
 

@@ -20,11 +20,11 @@ import plain_script
 from training import HALVES, SIZE
 from turns import PAIRS, Answer, Pairs, result, rivals, table, take_turns
 
-IMAGES = {"resnet18": 384, "vit_tiny": 384, "tf_efficientnet_lite0": 384, "vit_base": 64}
-BATCH_SIZE, OTHERS = 32, (1, 4, 8, 16, 32, 64, 128)
+IMAGES = {"resnet18": 256, "vit_tiny": 256, "tf_efficientnet_lite0": 192, "vit_base": 64}
+BATCH_SIZE, OTHERS, AT_SIZES = 32, (1, 4, 8, 16, 32, 64, 128), 128
 
 
-def ours(answer: Answer, place: Path, model_name: str, device: str, batch_sizes: list[int]) -> None:
+def ours(answer: Answer, place: Path, model_name: str, device: str, split: str, batch_sizes: list[int]) -> None:
     """First timm's name, then the seconds of a pass at each of the batch sizes in turn, again and again."""
     from har_sweep import compute as computing
     from har_sweep.data import Dataset
@@ -43,7 +43,7 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, batch_sizes:
     answer((spec.model.timm_name, spec.precision))
     while True:
         for batch_size in batch_sizes:
-            answer(predict(forward, dataset, "val", SIZE, batch_size, 1, compute).seconds)
+            answer(predict(forward, dataset, split, SIZE, batch_size, 1, compute).seconds)
 
 
 def theirs(answer: Answer, place: Path, timm_name: str, device: str) -> None:
@@ -65,10 +65,10 @@ def main() -> None:
     for model_name in args.models.split(","):
         images = 384 if args.device == "cuda" else IMAGES.get(model_name, 64)
         with (
-            photographs.folder(photographs.some(8, images, 8)) as place,
+            photographs.folder(photographs.some(8, images, AT_SIZES)) as place,
             rivals(
-                (ours, place, model_name, args.device, [BATCH_SIZE]),
-                (ours, place, model_name, args.device, list(OTHERS)),
+                (ours, place, model_name, args.device, "val", [BATCH_SIZE]),
+                (ours, place, model_name, args.device, "test", list(OTHERS)),
             ) as (our, at_sizes),
         ):
             timm_name, precision = our()
@@ -80,7 +80,7 @@ def main() -> None:
         ratios[model_name] = pairs.ratio
         mine, other = images / median(pairs.ours), images / median(pairs.theirs)
         rows.append([f"{model_name} {precision}", f"{mine:.3g}", f"{other:.3g}", *pairs.texts()[2:]])
-        sizes.append([f"{model_name} {precision}", *(f"{images / median(seconds):.3g}" for seconds in found)])
+        sizes.append([f"{model_name} {precision}", *(f"{AT_SIZES / median(seconds[1:]):.3g}" for seconds in found)])
     table(
         f"Images/s over a split of real photographs, {SIZE} px, batches of {BATCH_SIZE}, {args.device}",
         ["model", "har_sweep", "plain script, fp32", "times as fast", "in pairs"],

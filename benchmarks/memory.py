@@ -18,7 +18,7 @@ import photographs
 from training import compare
 from turns import Answer, result, rivals, table
 
-MIB, IMAGES = 1 << 20, 1000
+MIB, TRAINED, READ = 1 << 20, 64, 1000
 
 
 def reads_all(answer: Answer, place: Path) -> None:
@@ -29,7 +29,7 @@ def reads_all(answer: Answer, place: Path) -> None:
     spec = photographs.planned(place, "model=resnet18", "hardware=cpu")
     answer(None)
     stream = batches(Dataset.read(spec.dataset_file), "train", spec.source_size, 32, order=(0, 0))
-    for _ in range(IMAGES // 32):  # not to the end, where the map is closed
+    for _ in range(READ // 32):  # not to the end, where the map is closed
         next(stream)
     while True:
         answer(_mapped(".u8"))
@@ -52,14 +52,14 @@ def _mapped(ending: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="resnet18,vit_tiny,tf_efficientnet_lite0")
+    parser.add_argument("--models", default="resnet18,vit_tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--pairs", type=int, default=5)
     args = parser.parse_args()
     rows, ratios = [], {}
     for model_name in args.models.split(","):
         for precision in ("bf16", "fp32"):
-            _, _, our, their, _ = compare(model_name, args.device, args.pairs, precision, precision)
+            _, our, their, _ = compare(model_name, args.device, args.pairs, TRAINED, (precision, precision))
             mine, other = (median(e.peak_bytes for e in epochs) for epochs in (our, their))
             ratios[f"{model_name} {precision}"] = mine / other
             rows.append(
@@ -69,7 +69,7 @@ def main() -> None:
     if sys.platform != "linux":
         result(memory_of_theirs=ratios)
         return
-    with photographs.folder(photographs.some(IMAGES, 32, 8)) as place:
+    with photographs.folder(photographs.some(READ, 32, 8)) as place:
         photographs.planned(place, "model=resnet18", "hardware=cpu")
         with rivals((reads_all, place), (reads_all, place)) as asks:
             for ask in asks:

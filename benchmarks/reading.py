@@ -23,7 +23,7 @@ import photographs
 from PIL import Image
 from turns import Answer, Pairs, result, rivals, table, take_turns
 
-# Torch is imported where it is used: processes that decode import this module, and should start as fast as from the command.
+# Torch is imported where it is used: processes that decode import this module, and should start as fast as ever.
 SIZE, BATCH_SIZE, HALVES = 224, 32, [0.5, 0.5, 0.5]
 
 
