@@ -23,7 +23,6 @@ from statistics import median
 
 import numpy as np
 import photographs
-import training
 from PIL import Image
 from sweep import SHORT, finished_runs, seeds
 from turns import Answer, result, rivals, table
@@ -133,6 +132,8 @@ def runs(count: int) -> tuple[list[str], dict[str, float]]:
 
 
 def models() -> list[tuple[list[str], dict[str, float]]]:
+    import training  # here, lest torch's memory count as that of the commands that this process starts
+
     found = []
     with photographs.folder(photographs.some(training.BATCH_SIZE, 8, 8)) as place:
         for name in MODELS:

@@ -183,7 +183,8 @@ def main() -> None:
         ],
     )
     result(
-        seconds_on_top_of_a_run=median(on_top), from_run_to_run_seconds=median(going), with_latency_seconds=median(with_latency),
+        seconds_on_top_of_a_run=median(on_top), from_run_to_run_seconds=median(going),
+        with_latency_seconds=median(with_latency),
         hydra_seconds_on_top=median(hydra_on_top), done_seconds=median(done),
         done_ratio_to_hydra=Pairs(done, hydra_done).ratio, first_line_seconds=median(lines),
         first_step_seconds=median(steps), pairs=PAIRS,

@@ -111,9 +111,9 @@ def limit(answer: Answer, device: str) -> None:
         answer(2 * n**3 * times / (time.monotonic() - started))
 
 
-def compare(model_name: str, device: str, pairs: int, precision: str = "auto", their_precision: str = "fp32") -> Any:
-    """Images of an epoch, the model's facts, and the epochs of ours and theirs and the limits, in turns."""
-    images = IMAGES_ON_GPU if device == "cuda" else IMAGES.get(model_name, 64)
+def compare(model_name: str, device: str, pairs: int, images: int, precisions: tuple[str, str]) -> Any:
+    """The model's facts, and the epochs of ours and theirs, each in its precision, and the limits, in turns."""
+    precision, their_precision = precisions
     with (
         photographs.folder(photographs.some(images, 32, 8)) as place,
         rivals((ours, place, model_name, device, precision), (limit, device)) as (our, rate),
