@@ -19,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from turns import Pairs, result, table, take_turns
 
 from har_sweep.augmentation import augment
+from har_sweep.compute import keep_freed_memory
 from har_sweep.cost.memory import synchronise
 from har_sweep.schema import AugmentationConfig
 
@@ -28,6 +29,7 @@ BATCH_SIZE, SIZE, BATCHES, HALVES = 32, 224, 20, [0.5, 0.5, 0.5]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    keep_freed_memory()  # for all three, as in every run
     device = torch.device(parser.parse_args().device)
     images = torch.randint(0, 256, (BATCH_SIZE, SIZE, SIZE, 3), dtype=torch.uint8, device=device)
     labels = torch.zeros(BATCH_SIZE, dtype=torch.int64, device=device)

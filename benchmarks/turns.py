@@ -47,6 +47,8 @@ def _serve(connection: Connection, work: Callable[..., None], *args: Any) -> Non
         connection.send(value)
         connection.recv()
 
+    # Else what the rival starts would be spawned too, and a DataLoader's workers import torch anew in every epoch.
+    multiprocessing.set_start_method(None, force=True)
     try:
         connection.recv()
         work(answer, *args)

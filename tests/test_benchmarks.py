@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -37,6 +38,17 @@ def test_rivals_rest_while_the_other_measures_and_who_begins_changes() -> None:
     assert [value for value, _ in ours] == [1, 2, 3]  # a measurement each, none in advance
     assert [value for value, _ in theirs] == [10, 20, 30]
     assert len({pid for _, pid in [*ours, *theirs]} | {os.getpid()}) == 3
+
+
+def start_method(answer: turns.Answer) -> None:
+    answer(multiprocessing.get_start_method())
+
+
+def test_a_rival_starts_processes_as_a_script_does() -> None:
+    script = "import multiprocessing; print(multiprocessing.get_start_method())"
+    usual = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    with turns.rivals((start_method,)) as (ask,):
+        assert ask() == usual
 
 
 def test_the_ratio_is_the_median_of_the_pairs_own() -> None:
