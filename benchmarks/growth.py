@@ -71,14 +71,11 @@ def draw_all(folder: Path, count: int) -> None:
 
 def read_epochs(answer: Answer, place: Path, overrides: list[str]) -> None:
     """Seconds in which an epoch's batches are read, in random order."""
-    from har_sweep.config import compose
     from har_sweep.data import Dataset
     from har_sweep.data.batches import batches
-    from har_sweep.launch.plan import plan
-    from har_sweep.launch.screen import Screen
 
     os.chdir(place)
-    spec = plan([(overrides, compose(overrides))], Screen())[0].spec
+    spec = photographs.decided([overrides])[0]
     dataset, epoch = Dataset.read(spec.dataset_file), 0
     while True:
         started = time.perf_counter()
@@ -90,13 +87,9 @@ def read_epochs(answer: Answer, place: Path, overrides: list[str]) -> None:
 
 def plan_it(answer: Answer, place: Path, overrides: list[str]) -> None:
     """Seconds and peak bytes of planning a run, with all that its images need."""
-    from har_sweep.config import compose
-    from har_sweep.launch.plan import plan
-    from har_sweep.launch.screen import Screen
-
     os.chdir(place)
     started = time.perf_counter()
-    plan([(overrides, compose(overrides))], Screen())
+    photographs.decided([overrides])
     answer((time.perf_counter() - started, _peak_bytes(resource.getrusage(resource.RUSAGE_SELF))))
 
 

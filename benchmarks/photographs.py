@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from har_sweep.config import compose
+from har_sweep.config import compose_all
 from har_sweep.launch.plan import plan
 from har_sweep.launch.screen import Screen
 from har_sweep.spec import RunSpec
@@ -61,4 +62,10 @@ def planned(place: Path, *overrides: str) -> RunSpec:
         "data=csv", "data.name=elpv", f"data.csv={place}/labels.csv", f"data.root={root}", "data.split_column=split",
         f"paths.runs={place}/runs", f"paths.cache={place}/cache", "tracking=none", "model.weights=scratch", *overrides,
     ]  # fmt: skip
-    return plan([(given, compose(given))], Screen())[0].spec
+    return decided([given])[0]
+
+
+def decided(choices: list[list[str]]) -> list[RunSpec]:
+    """Runs as a sweep decides them, with their data ready; what a sweep would say goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        return [p.spec for p in plan(list(zip(choices, compose_all(choices), strict=True)), Screen())]

@@ -24,13 +24,12 @@ from pathlib import Path
 from statistics import median
 
 import pandas as pd
+from photographs import decided
 from turns import PAIRS, Pairs, result, table, take_turns
 
 from har_sweep import record as records
-from har_sweep.config import compose_all, expand
+from har_sweep.config import expand
 from har_sweep.data import Dataset
-from har_sweep.launch.plan import plan
-from har_sweep.launch.screen import Screen
 from har_sweep.record import Record
 
 RUNS, DONE = 20, 200
@@ -66,12 +65,11 @@ def finished_runs(place: Path, count: int, *overrides: str) -> None:
     har_sweep(place, *overrides, "seed=0")
     before = Path.cwd()
     os.chdir(place)
-    choices = expand([*overrides, seeds(0, count)])
-    planned = plan(list(zip(choices, compose_all(choices), strict=True)), Screen())
-    done = records.read(planned[0].spec.paths.record)
-    for p in planned[1:]:
-        config = {**done.config, "seed": p.spec.config.seed}
-        records.write(replace(done, run_id=p.spec.run_id, seed=p.spec.config.seed, config=config), p.spec.paths)
+    first, *others = decided(expand([*overrides, seeds(0, count)]))
+    done = records.read(first.paths.record)
+    for spec in others:
+        seed = spec.config.seed
+        records.write(replace(done, run_id=spec.run_id, seed=seed, config={**done.config, "seed": seed}), spec.paths)
     os.chdir(before)
 
 
