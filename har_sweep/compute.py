@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -104,8 +105,11 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed until ``cost.memory.release``, and take it again for the next step's tensors.
 
     By default it gives back every block above 32 MB at once, and each step spends 5 to 15 % of its time on getting
-    the same pages anew.
+    the same pages anew. Where address space is limited (``ulimit -d``, ``-v``), what is kept would count as used, and
+    glibc is left as it is.
     """
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
+    if set_option and limits == [resource.RLIM_INFINITY] * 2:
         set_option(_M_MMAP_MAX, 0)
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
