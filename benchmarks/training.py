@@ -47,6 +47,7 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, precision: s
     from har_sweep.data import Dataset
     from har_sweep.distributed import lead
     from har_sweep.model import build_model
+    from har_sweep.record import TrainingCost
     from har_sweep.stop import Stop
     from har_sweep.train import Trained, train
 
@@ -61,14 +62,14 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, precision: s
         model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None)
         answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision, compute.device_name))
         model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
-        before = Epoch(0.0, 0.0, 0, None)
+        before = TrainingCost()
 
         def on_epoch(trained: Trained) -> None:
             nonlocal before
             cost = trained.cost
-            seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.wait_share
-            joules = None if cost.energy_joules is None else cost.energy_joules - (before.joules or 0.0)
-            before = Epoch(cost.seconds, cost.data_wait_seconds, 0, cost.energy_joules)
+            seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.data_wait_seconds
+            joules = None if cost.energy_joules is None else cost.energy_joules - (before.energy_joules or 0.0)
+            before = cost
             answer(Epoch(seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
 
         train(model, dataset, spec, compute, ranks, baseline_bytes, lambda event: None, on_epoch, stop)
