@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -40,9 +41,20 @@ def save(paths: RunPaths, state: dict[str, Any], randomness: list[dict[str, torc
 
 
 def save_weights(model: nn.Module, path: Path, check: Callable[[], None]) -> None:
-    """A model's tensors under their own names as safetensors, whole or not at all."""
+    """A model's tensors under their own names as safetensors, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        if the disk is full.
+    ClaimLost
+        if the run is another process's by now.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    atomic_file(path, lambda file: save_file(state, file), check)
+    try:
+        atomic_file(path, lambda file: save_file(state, file), check)
+    except SafetensorError as e:  # safetensors hides the OSError of the file below it
+        raise OSError(f"could not write {path.name}: {e}") from e
 
 
 def load(path: Path, rank: int) -> dict[str, Any] | None:

@@ -22,7 +22,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
-_WEIGHTS = ("model", "ema")
 # What PyTorch's allocator and oneDNN say on the CPU, where there is no exception of its own for it.
 OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 
@@ -105,16 +104,15 @@ class Learner:
             )
             return None
 
-    def state_dict(self, complete: bool = False) -> dict[str, Any]:
-        """All of it, for a checkpoint; of a ``complete`` training only the weights, a third of it with Adam."""
-        parts = {name: part.state_dict() for name, part in self._parts().items() if not complete or name in _WEIGHTS}
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
         return parts | {"accumulation_steps": self._accumulation_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
         for name, part in self._parts().items():
-            if name in state:
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
         self._accumulation_steps = max(self._accumulation_steps, state["accumulation_steps"])
 
     def _parts(self) -> dict[str, Any]:

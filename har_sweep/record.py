@@ -67,7 +67,7 @@ class RunPaths:
 
     @property
     def selected(self) -> Path:
-        """The best epoch's weights, while a later epoch may still beat it."""
+        """The best epoch's weights, while a later epoch may still beat it; then the selected weights."""
         return self.folder / "selected.safetensors"
 
     @property

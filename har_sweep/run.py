@@ -134,7 +134,11 @@ def measure(
 
     model.eval()
     if config.trainer.save_model:
-        checkpoint.save_weights(model, paths.model, paths.check)
+        if not paths.selected.exists():  # there was no room for it
+            checkpoint.save_weights(model, paths.selected, paths.check)
+        paths.check()
+        paths.model.unlink(missing_ok=True)
+        os.link(paths.selected, paths.model)
     forward = forward_of(model, spec.model, compute)
     size, batch_size, threads = spec.model.input_size, config.trainer.batch_size, config.hardware.loader_threads
     tell(Phase("Predicting the val and test splits"))

@@ -85,6 +85,7 @@ def train(
     ranks.join(compute.device)
     learner, clock = Learner(model, config, compute, ranks, steps, tell, spec.splits), TrainingClock(compute.device)
     trained = resume(learner, clock, spec, ranks, steps, tell)
+    selected_elsewhere = trained.epoch == trainer.epochs
     pace, steps_between_reads = Pace(images * trainer.epochs), STEPS_BETWEEN_READS[compute.device.type]
 
     with stop.deferred():
@@ -147,8 +148,7 @@ def train(
                 trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
                 if trainer.selection == "best" and is_best(trained.history):
                     trained.best_epoch = trained.epoch
-                    if trained.epoch < trainer.epochs:
-                        checkpoint.save_weights(learner.evaluated, spec.paths.selected, spec.paths.check)
+                    checkpoint.save_weights(learner.evaluated, spec.paths.selected, spec.paths.check)
                 reached = f"Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"
                 tell(Line(f"Epoch [{trained.epoch}/{trainer.epochs}], {reached}"))
             trained.step, trained.loss_sum, trained.epoch_seconds = 0, 0.0, 0.0
@@ -160,7 +160,7 @@ def train(
 
     if learner.evaluated is not model:
         model.load_state_dict(learner.evaluated.state_dict())
-    if trained.best_epoch not in (None, trainer.epochs):
+    if selected_elsewhere or trained.best_epoch not in (None, trainer.epochs):
         model.load_state_dict(load_file(spec.paths.selected))
     return trained
 
@@ -170,10 +170,10 @@ def resume(learner: Learner, clock: TrainingClock, spec: RunSpec, ranks: Ranks, 
     saved = checkpoint.load(spec.paths.checkpoint, ranks.rank)
     if saved is None:
         return Trained()
-    learner.load_state_dict(saved["learner"])
     trained = Trained.restore(saved["trained"])
     clock.load_state_dict(trained.clock)
     if trained.epoch < spec.config.trainer.epochs:
+        learner.load_state_dict(saved["learner"])
         tell(Line(f"Going on from the checkpoint: epoch {trained.epoch + 1}, after step {trained.step} of {steps}"))
     else:
         tell(Line("Going on from the checkpoint: training is complete"))
@@ -181,14 +181,19 @@ def resume(learner: Learner, clock: TrainingClock, spec: RunSpec, ranks: Ranks, 
 
 
 def save(learner: Learner, trained: Trained, spec: RunSpec, ranks: Ranks, tell: Tell) -> None:
-    """Write the checkpoint of all ranks; where it cannot be, training goes on and says so."""
+    """Write the checkpoint of all ranks; where it cannot be, training goes on and says so.
+
+    Of a complete training only the selected weights are needed again, which have a file of their own.
+    """
     randomness = ranks.gather(checkpoint.random_state())
     if ranks.rank > 0:
         return
     try:
         complete = trained.epoch == spec.config.trainer.epochs
-        state = {"learner": learner.state_dict(complete), "trained": asdict(trained)}
-        checkpoint.save(spec.paths, state, randomness)
+        learned = {} if complete else {"learner": learner.state_dict()}
+        if complete and trained.best_epoch is None:
+            checkpoint.save_weights(learner.evaluated, spec.paths.selected, spec.paths.check)
+        checkpoint.save(spec.paths, learned | {"trained": asdict(trained)}, randomness)
     except OSError as e:
         text = f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
         tell(Line(text, warning=True))

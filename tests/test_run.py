@@ -255,21 +255,24 @@ def test_the_loop_waits_for_its_device_only_where_it_reads_the_loss(
     assert len(moved) == 2 * last  # and one of its labels
 
 
-def test_a_finished_training_is_kept_without_its_optimizer(tmp_path: Path) -> None:
-    spec = small_spec(tmp_path, "trainer.ema_decay=0.9", "trainer.selection=last")
+@pytest.mark.parametrize("selection", ["last", "best"])
+def test_a_finished_training_is_kept_as_its_weights_alone_and_gone_on_from(tmp_path: Path, selection: str) -> None:
+    spec = small_spec(tmp_path, "trainer.ema_decay=0.9", f"trainer.selection={selection}")
 
     def tell(event: object) -> None:
         if isinstance(event, Phase) and "Predicting" in event.text:
             raise Interrupted("after the training")
 
     assert run(spec, tell).status == "interrupted"
-    learner = torch.load(spec.paths.checkpoint, weights_only=True)["learner"]
-    assert {"model", "ema"} <= set(learner)
-    assert "optimizer" not in learner
+    assert "learner" not in torch.load(spec.paths.checkpoint, weights_only=True)
     weights = spec.paths.model.read_bytes()
+    assert spec.paths.model.samefile(spec.paths.selected)  # written once
     record = run(spec)
     assert (record.status, len(record.epochs), len(record.attempts)) == ("done", 3, 2)
     assert spec.paths.model.read_bytes() == weights
+    uncut = small_spec(tmp_path / "uncut", *spec.overrides)
+    assert run(uncut).metrics == record.metrics
+    assert uncut.paths.model.read_bytes() == weights
 
 
 def test_last_reports_the_last_epoch(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_that_the_full_disk_ended_goes_on_when_there_is_room(undisturbed: RunSpec, tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
-    run_to(spec, 2, 1)
+    run_to(spec, 1, 1)  # before there were weights to keep
     with full_disk():
         record = run(spec)
     assert record.error
