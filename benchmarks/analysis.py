@@ -23,6 +23,7 @@ from statistics import median
 import msgspec
 import numpy as np
 import pandas as pd
+from turns import Pairs, result, table, take_turns
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -31,7 +32,6 @@ from made_runs import a_record, metrics, predictions
 from multirun_analysis.pareto import Floats, contributions, nondominated, shortfall
 from multirun_analysis.sources import read
 
-PAIRS = 5
 MODELS, SETTINGS, SEEDS = 20, 100, 5
 IMAGES, EPOCHS, CLASSES = 1890, 20, [f"class {n}" for n in range(15)]
 
@@ -49,22 +49,22 @@ def numpy_loop(points: Floats) -> np.ndarray:
     return front
 
 
-def pairs(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
-    """The median seconds of both, taking turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(PAIRS):
-        for act, taken in zip((ours, theirs), times, strict=True):
-            started = time.perf_counter()
-            act()
-            taken.append(time.perf_counter() - started)
-    return median(times[0]), median(times[1])
+def timed(act: Callable[[], object]) -> Callable[[], float]:
+    """``act`` that gives the seconds it took."""
+
+    def measured() -> float:
+        started = time.perf_counter()
+        act()
+        return time.perf_counter() - started
+
+    return measured
 
 
 def make_runs(folder: Path) -> int:
     """20 models in 100 settings with 5 seeds: 10,000 records, each with its predictions of 1,890 images a split."""
     tables = [predictions({"val": 0.7, "test": 0.7}, seed, CLASSES, IMAGES) for seed in range(SEEDS)]
-    for seed, table in enumerate(tables):
-        table.to_parquet(folder / f".predictions-{seed}.parquet")
+    for seed, predicted in enumerate(tables):
+        predicted.to_parquet(folder / f".predictions-{seed}.parquet")
     measured = {split: metrics(tables[0][tables[0]["split"] == split], CLASSES) for split in ("val", "test")}
     random = np.random.default_rng(0)
     for number in range(MODELS * SETTINGS * SEEDS):
@@ -102,17 +102,19 @@ def main() -> None:
         def peer(points: Floats = points) -> None:
             numpy_loop(points)
 
-        ours, theirs = pairs(fronts, peer)
-        rows.append((f"{len(points):,} points, {what}: front and shares", ours, "numpy loop, front alone", theirs))
+        found = Pairs(*take_turns(timed(fronts), timed(peer)))
+        rows.append((f"{len(points):,} points, {what}: front and shares", "numpy loop, front alone", found))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         count = make_runs(folder)
         files = sorted(folder.glob("*/record.json"))
-        ours, theirs = pairs(
-            lambda: read([place], folder, lambda *told: None),
-            lambda: pd.json_normalize([json.loads(file.read_bytes()) for file in files], sep="/"),
+        found = Pairs(
+            *take_turns(
+                timed(lambda: read([place], folder, lambda *told: None)),
+                timed(lambda: pd.json_normalize([json.loads(file.read_bytes()) for file in files], sep="/")),
+            )
         )
-        rows.append((f"{count:,} records into a table, checked", ours, "json and json_normalize, unchecked", theirs))
+        rows.append((f"{count:,} records into a table, checked", "json and json_normalize, unchecked", found))
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "multirun_analysis", place, "--out", str(folder / ".report")],
@@ -121,13 +123,20 @@ def main() -> None:
         report_seconds = time.perf_counter() - started
         peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         shutil.rmtree(folder / ".report")
-    for what, mine, whose, other in rows:
-        print(f"{what:60} {mine:7.3f} s   {whose:36} {other:7.3f} s   {other / mine:5.2f} times as fast")
-    print(f"{count:,} records to the finished report: {report_seconds:.1f} s, peak memory {peak_bytes / 1e9:.2f} GB")
+    table(
+        "Fronts, and reading records",
+        ["what", "peer", "multirun_analysis", "peer's", "times as fast", "in pairs"],
+        [[what, whose, *found.texts()] for what, whose, found in rows],
+    )
+    table(
+        "The command multirun_analysis",
+        ["records", "seconds to the finished report", "peak memory"],
+        [[f"{count:,}", f"{report_seconds:.1f}", f"{peak_bytes / 1e9:.2f} GB"]],
+    )
     names = ("scattered_front_ratio", "close_front_ratio", "read_ratio")
-    result = {name: theirs / ours for name, (_, ours, _, theirs) in zip(names, rows, strict=True)}
-    result |= {"front_seconds": rows[0][1], "report_seconds": report_seconds, "report_peak_bytes": peak_bytes}
-    print(json.dumps(result))
+    ratios = {name: found.ratio for name, (*_, found) in zip(names, rows, strict=True)}
+    front_seconds = median(rows[0][-1].ours)
+    result(**ratios, front_seconds=front_seconds, report_seconds=report_seconds, report_peak_bytes=peak_bytes)
 
 
 if __name__ == "__main__":

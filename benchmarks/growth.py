@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -30,6 +30,8 @@ from turns import Answer, result, rivals, table
 IMAGES, RUNS = (1_000, 10_000, 100_000), (10, 100, 1_000)
 MODELS = ("vit_tiny", "resnet18", "resnet50", "vit_small", "vit_base")
 CLASSES, SIDE, BATCH_SIZE, GB = 10, 64, 32, 1e9
+Row = tuple[list[str], dict[str, float]]
+"""A table's row, and its figures."""
 
 
 def command(place: Path, *arguments: str) -> tuple[float, int]:
@@ -93,7 +95,7 @@ def plan_it(answer: Answer, place: Path, overrides: list[str]) -> None:
     answer((time.perf_counter() - started, _peak_bytes(resource.getrusage(resource.RUSAGE_SELF))))
 
 
-def images(count: int) -> tuple[list[str], dict[str, float]]:
+def images(count: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="bench-") as there:
         place = Path(there)
         draw_all(place / "images", count)
@@ -112,7 +114,7 @@ def images(count: int) -> tuple[list[str], dict[str, float]]:
     return row, {"images": count, "first": first, "again": again, "epoch": reading, "bytes": first_bytes}
 
 
-def runs(count: int) -> tuple[list[str], dict[str, float]]:
+def runs(count: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="bench-") as there:
         place = Path(there)
         finished_runs(place, count, *SHORT)
@@ -124,7 +126,7 @@ def runs(count: int) -> tuple[list[str], dict[str, float]]:
     return row, {**found, "analysis_bytes": analysis_bytes}
 
 
-def models() -> list[tuple[list[str], dict[str, float]]]:
+def models() -> list[Row]:
     import training  # here, lest torch's memory count as that of the commands that this process starts
 
     found = []
@@ -145,14 +147,15 @@ def models() -> list[tuple[list[str], dict[str, float]]]:
     return found
 
 
+def show(title: str, columns: Sequence[str], rows: Iterable[Row]) -> list[dict[str, float]]:
+    """Print the table as soon as its rows are there; returns their figures."""
+    found = list(rows)
+    table(title, columns, [row for row, _ in found])
+    return [figures for _, figures in found]
+
+
 def main() -> None:
-    by_images, by_runs = [images(count) for count in IMAGES], [runs(count) for count in RUNS]
-    by_model = models()
-
-    def show(title: str, columns: Sequence[str], found: Sequence[tuple[list[str], dict[str, float]]]) -> None:
-        table(title, columns, [row for row, _ in found])
-
-    show(
+    by_images = show(
         f"With the images (noise, {SIDE} px)",
         [
             "images",
@@ -161,15 +164,17 @@ def main() -> None:
             "an epoch's batches read (70 %)",
             "peak memory of planning",
         ],
-        by_images,
+        map(images, IMAGES),
     )
-    show("With the runs of a sweep", ["runs", "found done", "peak memory", "analysed", "peak memory"], by_runs)
-    show(
+    by_runs = show(
+        "With the runs of a sweep", ["runs", "found done", "peak memory", "analysed", "peak memory"], map(runs, RUNS)
+    )
+    by_model = show(
         f"With the model (a step of {BATCH_SIZE} images)",
         ["model", "MACs an image", "a step", "a step by GMAC", "peak memory"],
-        by_model,
+        models(),
     )
-    result(images=[f for _, f in by_images], runs=[f for _, f in by_runs], models=[f for _, f in by_model])
+    result(images=by_images, runs=by_runs, models=by_model)
 
 
 if __name__ == "__main__":
