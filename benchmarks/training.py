@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -112,7 +113,10 @@ def limit(answer: Answer, device: str) -> None:
         answer(2 * n**3 * times / (time.monotonic() - started))
 
 
-def compare(model_name: str, device: str, pairs: int, images: int, precisions: tuple[str, str]) -> Any:
+def compare(
+    model_name: str, device: str, pairs: int, images: int, precisions: tuple[str, str],
+    theirs: Callable[..., None] = theirs,
+) -> Any:  # fmt: skip
     """The model's facts, and the epochs of ours and theirs, each in its precision, and the limits, in turns."""
     precision, their_precision = precisions
     with (

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from har_sweep.attention import fast_attention
+from har_sweep.cost.memory import release
 from har_sweep.distributed import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.schema import HardwareConfig
@@ -65,8 +67,6 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
     """
     if threads := ranks.threads(config.cpu_threads):
         torch.set_num_threads(threads)
-    if kind == "cpu":
-        keep_freed_memory()
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
     if not usable:
         raise RunFailure(
@@ -101,15 +101,18 @@ def prepare(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> 
     return Compute(device, precision, formats[config.memory_format], config.compile)
 
 
-def keep_freed_memory() -> None:
+@cache
+def keep_freed_memory(device: torch.device) -> None:
     """Let glibc keep what is freed until ``cost.memory.release``, and take it again for the next step's tensors.
 
     By default it gives back every block above 32 MB at once, and each step spends 5 to 15 % of its time on getting
-    the same pages anew. Where address space is limited (``ulimit -d``, ``-v``), what is kept would count as used, and
-    glibc is left as it is.
+    the same pages anew. To be called once what lasts is in its place (weights, an optimizer's state): among what is
+    kept it would lie scattered, and large tensors find no room between. On an accelerator nothing is done, nor where
+    address space is limited (``ulimit -d``, ``-v``), since what is kept would count as used.
     """
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    if set_option and limits == [resource.RLIM_INFINITY] * 2:
+    if device.type == "cpu" and set_option and limits == [resource.RLIM_INFINITY] * 2:
+        release(device)
         set_option(_M_MMAP_MAX, 0)
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from har_sweep.augmentation import normalise
-from har_sweep.compute import Compute
+from har_sweep.compute import Compute, keep_freed_memory
 from har_sweep.cost.memory import synchronise
 from har_sweep.data import Dataset
 from har_sweep.data.batches import batches
@@ -45,6 +45,7 @@ class Predictions:
 
 def forward_of(model: nn.Module, model_plan: ModelPlan, compute: Compute) -> Forward:
     """uint8 images [B, H, W, 3] on the device -> logits [B, classes] float32: what every model is timed by."""
+    keep_freed_memory(compute.device)
 
     @torch.inference_mode()
     def forward(images: torch.Tensor) -> torch.Tensor:

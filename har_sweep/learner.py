@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from har_sweep.compute import Compute
+from har_sweep.compute import Compute, keep_freed_memory
 from har_sweep.cost.memory import release
 from har_sweep.distributed import Ranks
 from har_sweep.errors import RunFailure
@@ -79,6 +79,7 @@ class Learner:
         self._scheduler.step()
         if self._ema:
             self._ema.update_parameters(self.model)
+        keep_freed_memory(self._compute.device)  # from the second step on: the optimizer's state is there
         return loss
 
     def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
