@@ -39,11 +39,9 @@ def measure(name: str, device: str) -> str | None:
     return None if process.returncode else "".join(lines)
 
 
-def section(name: str, printed: str, seconds: float) -> str:
+def section(name: str, printed: str, seconds: float, state: str) -> str:
     """Tables as they are, and the last line as JSON."""
     *text, last = printed.strip().splitlines()
-    commit, dirty = git_state()
-    state = f", commit {commit[:10]}{' with changes' if dirty else ''}" if commit else ""
     measured = f"{date.today()}{state}, {seconds / 60:.0f} min"
     body = "\n".join(text).strip()
     return f"## {name}\n\n`python benchmarks/{name}.py` ({measured})\n\n{body}\n\n```json\n{last}\n```\n"
@@ -69,6 +67,8 @@ def main() -> int:
     if file.exists():
         found = re.split(r"^(?=## )", file.read_text(), flags=re.MULTILINE)[1:]
         sections = {part.splitlines()[0].removeprefix("## "): part.strip() + "\n" for part in found}
+    commit, dirty = git_state()  # now, before the results themselves are a change
+    state = f", commit {commit[:10]}{' with changes' if dirty else ''}" if commit else ""
     failed = []
     for name in args.names or known:
         print(f"\n{name}: {(HERE / f'{name}.py').read_text().splitlines()[0].strip(chr(34))}", flush=True)
@@ -77,7 +77,7 @@ def main() -> int:
         if printed is None:
             failed.append(name)
             continue
-        sections[name] = section(name, printed, time.monotonic() - started)
+        sections[name] = section(name, printed, time.monotonic() - started, state)
         versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "torchvision", "timm"))
         head = f"# {stem}\n\n{platform.system()}, Python {platform.python_version()}, {versions}. See docs/speed.md.\n"
         file.parent.mkdir(exist_ok=True)
