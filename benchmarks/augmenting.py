@@ -29,8 +29,8 @@ BATCH_SIZE, SIZE, BATCHES, HALVES = 32, 224, 20, [0.5, 0.5, 0.5]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    keep_freed_memory()  # for all three, as in every run
     device = torch.device(parser.parse_args().device)
+    keep_freed_memory(device)  # for all three, as in every run
     images = torch.randint(0, 256, (BATCH_SIZE, SIZE, SIZE, 3), dtype=torch.uint8, device=device)
     labels = torch.zeros(BATCH_SIZE, dtype=torch.int64, device=device)
     recipe, generator = AugmentationConfig(), torch.Generator().manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -23,6 +24,7 @@ from small import SMALL, command, har_sweep, learned, runs, small_spec
 from har_sweep import record as records
 from har_sweep.errors import InputError
 from har_sweep.launch.local import slots
+from har_sweep.launch.plan import check_writable
 
 
 def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -164,6 +166,19 @@ def test_bad_data_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert all(f"{name}/{number}.jpg" in done.stdout for name in "ab" for number in range(3))
     assert "Traceback" not in done.stdout + done.stderr
     assert not runs(tmp_path)
+
+
+def test_a_file_system_without_hard_links_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # what Linux says on exFAT
+
+    check_writable(tmp_path / "runs")
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(InputError, match=f"{tmp_path}/runs is on a file system without hard links"):
+        check_writable(tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_weights_that_cannot_be_had_are_an_error_or_a_loud_fallback(tmp_path: Path) -> None:

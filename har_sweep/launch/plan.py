@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter, defaultdict
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -214,12 +216,16 @@ def check_writable(folder: Path) -> None:
     InputError
         if runs cannot be written there.
     """
+    hint = "Give another folder with paths.runs=..."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with records.atomic(folder / ".writable"):
-            pass
-        (folder / ".writable").unlink(missing_ok=True)  # another sweep may be looking at the same moment
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
+            link = Path(f"{file.name}-linked")
+            try:
+                os.link(file.name, link)
+            except OSError as e:
+                text = f"paths.runs={folder} is on a file system without hard links, by which runs are claimed"
+                raise InputError(f"{text}: {e.strerror}.", hint) from e
+            link.unlink()
     except OSError as e:
-        raise InputError(
-            f"paths.runs={folder} cannot be written: {e.strerror}.", "Give another folder with paths.runs=..."
-        ) from e
+        raise InputError(f"paths.runs={folder} cannot be written: {e.strerror}.", hint) from e
