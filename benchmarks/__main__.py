@@ -70,8 +70,10 @@ def main() -> int:
     commit, dirty = git_state()  # now, before the results themselves are a change
     state = f", commit {commit[:10]}{' with changes' if dirty else ''}" if commit else ""
     failed = []
-    for name in args.names or known:
-        print(f"\n{name}: {(HERE / f'{name}.py').read_text().splitlines()[0].strip(chr(34))}", flush=True)
+    names = args.names or known
+    for number, name in enumerate(names, 1):
+        what = (HERE / f"{name}.py").read_text().splitlines()[0].strip('"')
+        print(f"\n{number} of {len(names)}, {name}: {what}", flush=True)
         started = time.monotonic()
         printed = measure(name, args.device)
         if printed is None:

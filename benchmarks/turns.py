@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -85,10 +86,12 @@ def _span(values: Sequence[float]) -> str:
 def take_turns(*asks: Callable[[], Any], pairs: int = PAIRS) -> list[list[Any]]:
     """What each of ``asks`` gave in each of ``pairs`` rounds; who begins changes with every round."""
     found: list[list[Any]] = [[] for _ in asks]
+    began = time.monotonic()
     for number in range(pairs):
         for rival in range(len(asks))[:: -1 if number % 2 else 1]:
             found[rival].append(asks[rival]())
-        print(f"  round {number + 1} of {pairs} is over", file=sys.stderr, flush=True)
+        left = (time.monotonic() - began) / (number + 1) * (pairs - number - 1)
+        print(f"  round {number + 1} of {pairs} is over, {left:.0f} s left", file=sys.stderr, flush=True)
     return found
 
 

@@ -13,8 +13,8 @@ from functools import cache
 
 import torch
 
-from har_sweep.attention import fast_attention
 from har_sweep.cost.memory import release
+from har_sweep.cpu_kernels import fast_kernels
 from har_sweep.distributed import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.schema import HardwareConfig
@@ -38,7 +38,7 @@ class Compute:
         if self.precision == "fp32":
             yield
             return
-        faster = fast_attention() if self.device.type == "cpu" and not self.compiled else nullcontext()
+        faster = fast_kernels() if self.device.type == "cpu" and not self.compiled else nullcontext()
         # No weight cache: an optimizer step follows every forward pass, so it would only hold memory.
         with torch.autocast(self.device.type, DTYPES[self.precision], cache_enabled=False), faster:
             yield
