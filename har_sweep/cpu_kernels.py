@@ -110,7 +110,8 @@ class _Depthwise(torch.autograd.Function):
         images = images.to(torch.bfloat16)
         ctx.save_for_backward(images, weight)
         ctx.biases, ctx.geometry = None if bias is None else [len(bias)], geometry
-        return _conv2d(images, weight, bias, *geometry, len(weight))
+        stride, padding, dilation = geometry
+        return _conv2d(images, weight, bias, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
