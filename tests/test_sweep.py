@@ -55,6 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     done = har_sweep("-m", *SMALL, "seed=0,1", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stdout + done.stderr  # of a library, to its users' users
     return folder
 
 

@@ -2,6 +2,7 @@
 # ruff: noqa: E402
 
 import gc
+import warnings
 
 # What is imported stays: looking for garbage takes a fifth of the time that importing takes, and finds none.
 gc.disable()
@@ -10,7 +11,9 @@ import wandb.sdk.launch  # noqa: F401 - before torch: with torch's modules aroun
 
 # isort: split
 # What each run would otherwise import by itself, at its first use:
-import fvcore.nn  # noqa: F401
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # fvcore's losses, which nobody uses, are made by torch.jit.script
+    import fvcore.nn  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import torch.utils.serialization  # noqa: F401
 
