@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from small import SMALL, command, har_sweep, learned, runs, small_spec
 
 from har_sweep import record as records
 from har_sweep.errors import InputError
-from har_sweep.launch import local
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import check_writable
 
@@ -130,18 +128,6 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Pat
     assert har_sweep(*sweep, cwd=tmp_path).returncode == 0
     assert learned(tmp_path).items() <= learned(finished).items()
     assert len(learned(tmp_path)) == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_ctrl_c_that_python_drops_is_not_lost(number: signal.Signals) -> None:
-    handler = signal.getsignal(number)
-    with local._terminable() as raise_if_asked:
-        raise_if_asked()
-        with suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-        with pytest.raises(KeyboardInterrupt):
-            raise_if_asked()
-    assert signal.getsignal(number) is handler
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])

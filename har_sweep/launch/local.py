@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -59,10 +59,9 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
         spec.run_id: f"[{n}/{len(specs) + len(others)}] {spec.label}" for n, spec in enumerate([*specs, *others], 1)
     }
     first = True
-    with screen.live(), _terminable() as raise_if_asked:
+    with screen.live(), _terminable():
         try:
             while waiting or elsewhere or children:
-                raise_if_asked()
                 free = sorted(set(range(len(shares))) - {child.slot for child in children.values()})
                 while waiting and free:
                     spec, slot = waiting.popleft(), free.pop(0)
@@ -186,28 +185,17 @@ def _stop(children: list[_Child], grace_seconds: float) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[Callable[[], None]]:
-    """Inside, SIGTERM ends a sweep as Ctrl-C does; what this gives raises KeyboardInterrupt if either has come.
-
-    To be asked now and then, since Python drops an exception that is raised in a callback of its own.
-    """
-    asked = False
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM ends a sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
-        nonlocal asked
-        asked = True
         raise KeyboardInterrupt
 
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield check
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _out_of_memory_kills() -> int:
