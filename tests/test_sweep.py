@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -128,6 +129,19 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Pat
     assert har_sweep(*sweep, cwd=tmp_path).returncode == 0
     assert learned(tmp_path).items() <= learned(finished).items()
     assert len(learned(tmp_path)) == 2
+
+
+def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:
+    sweep = shlex.join(command("-m", *SMALL))
+    script = ["bash", "-c", f"{sweep} & wait"]  # bash makes it ignore SIGINT, and waits itself
+    process = subprocess.Popen(
+        script, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    wait_for(lambda: any(r.status == "running" and r.epochs for r in runs(tmp_path).values()), process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert [len(r.attempts) for r in runs(tmp_path).values() if r.status == "done"] == [1]
+    assert learned(tmp_path).items() <= learned(finished).items()
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])

@@ -219,7 +219,8 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
 
     stop = Stop()
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as where a script put the sweep into the background
+        signal.signal(signal.SIGINT, stop)
     try:
         work(spec, tell, stop)
     except ClaimLost as lost:

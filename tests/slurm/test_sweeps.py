@@ -191,7 +191,8 @@ def test_an_administrators_requeue_loses_nothing(
 
 
 def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluster, tmp_path: Path) -> None:
-    longer = ["trainer.epochs=50", "hardware.slurm.time_minutes=1", "hardware.slurm.signal_seconds=25"]
+    # A job has 20 seconds; fast processors train for 36.
+    longer = ["trainer.epochs=150", "hardware.slurm.time_minutes=1", "hardware.slurm.signal_seconds=40"]
     done = sweep(cluster, tmp_path, *SWEEP, *longer)
     assert done.returncode == 0, done.stdout
     attempts = only(tmp_path).attempts
@@ -200,7 +201,9 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluste
     assert all("time limit" in (attempt.error or "") for attempt in attempts[:-1])
     here = tmp_path / "here"
     here.mkdir()
-    assert har_sweep(*TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "trainer.epochs=50", cwd=here).returncode == 0
+    assert (
+        har_sweep(*TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "trainer.epochs=150", cwd=here).returncode == 0
+    )
     same(tmp_path, learned(here))
 
 
