@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -140,7 +141,7 @@ def compute(folder: Path, machine: str, seed: int) -> None:
         for run in order:
             if (run / "done").exists() or (claim := take(run)) is None:
                 continue
-            with claim:
+            with suppress(ClaimLost), claim:  # a machine that is slow to wake it may make it miss its beats
                 if (run / "done").exists():
                     continue
                 for step in range(5):
