@@ -19,7 +19,7 @@ from PIL import Image
 
 from har_sweep.data import Dataset, prepare
 from har_sweep.data import cache as cache_module
-from har_sweep.data.cache import open_map
+from har_sweep.data.cache import ImageMap
 from har_sweep.data.decode import decode, resize
 from har_sweep.errors import InputError
 from har_sweep.schema import DataConfig, PathsConfig
@@ -52,7 +52,7 @@ def test_rows_are_the_resized_pictures_at_every_size(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, 16, 9)
     assert set(dataset.caches) == {16, 9}
     for size, file in dataset.caches.items():
-        pixels = open_map(file, dataset.cached_images, size)
+        pixels = ImageMap(file, dataset.cached_images, size).pixels
         for path, row in zip(dataset.paths, dataset.rows, strict=True):
             np.testing.assert_array_equal(pixels[row], resize(decode(dataset.root / path, 10**6), size))
 
@@ -111,7 +111,7 @@ def test_changed_images_are_decoded_again_under_a_new_fingerprint(tmp_path: Path
     assert decoded(told)
     assert after.caches != before.caches
     assert after.fingerprint != before.fingerprint
-    pixels = open_map(after.caches[16], after.cached_images, 16)
+    pixels = ImageMap(after.caches[16], after.cached_images, 16).pixels
     for path, row in zip(after.paths, after.rows, strict=True):
         np.testing.assert_array_equal(pixels[row], resize(decode(after.root / path, 10**6), 16))
 
@@ -178,8 +178,8 @@ def test_broken_images_are_skipped_if_that_is_asked_for(tmp_path: Path, cache: s
     assert dataset.fingerprint == without.fingerprint  # what was skipped is as good as not there
     if cache == "disk":
         np.testing.assert_array_equal(
-            open_map(dataset.caches[16], dataset.cached_images, 16)[dataset.rows],
-            open_map(without.caches[16], without.cached_images, 16)[without.rows],
+            ImageMap(dataset.caches[16], dataset.cached_images, 16).pixels[dataset.rows],
+            ImageMap(without.caches[16], without.cached_images, 16).pixels[without.rows],
         )
 
 
@@ -334,7 +334,7 @@ def test_a_killed_builder_leaves_neither_processes_nor_files_and_the_next_one_bu
     shutil.copyfile(tmp_path / "images/run/0001.png", tmp_path / "images/run/new.png")  # so another cache is built
     dataset = prepared(tmp_path)
     assert not left[0].exists()
-    pixels = open_map(dataset.caches[16], dataset.cached_images, 16)
+    pixels = ImageMap(dataset.caches[16], dataset.cached_images, 16).pixels
     for path, row in zip(dataset.paths, dataset.rows, strict=True):
         np.testing.assert_array_equal(pixels[row], resize(decode(dataset.root / path, 10**6), 16))
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from har_sweep.data import Dataset
-from har_sweep.data.cache import open_map
+from har_sweep.data.cache import ImageMap
 from har_sweep.data.decode import DecodeError, decode, resize
 from har_sweep.errors import InputError
 
@@ -84,12 +84,8 @@ def _filler(dataset: Dataset, size: int) -> Callable[[NDArray[np.int64], NDArray
                 f"{dataset.file} holds images at {', '.join(map(str, dataset.caches))} px, not at {size}.",
                 "Prepare the dataset for this size.",
             )
-        pixels = open_map(dataset.caches[size], dataset.cached_images, size)
-
-        def copy(chosen: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-            np.take(pixels, dataset.rows[chosen], axis=0, out=out, mode="clip")  # "raise" would copy twice
-
-        return copy
+        images = ImageMap(dataset.caches[size], dataset.cached_images, size)
+        return lambda chosen, out: images.read(dataset.rows[chosen], out)
 
     def decode_each(chosen: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         for position, index in enumerate(chosen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import signal
@@ -85,13 +86,33 @@ def ensure(
     return msgspec.json.decode(table.read_bytes(), type=Files), maps
 
 
-def open_map(file: Path, count: int, size: int) -> NDArray[np.uint8]:
-    """The images of a size, ``uint8 [count, size, size, 3]``, read from disk as they are used."""
-    try:
-        return np.memmap(file, np.uint8, "r", shape=(count, size, size, 3))
-    except (OSError, ValueError) as e:
-        message = f"The decoded images {file} are gone or cut off: {e}."
-        raise InputError(message, "The same command makes them again.") from e
+class ImageMap:
+    """Decoded images of a size on disk: ``pixels`` uint8 [count, size, size, 3], in memory as far as there is room.
+
+    Raises
+    ------
+    InputError
+        if the file is gone or too short.
+    """
+
+    def __init__(self, file: Path, count: int, size: int) -> None:
+        try:
+            with file.open("rb") as handle:
+                self._memory = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            flat = np.frombuffer(self._memory, np.uint8, count * size * size * 3)
+        except (OSError, ValueError) as e:
+            message = f"The decoded images {file} are gone or cut off: {e}."
+            raise InputError(message, "The same command makes them again.") from e
+        self.pixels = flat.reshape(count, size, size, 3)
+        self._memory.madvise(mmap.MADV_RANDOM)  # what lies around an image is not read with it, only to be dropped
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Copy some images. The disk is asked for all of them at once; else each page would be waited for in turn."""
+        image_bytes = self.pixels[0].nbytes
+        for begin in (rows * image_bytes).tolist():
+            page = begin - begin % mmap.PAGESIZE
+            self._memory.madvise(mmap.MADV_WILLNEED, page, begin + image_bytes - page)
+        np.take(self.pixels, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
 
 def cores() -> int:
