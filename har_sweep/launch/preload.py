@@ -15,7 +15,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore's losses, which nobody uses, are made by torch.jit.script
     import fvcore.nn  # noqa: F401
 import pyarrow.parquet  # noqa: F401
-import torch.utils.serialization  # noqa: F401
 
 import har_sweep.run  # noqa: F401
 
