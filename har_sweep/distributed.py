@@ -255,8 +255,7 @@ def _assist(spec: RunSpec, link: Link, stop: Stop) -> None:
 
 def _spawned(spec: RunSpec, rank: int, connection: Connection) -> None:
     stop = Stop()
-    for number in SIGNALS:
-        signal.signal(number, stop)
+    stop.take(*SIGNALS)
     link = Link(connection, rank, by_task=False)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -29,6 +29,12 @@ class Stop:
         if not self._can_wait:
             raise Interrupted
 
+    def take(self, *numbers: signal.Signals) -> None:
+        """Handle these signals from now on, but those that are ignored, as SIGINT is in a script's background."""
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
+
     @property
     def reason(self) -> str:
         """Why, for the record."""

@@ -218,9 +218,7 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
         connection.send(event)
 
     stop = Stop()
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as where a script put the sweep into the background
-        signal.signal(signal.SIGINT, stop)
+    stop.take(signal.SIGTERM, signal.SIGINT)
     try:
         work(spec, tell, stop)
     except ClaimLost as lost:

@@ -53,8 +53,7 @@ class Job:
             return f"{_why_ended()} ({number.name})."
 
         stop = Stop(explain)
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, stop)
+        stop.take(signal.SIGUSR2, signal.SIGTERM)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         job, restarts = _myself()
         if os.environ.get("SLURM_PROCID", "0") != "0":
