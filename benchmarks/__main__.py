@@ -17,9 +17,9 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from har_sweep import hardware
 from har_sweep.data.cache import cores
-from har_sweep.environment import git_state
+from har_sweep.record.environment import git_state
+from har_sweep.spec.hardware import find_devices
 
 # The quick ones first; what a GPU has no part in is left out of its list.
 ON_CPU = ("augmenting", "reading", "sweep", "inference", "training", "memory", "growth", "analysis", "accuracy")
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ON_CPU)}; default: all")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()
-    device = next((d for d in hardware.devices() if d.kind == args.device), None)
+    device = next((d for d in find_devices() if d.kind == args.device), None)
     if device is None:
         print("No CUDA device is here, so nothing was measured. `make bench` measures this processor.")
         return 0

@@ -28,7 +28,7 @@ MODEL = "tf_efficientnet_lite0"
 
 def ours(answer: Answer, place: Path, seeds: int, epochs: int, device: str) -> None:
     """Whether each val and test image was right, by its name, and the seconds in training."""
-    from har_sweep.run import execute
+    from har_sweep.run.execute import execute
     from har_sweep.stop import Stop
 
     for seed in range(seeds):

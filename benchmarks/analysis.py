@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from made_runs import a_record, metrics, predictions
 
-from multirun_analysis.pareto import Floats, contributions, nondominated, shortfall
-from multirun_analysis.sources import read
+from multirun_analysis.analysis.pareto import Floats, contributions, nondominated, shortfall
+from multirun_analysis.sources.read import read_runs
 
 MODELS, SETTINGS, SEEDS = 20, 100, 5
 IMAGES, EPOCHS, CLASSES = 1890, 20, [f"class {n}" for n in range(15)]
@@ -110,7 +110,7 @@ def main() -> None:
         files = sorted(folder.glob("*/record.json"))
         found = Pairs(
             *take_turns(
-                timed(lambda: read([place], folder, lambda *told: None)),
+                timed(lambda: read_runs([place], folder, lambda *told: None)),
                 timed(lambda: pd.json_normalize([json.loads(file.read_bytes()) for file in files], sep="/")),
             )
         )

@@ -18,10 +18,9 @@ from kornia.augmentation import AugmentationSequential, Normalize, RandomHorizon
 from torchvision.transforms import InterpolationMode, v2
 from turns import Pairs, result, table, take_turns
 
-from har_sweep.augmentation import augment
-from har_sweep.compute import keep_freed_memory
-from har_sweep.cost.memory import synchronise
-from har_sweep.schema import AugmentationConfig
+from har_sweep.config.schema import AugmentationConfig
+from har_sweep.device.compute import keep_freed_memory, synchronise
+from har_sweep.train.augmentation import augment
 
 BATCH_SIZE, SIZE, BATCHES, HALVES = 32, 224, 20, [0.5, 0.5, 0.5]
 

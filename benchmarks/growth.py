@@ -73,8 +73,8 @@ def draw_all(folder: Path, count: int) -> None:
 
 def read_epochs(answer: Answer, place: Path, overrides: list[str]) -> None:
     """Seconds in which an epoch's batches are read, in random order."""
-    from har_sweep.data import Dataset
     from har_sweep.data.batches import batches
+    from har_sweep.data.dataset import Dataset
 
     os.chdir(place)
     spec = photographs.decided([overrides])[0]

@@ -26,17 +26,15 @@ BATCH_SIZE, OTHERS = 32, (1, 4, 8, 16, 32, 64)
 
 def ours(answer: Answer, place: Path, model_name: str, device: str, split: str, batch_sizes: list[int]) -> None:
     """First timm's name, then the seconds of a pass at each of the batch sizes in turn, again and again."""
-    from har_sweep import compute as computing
-    from har_sweep.data import Dataset
-    from har_sweep.distributed import lead
-    from har_sweep.evaluate import forward_of, predict
-    from har_sweep.model import build_model
-    from har_sweep.stop import Stop
+    from har_sweep.data.dataset import Dataset
+    from har_sweep.device.compute import prepare_compute
+    from har_sweep.device.ranks import Ranks
+    from har_sweep.model.build import build_model
+    from har_sweep.train.evaluate import forward_of, predict
 
     spec = photographs.planned(place, f"model={model_name}", f"hardware={device}")
     dataset = Dataset.read(spec.dataset_file)
-    with lead(spec, Stop()) as ranks:
-        compute = computing.prepare(spec.config.hardware, spec.device, spec.precision, ranks)
+    compute = prepare_compute(spec.config.hardware, spec.device, spec.precision, Ranks())
     model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None).eval()
     model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     forward = forward_of(model, spec.model, compute)

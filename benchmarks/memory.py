@@ -54,8 +54,8 @@ def _in_use_by_all() -> int:
 
 def reads_all(answer: Answer, place: Path) -> None:
     """Goes through the cache as a training does, and tells how much of it is resident here, and its share (bytes)."""
-    from har_sweep.data import Dataset
     from har_sweep.data.batches import batches
+    from har_sweep.data.dataset import Dataset
 
     spec = photographs.planned(place, "model=resnet18", "hardware=cpu")
     answer(None)

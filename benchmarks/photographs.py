@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from har_sweep.config import compose_all
+from har_sweep.config.compose import compose_all
 from har_sweep.launch.plan import plan
-from har_sweep.launch.screen import Screen
-from har_sweep.spec import RunSpec
+from har_sweep.launch.terminal import Screen
+from har_sweep.spec.run_spec import RunSpec
 
 TRAIN, VAL = 0.7, 0.15
 

@@ -41,9 +41,9 @@ def cached(answer: Answer, place: Path, floats: bool, cold: bool) -> None:
     """Our passes; ``cold`` drops the cache's pages from memory before each."""
     import torch
 
-    from har_sweep.augmentation import normalise
-    from har_sweep.data import Dataset
     from har_sweep.data.batches import batches
+    from har_sweep.data.dataset import Dataset
+    from har_sweep.train.augmentation import normalise
 
     spec = photographs.planned(place, "model=resnet18", "hardware=cpu")
     dataset, epoch = Dataset.read(spec.dataset_file), 0

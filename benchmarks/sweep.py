@@ -27,10 +27,10 @@ import pandas as pd
 from photographs import decided
 from turns import PAIRS, Pairs, result, table, take_turns
 
-from har_sweep import record as records
-from har_sweep.config import expand
-from har_sweep.data import Dataset
-from har_sweep.record import Record
+from har_sweep.config.compose import expand
+from har_sweep.data.dataset import Dataset
+from har_sweep.record.folder import read_record, write_record
+from har_sweep.record.record import Record
 
 RUNS, DONE = 20, 200
 SHORT = ["model=resnet18", "model.weights=scratch", "model.input_size=32", "trainer.epochs=1", "hardware=cpu"]
@@ -66,10 +66,10 @@ def finished_runs(place: Path, count: int, *overrides: str) -> None:
     before = Path.cwd()
     os.chdir(place)
     first, *others = decided(expand([*overrides, seeds(0, count)]))
-    done = records.read(first.paths.record)
+    done = read_record(first.paths.record)
     for spec in others:
         seed = spec.config.seed
-        records.write(replace(done, run_id=spec.run_id, seed=seed, config={**done.config, "seed": seed}), spec.paths)
+        write_record(replace(done, run_id=spec.run_id, seed=seed, config={**done.config, "seed": seed}), spec.paths)
     os.chdir(before)
 
 
@@ -87,7 +87,7 @@ def ours(place: Path) -> tuple[float, float, float]:
     """Seconds a run on top of its purpose: of all, without the first and its start, and of all with latency."""
     first = next(SEEDS)
     seconds = har_sweep(place, *SHORT, seeds(first, RUNS))
-    every = [records.read(file) for file in place.glob("runs/*/record.json")]
+    every = [read_record(file) for file in place.glob("runs/*/record.json")]
     found = sorted((r for r in every if first <= r.seed < first + RUNS), key=lambda record: record.started_at)
     purposes = [on_purpose(record) for record in found]
     evaluating, measuring = (sum(each) for each in zip(*purposes, strict=True))
@@ -132,7 +132,7 @@ def first_step(place: Path) -> float:
 
 
 def _is(file: Path, seed: int) -> bool:
-    record = records.read(file)
+    record = read_record(file)
     return record.seed == seed and record.model.input_size == [3, 224, 224]
 
 

@@ -42,44 +42,45 @@ class Epoch:
 
 def ours(answer: Answer, place: Path, model_name: str, device: str, precision: str) -> None:
     """First what the model multiplies for an image, then one epoch after the other."""
-    from har_sweep import compute as computing
     from har_sweep.cost.memory import memory_now
     from har_sweep.cost.static import static_costs
-    from har_sweep.data import Dataset
-    from har_sweep.distributed import lead
-    from har_sweep.model import build_model
-    from har_sweep.record import TrainingCost
+    from har_sweep.data.dataset import Dataset
+    from har_sweep.device.compute import prepare_compute
+    from har_sweep.device.ranks import Ranks
+    from har_sweep.model.build import build_model
+    from har_sweep.record.record import TrainingCost
     from har_sweep.stop import Stop
-    from har_sweep.train import Trained, train
+    from har_sweep.train.loop import Trained, train
 
     spec = photographs.planned(
         place, f"model={model_name}", f"hardware={device}", f"hardware.precision={precision}", "trainer.epochs=1000",
         f"trainer.batch_size={BATCH_SIZE}", "trainer.selection=last", "optimizer=adam", f"optimizer.lr={LR}",
     )  # fmt: skip
     dataset, stop = Dataset.read(spec.dataset_file), Stop()
-    with lead(spec, stop) as ranks:
-        compute = computing.prepare(spec.config.hardware, spec.device, spec.precision, ranks)
-        baseline_bytes = memory_now(compute.device)
-        model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None)
-        answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision, compute.device_name))
-        model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
-        before = TrainingCost()
+    ranks = Ranks()
+    compute = prepare_compute(spec.config.hardware, spec.device, spec.precision, ranks)
+    baseline_bytes = memory_now(compute.device)
+    model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None)
+    answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision, compute.device_name))
+    model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
+    before = TrainingCost()
 
-        def on_epoch(trained: Trained) -> None:
-            nonlocal before
-            cost = trained.cost
-            seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.data_wait_seconds
-            joules = None if cost.energy_joules is None else cost.energy_joules - (before.energy_joules or 0.0)
-            before = cost
-            answer(Epoch(seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
+    def on_epoch(trained: Trained) -> None:
+        nonlocal before
+        cost = trained.cost
+        seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.data_wait_seconds
+        joules = None if cost.energy_joules is None else cost.energy_joules - (before.energy_joules or 0.0)
+        before = cost
+        answer(Epoch(seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
 
-        train(model, dataset, spec, compute, ranks, baseline_bytes, lambda event: None, on_epoch, stop)
+    train(model, dataset, spec, compute, ranks, baseline_bytes, lambda event: None, on_epoch, stop)
 
 
 def theirs(answer: Answer, place: Path, timm_name: str, device: str, precision: str) -> None:
     """The same of the script."""
     from har_sweep.cost.energy import measured_energy
-    from har_sweep.cost.memory import memory_now, peak_memory, synchronise
+    from har_sweep.cost.memory import memory_now, peak_memory
+    from har_sweep.device.compute import synchronise
 
     where = torch.device(device)
     loaders = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)
@@ -99,7 +100,7 @@ def theirs(answer: Answer, place: Path, timm_name: str, device: str, precision: 
 
 def limit(answer: Answer, device: str) -> None:
     """Operations per second of bfloat16 matrix products."""
-    from har_sweep.cost.memory import synchronise
+    from har_sweep.device.compute import synchronise
 
     n, times = 4096, 200 if device == "cuda" else 5
     a, b = (torch.randn(n, n, device=device).to(torch.bfloat16) for _ in range(2))

@@ -34,14 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     from har_sweep.errors import InputError
-    from har_sweep.launch.screen import Screen
+    from har_sweep.launch.terminal import Screen
 
     screen = Screen()
     try:
         if args.cfg:
             print(composed(args.overrides))
             return 0
-        from har_sweep.config import refuse_sweep
+        from har_sweep.config.compose import refuse_sweep
         from har_sweep.launch.sweep import sweep
 
         if not args.multirun:
@@ -59,15 +59,15 @@ def composed(overrides: list[str]) -> str:
     """The configuration that the overrides come to, as YAML."""
     from omegaconf import OmegaConf
 
-    from har_sweep.config import compose
+    from har_sweep.config.compose import compose
 
     return OmegaConf.to_yaml(OmegaConf.structured(compose(overrides)))
 
 
 def help_text(parser: argparse.ArgumentParser) -> str:
     """Flags, groups with their options, and every key with its type's default and meaning."""
-    from har_sweep.config import groups
-    from har_sweep.schema import keys
+    from har_sweep.config.compose import groups
+    from har_sweep.config.schema import keys
 
     lines = [parser.format_help(), EXAMPLES, "groups (group=option):"]
     lines += [f"  {name + ':':15} {', '.join(options)}" for name, options in groups().items()]

@@ -16,31 +16,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", default="runs", type=Path, help="folder of the runs (default: runs)")
     args = parser.parse_args(arguments)
 
-    from har_sweep import claim as claims
     from har_sweep.errors import InputError
-    from har_sweep.launch import slurm
-    from har_sweep.launch.look import look
-    from har_sweep.launch.notes import find_sweep, sweep_folder
-    from har_sweep.launch.screen import Screen
-    from har_sweep.record import RunPaths
+    from har_sweep.launch.journal import find_sweep, sweep_folder
+    from har_sweep.launch.slurm.queue import Unreachable, cancel_jobs
+    from har_sweep.launch.state import run_states
+    from har_sweep.launch.terminal import Screen
+    from har_sweep.record.claim import living_owner, this_machine
+    from har_sweep.record.folder import RunPaths
 
     screen = Screen()
     try:
         note = find_sweep(args.runs, args.sweep)
-        looks = look([RunPaths(args.runs / run.run_id) for run in note.runs])
+        looks = run_states([RunPaths(args.runs / run.run_id) for run in note.runs])
         jobs = [view.submission.job for view in looks if view.submission and view.queued]
         if jobs:
-            slurm.cancel(jobs)
+            cancel_jobs(jobs)
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2
-    except slurm.Unreachable as e:
+    except Unreachable as e:
         screen.error(f"SLURM did not cancel the jobs: {e}.", "Give the same command again.")
         return 1
     told = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} of SLURM"] if jobs else []
     # A sweep on this machine ends as with Ctrl-C; on another it can only be ended there.
-    owner = claims.living(sweep_folder(args.runs, note.name))
-    if owner and owner.machine == claims.machine():
+    owner = living_owner(sweep_folder(args.runs, note.name))
+    if owner and owner.machine == this_machine():
         os.kill(owner.pid, signal.SIGTERM)
         told.append(f"the sweep's process here ({owner.pid})")
     elif owner:

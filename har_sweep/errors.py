@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """Something the user gave cannot be used: a key, a file, a row. Exit status 2; nothing was started.
@@ -34,3 +37,16 @@ class ClaimLost(Exception):
 
 class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint; the same command goes on from it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean ...?`` for the closest known word, or an empty string."""
+    known = list(known)
+    # A key is often given right but in the wrong section, so its last part alone is tried too.
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or [
+        k for k in known if k.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]
+    ]
+    if not close:
+        tails = {k.rsplit(".", 1)[-1]: k for k in known}
+        close = [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.75)]
+    return f"Did you mean '{close[0]}'?" if close else ""

@@ -36,3 +36,10 @@ class Line:
 
 Event = Step | Phase | Line
 Tell = Callable[[Event], None]
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tells nobody."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,18 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from har_sweep import weights
-from har_sweep.config import compose_all, expand
-from har_sweep.data.sources import Listing, list_items
+from har_sweep import events
+from har_sweep.config.compose import compose_all, expand
+from har_sweep.config.schema import Config, ModelConfig
+from har_sweep.data.sources import list_items
+from har_sweep.data.sources.har import KAGGLE_DATASET, har_differences
 from har_sweep.errors import InputError
-from har_sweep.schema import Config, ModelConfig
-
-KAGGLE_DATASET = "meetnagadia/human-action-recognition-har-dataset"
-HAR_IMAGES_PER_CLASS = 840
-HAR_CLASSES = (
-    "calling", "clapping", "cycling", "dancing", "drinking", "eating", "fighting", "hugging", "laughing",
-    "listening_to_music", "running", "sitting", "sleeping", "texting", "using_laptop",
-)  # fmt: skip
+from har_sweep.spec import weights
+from har_sweep.spec.hub import Hub
 
 USAGE = """\
 Fetch data and pretrained weights ahead, so that sweeps run on machines without network.
@@ -83,7 +78,7 @@ def main(arguments: list[str]) -> int:
 
 def fetch(configs: list[Config], console: Console) -> Iterator[Part]:
     """Everything that runs of ``configs`` would need, each thing once; what fails does not keep the rest away."""
-    hub = weights.Hub()
+    hub = Hub()
     seen = set()
     for config in configs:
         model = config.model
@@ -104,24 +99,7 @@ def fetch(configs: list[Config], console: Console) -> Iterator[Part]:
                 yield Part(f"data {config.data.name}", error=e)
 
 
-def har_differences(listing: Listing) -> list[str]:
-    """In what the listing is not the whole HAR dataset, 840 labelled images of each of 15 classes; empty if it is."""
-    found = Counter(item.label for item in listing.items)
-    differences = [
-        f"{label}: {found[label]:,} images, not {HAR_IMAGES_PER_CLASS}"
-        for label in HAR_CLASSES
-        if found[label] != HAR_IMAGES_PER_CLASS
-    ]
-    differences += [
-        f"{label}: {found[label]:,} images of a class that HAR does not have"
-        for label in sorted(found.keys() - set(HAR_CLASSES))
-    ]
-    if len(listing.items) != (expected := HAR_IMAGES_PER_CLASS * len(HAR_CLASSES)):
-        differences.insert(0, f"{len(listing.items):,} labelled images, not {expected:,}")
-    return differences
-
-
-def _weights(model: ModelConfig, hub: weights.Hub, cache: Path, console: Console) -> Part:
+def _weights(model: ModelConfig, hub: Hub, cache: Path, console: Console) -> Part:
     what = f"weights of {model.name}"
     if model.weights == "scratch":
         return Part(what, status="scratch: nothing to fetch")
@@ -216,7 +194,7 @@ def _reason(e: Exception) -> str:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[weights.Progress]:
+def _bar(console: Console) -> Iterator[events.Progress]:
     """A progress bar for each thing that is told of, on a terminal; silent in a log file."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:

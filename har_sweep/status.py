@@ -21,11 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from har_sweep.errors import InputError
-    from har_sweep.launch.look import OVER, Look, look
-    from har_sweep.launch.notes import find_sweep, read_sweeps
-    from har_sweep.launch.screen import Screen, failure, standings
-    from har_sweep.launch.slurm import Unreachable
-    from har_sweep.record import RunPaths
+    from har_sweep.launch.board import standings
+    from har_sweep.launch.journal import find_sweep, read_sweeps
+    from har_sweep.launch.slurm.queue import Unreachable
+    from har_sweep.launch.state import OVER, RunState, run_states
+    from har_sweep.launch.terminal import Screen, failure
+    from har_sweep.record.folder import RunPaths
 
     screen = Screen()
     try:
@@ -35,12 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     paths = [RunPaths(args.runs / run.run_id) for run in note.runs]
 
-    def looks() -> list[Look]:
+    def looks() -> list[RunState]:
         try:
-            return look(paths)
+            return run_states(paths)
         except Unreachable as e:
             screen.warn(f"SLURM does not answer ({e}); this is what the records say.")
-            return look(paths, ask_slurm=False)
+            return run_states(paths, ask_slurm=False)
 
     screen.say(f"Sweep {note.name}, asked for at {note.asked_at}: {' '.join(note.overrides)}")
     seen = looks()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from har_sweep.errors import InputError
-from multirun_analysis import screen
+from multirun_analysis.outputs import terminal as screen
 
 FORMATS = ("html", "png", "svg", "pdf", "csv", "md", "tex", "parquet")
 
@@ -88,12 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = _formats(options.format)
         with screen.progress() as progress:
             progress("Starting", 0, None)
-            from multirun_analysis.analysis import Question, analyse
-            from multirun_analysis.sources import read
-            from multirun_analysis.tables import tables
+            from multirun_analysis.analysis.analysis import analyse
+            from multirun_analysis.analysis.question import Question
+            from multirun_analysis.sources.read import read_runs
+            from multirun_analysis.tables.tables import tables
 
             gc.disable()  # ten thousand runs are millions of objects: none is garbage, and looking for it takes seconds
-            runs = read(sources, options.cache, progress)
+            runs = read_runs(sources, options.cache, progress)
             question = Question(
                 options.accuracy, options.cost, options.label, options.by, options.budget, options.images
             )
@@ -103,11 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gc.freeze()
             gc.enable()
             if publishing:
-                from multirun_analysis.publish import publish_for
+                from multirun_analysis.outputs.publish import publish_for
 
                 address = publish_for(analysis, sources, options.project, options.cache)
             else:
-                from multirun_analysis.write import write
+                from multirun_analysis.outputs.write import write
 
                 written = write(analysis, made, options.out, formats, progress)
     except InputError as e:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from har_sweep.record import Epoch
+from har_sweep.record.record import Epoch
 from multirun_analysis.quantities import Quantity
 
 PICTURED = 16  # disputed images of a pair that are shown as pictures

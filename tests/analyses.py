@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from har_sweep.record import Epoch
+from har_sweep.record.record import Epoch
+from multirun_analysis.analysis.pareto import lower_is_better, nondominated
+from multirun_analysis.analysis.statistics import student, wilson
 from multirun_analysis.findings import (
     JOINT,
     Analysis,
@@ -28,9 +30,7 @@ from multirun_analysis.findings import (
     RunInfo,
     Trial,
 )
-from multirun_analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.quantities import COSTS, METRICS, Quantity
-from multirun_analysis.statistics import student, wilson
 
 ACCURACY = METRICS["metrics/test/accuracy"]
 CLASSES = ["calling", "clapping", "cycling", "dancing", "drinking", "eating", "fighting", "hugging", "laughing"]

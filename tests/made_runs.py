@@ -12,11 +12,24 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from har_sweep import record as records
-from har_sweep.record import ClassMetrics, Metrics, Record, RunPaths
-from multirun_analysis.analysis import Question, analyse
+from har_sweep.record.folder import RunPaths, write_record
+from har_sweep.record.record import (
+    ClassMetrics,
+    Cost,
+    DatasetInfo,
+    Environment,
+    Epoch,
+    Hardware,
+    InferenceCost,
+    Metrics,
+    ModelInfo,
+    Record,
+    TrainingCost,
+)
+from multirun_analysis.analysis.analysis import analyse
+from multirun_analysis.analysis.question import Question
 from multirun_analysis.findings import Analysis, Block
-from multirun_analysis.sources import read
+from multirun_analysis.sources.read import read_runs
 
 CLASSES = ["calling", "clapping", "cycling", "dancing"]
 
@@ -27,7 +40,7 @@ def quiet(what: str, done: int, total: int | None) -> None:
 
 def ask(*sources: Path, **question: Any) -> Analysis:
     """The analysis of some sources, with its cache beside the first."""
-    runs = read(list(map(str, sources)), sources[0] / "cache", quiet)
+    runs = read_runs(list(map(str, sources)), sources[0] / "cache", quiet)
     return analyse(runs, Question(**question), [], "", quiet)
 
 
@@ -60,17 +73,17 @@ def a_record(model: str = "resnet18", seed: int = 0, **changes: Any) -> Record:
         overrides=[],
         started_at="2026-01-01T00:00:00.000Z",
         finished_at="2026-01-01T00:10:00.000Z",
-        environment=records.Environment("3.11.7", {"torch": "2.14.1"}, "abc", False, "host", "Linux", None),
-        hardware=records.Hardware("cuda", "NVIDIA H100", 1, "bf16", 8),
-        dataset=records.DatasetInfo("photos", "f00d", "5eed", CLASSES, {"train": 800, "val": 200, "test": 200}),
-        model=records.ModelInfo(model, model, "in1k", [3, 224, 224], "pretrained"),
-        epochs=[records.Epoch(n, 1 / n, 1.2 / n, 0.5 + n / 10, 1e-3, 10.0) for n in (1, 2)],
+        environment=Environment("3.11.7", {"torch": "2.14.1"}, "abc", False, "host", "Linux", None),
+        hardware=Hardware("cuda", "NVIDIA H100", 1, "bf16", 8),
+        dataset=DatasetInfo("photos", "f00d", "5eed", CLASSES, {"train": 800, "val": 200, "test": 200}),
+        model=ModelInfo(model, model, "in1k", [3, 224, 224], "pretrained"),
+        epochs=[Epoch(n, 1 / n, 1.2 / n, 0.5 + n / 10, 1e-3, 10.0) for n in (1, 2)],
         selected_epoch=2,
-        cost=records.Cost(
+        cost=Cost(
             parameters=11_000_000, trainable_parameters=11_000_000, disk_bytes=44_000_000, macs=1_800_000_000,
             macs_without_attention_products=1_800_000_000, device_hours=0.1,
-            training=records.TrainingCost(100.0, 99.0, 1.0, 0.01, 400.0, 10**9, None),
-            inference=records.InferenceCost(32, 2.0, 5 * 10**8, 900.0, {"batch_1": {"p50": 0.004, "p95": 0.005}}, None),
+            training=TrainingCost(100.0, 99.0, 1.0, 0.01, 400.0, 10**9, None),
+            inference=InferenceCost(32, 2.0, 5 * 10**8, 900.0, {"batch_1": {"p50": 0.004, "p95": 0.005}}, None),
         ),
     )  # fmt: skip
     tree = msgspec.to_builtins(record)
@@ -156,5 +169,5 @@ def write_run(
         record.dataset.counts |= {"val": images, "test": images}
         paths.folder.mkdir(parents=True, exist_ok=True)
         table.to_parquet(paths.predictions)
-    records.write(record, paths)
+    write_record(record, paths)
     return record

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from har_sweep import record as records
-from har_sweep.config import compose
+from har_sweep.config.compose import compose
 from har_sweep.launch.plan import plan
-from har_sweep.launch.screen import Screen
-from har_sweep.record import Record, RunPaths
-from har_sweep.spec import RunSpec
+from har_sweep.launch.terminal import Screen
+from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.record import Record
+from har_sweep.spec.run_spec import RunSpec
 
 # Everything timm would be asked for is given, which saves a process that imports it.
 SMALL_MODEL = [
@@ -51,7 +51,7 @@ def har_sweep(*overrides: str, cwd: Path, **environment: str) -> subprocess.Comp
 def runs(folder: Path) -> dict[str, Record]:
     """The records under ``folder/runs`` by run id."""
     found = sorted((folder / "runs").glob("*/record.json"))
-    return {path.parent.name: records.read(path) for path in found}
+    return {path.parent.name: read_record(path) for path in found}
 
 
 def learned(folder: Path) -> dict[str, tuple[Any, ...]]:

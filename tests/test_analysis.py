@@ -12,12 +12,11 @@ import pytest
 from made_runs import ask, block_of, quiet, write_run
 from PIL import Image
 
-from har_sweep import record as records
 from har_sweep.errors import InputError
-from har_sweep.record import RunPaths
+from har_sweep.record.folder import RunPaths, write_record
+from multirun_analysis.analysis.statistics import mcnemar
 from multirun_analysis.findings import JOINT, Block, Comparison
-from multirun_analysis.sources import read
-from multirun_analysis.statistics import mcnemar
+from multirun_analysis.sources.read import read_runs
 
 LATENCY, SECONDS = "cost/inference/latency_seconds/batch_1/p50", "cost/training/seconds"
 
@@ -320,10 +319,10 @@ def test_runs_that_are_all_unfinished_are_named(tmp_path: Path) -> None:
 def test_a_record_beats_the_same_run_from_elsewhere(tmp_path: Path) -> None:
     record = write_run(tmp_path / "old", "a", test=0.5)
     newer = replace(record, started_at="2026-02-01T00:00:00.000Z", name="newer")
-    records.write(newer, RunPaths(tmp_path / "new" / record.run_id))
+    write_record(newer, RunPaths(tmp_path / "new" / record.run_id))
     table = tmp_path / "table.parquet"
     pd.DataFrame([{"run_id": record.run_id, "name": "table", "status": "done", "model/name": "a"}]).to_parquet(table)
-    found = read([str(table), str(tmp_path / "new"), str(tmp_path / "old")], tmp_path, quiet)
+    found = read_runs([str(table), str(tmp_path / "new"), str(tmp_path / "old")], tmp_path, quiet)
     assert found.frame["name"].tolist() == ["newer"]
     assert "2 runs came twice and are taken once." in found.notes
 

@@ -11,9 +11,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as T
 from torchvision.transforms.v2 import functional as TF
 
-from har_sweep import augmentation
-from har_sweep.augmentation import augment, normalise
-from har_sweep.schema import AugmentationConfig
+from har_sweep.config.schema import AugmentationConfig
+from har_sweep.train import augmentation
+from har_sweep.train.augmentation import augment, normalise
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Under these, normalised images still hold the pixels 0 to 255.

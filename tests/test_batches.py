@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from har_sweep.data import Dataset, prepare
+from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.batches import Batch, batches, epoch_order
+from har_sweep.data.dataset import Dataset
 from har_sweep.data.decode import decode, resize
+from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
-from har_sweep.schema import DataConfig, PathsConfig
 
 SIZE = 12
 
@@ -30,7 +31,7 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             Image.fromarray(noise).save(here / "images" / label / f"{i:02d}.png")
     (here / "images/a/05.png").write_bytes(b"broken: rows of the map and of the dataset differ from here on")
     data = DataConfig(source="folder", root=str(here / "images"), cache=request.param, on_error="skip")
-    return prepare(data, PathsConfig(cache=str(here / "cache")), [SIZE], lambda *_: None)
+    return prepare_dataset(data, PathsConfig(cache=str(here / "cache")), [SIZE], lambda *_: None)
 
 
 def assert_same(left: list[Batch], right: list[Batch]) -> None:

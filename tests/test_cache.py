@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from har_sweep.data import Dataset, prepare
+from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data import cache as cache_module
 from har_sweep.data.cache import ImageMap
+from har_sweep.data.dataset import Dataset
 from har_sweep.data.decode import decode, resize
+from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
-from har_sweep.schema import DataConfig, PathsConfig
 
 Told = list[tuple[str, int, int]]
 
@@ -40,7 +41,7 @@ def make_images(root: Path, per_class: int = 4, side: int = 20) -> Path:
 def prepared(here: Path, *sizes: int, told: Told | None = None, root: Path | None = None, **keys: object) -> Dataset:
     data = DataConfig(source="folder", name="three", root=str(root or here / "images"), **keys)  # type: ignore[arg-type]
     paths = PathsConfig(cache=str(here / "cache"), data=str(here / "data"))
-    return prepare(data, paths, sizes or (16,), lambda *step: None if told is None else told.append(step))
+    return prepare_dataset(data, paths, sizes or (16,), lambda *step: None if told is None else told.append(step))
 
 
 def decoded(told: Told) -> bool:
@@ -200,7 +201,7 @@ def test_missing_rows_of_a_table_are_skipped_by_row(tmp_path: Path) -> None:
     rows = [f"{label}/{i:04d}.png,{label}" for label in ("run", "sit") for i in range(4)]
     (tmp_path / "images/labels.csv").write_text("\n".join(["path,label", "run/gone.png,run", *rows]))
     data = DataConfig(source="csv", csv=str(tmp_path / "images/labels.csv"), on_error="skip")
-    dataset = prepare(data, PathsConfig(cache=str(tmp_path / "cache")), [8], lambda *_: None)
+    dataset = prepare_dataset(data, PathsConfig(cache=str(tmp_path / "cache")), [8], lambda *_: None)
     assert dataset.skipped == [("run/gone.png", "labels.csv row 2: no such file")]
 
 
@@ -240,7 +241,7 @@ def test_images_that_change_meanwhile_are_not_believed(tmp_path: Path) -> None:
 
     data = DataConfig(source="folder", root=str(images))
     with pytest.raises(InputError, match="changed while they were read"):
-        prepare(data, PathsConfig(cache=str(tmp_path / "cache")), [16], meddle)
+        prepare_dataset(data, PathsConfig(cache=str(tmp_path / "cache")), [16], meddle)
 
 
 def test_a_cut_off_cache_is_made_again(tmp_path: Path) -> None:

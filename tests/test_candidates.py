@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from made_runs import block_of, write_run
 
-from har_sweep.schema import keys
-from multirun_analysis.candidates import DEFINING, NO_SETTING, family
+from har_sweep.config.schema import keys
+from multirun_analysis.analysis.candidates import DEFINING, NO_SETTING, family
 from multirun_analysis.findings import Block
 
 

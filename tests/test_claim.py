@@ -17,9 +17,18 @@ from pathlib import Path
 import pytest
 from small import SMALL, command, runs
 
-from har_sweep import claim as claims
-from har_sweep import record as records
 from har_sweep.errors import ClaimLost
+from har_sweep.files import atomic
+from har_sweep.record import claim as claims
+from har_sweep.record.claim import (
+    MISSED_BEATS,
+    Claim,
+    check_claim,
+    latest_owner,
+    living_owner,
+    take_claim,
+    this_machine,
+)
 
 BEAT = 0.1
 FORK = multiprocessing.get_context("fork")
@@ -27,12 +36,12 @@ FORK = multiprocessing.get_context("fork")
 
 def on_machine(name: str) -> None:
     """From here on this process counts as one of another machine, whose pids mean nothing to the others."""
-    claims.machine.cache_clear()
-    claims.machine = lambda: name  # type: ignore[assignment]
+    claims.this_machine.cache_clear()
+    claims.this_machine = lambda: name  # type: ignore[assignment]
 
 
-def take(folder: Path) -> claims.Claim | None:
-    return claims.take(folder, heartbeat_seconds=BEAT)
+def take(folder: Path) -> Claim | None:
+    return take_claim(folder, heartbeat_seconds=BEAT)
 
 
 def hold(folder: Path, machine: str, held: object) -> None:
@@ -42,7 +51,7 @@ def hold(folder: Path, machine: str, held: object) -> None:
     assert claim
     held.set()  # type: ignore[attr-defined]
     while True:
-        with records.atomic(folder / "state", "w", partial(claims.check, folder, claim.number)) as file:
+        with atomic(folder / "state", "w", partial(check_claim, folder, claim.number)) as file:
             file.write(str(claim.number))
 
 
@@ -57,24 +66,24 @@ def holder(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BaseProce
     process.join()
 
 
-def until_taken(folder: Path) -> claims.Claim:
+def until_taken(folder: Path) -> Claim:
     while (claim := take(folder)) is None:
         time.sleep(0.01)
     return claim
 
 
-@pytest.mark.parametrize("holder", [claims.machine(), "another"], indirect=True)
+@pytest.mark.parametrize("holder", [this_machine(), "another"], indirect=True)
 def test_a_run_whose_owner_lives_cannot_be_claimed(tmp_path: Path, holder: BaseProcess) -> None:
-    for _ in range(round(3 * claims.MISSED_BEATS)):
+    for _ in range(round(3 * MISSED_BEATS)):
         assert take(tmp_path) is None
         time.sleep(BEAT / 2)
-    owner = claims.living(tmp_path)
+    owner = living_owner(tmp_path)
     assert owner
     assert owner.pid == holder.pid
     assert owner.number == 1
 
 
-@pytest.mark.parametrize("holder", [claims.machine()], indirect=True)
+@pytest.mark.parametrize("holder", [this_machine()], indirect=True)
 def test_a_killed_owner_on_this_machine_is_known_dead_at_once(tmp_path: Path, holder: BaseProcess) -> None:
     holder.kill()
     holder.join()
@@ -92,7 +101,7 @@ def test_an_owner_on_another_machine_is_dead_when_it_is_silent_and_finds_out_whe
     os.kill(holder.pid, signal.SIGSTOP)
     with until_taken(tmp_path) as claim:
         assert claim.number == 2
-        with records.atomic(tmp_path / "state", "w") as file:
+        with atomic(tmp_path / "state", "w") as file:
             file.write("ours")
         os.kill(holder.pid, signal.SIGCONT)
         holder.join(30)
@@ -106,19 +115,19 @@ def test_a_released_claim_is_free_and_numbers_only_grow(tmp_path: Path) -> None:
         assert claim
         with claim:
             assert claim.number == number
-            claims.check(tmp_path, number)
+            check_claim(tmp_path, number)
         with pytest.raises(ClaimLost):
-            claims.check(tmp_path, number - 1)
+            check_claim(tmp_path, number - 1)
     assert len(list(tmp_path.iterdir())) == 2  # the last two; nothing temporary
 
 
 def test_the_same_job_started_again_supersedes_its_earlier_self(tmp_path: Path) -> None:
     lost: list[int] = []
-    first = claims.take(tmp_path, job="7", heartbeat_seconds=BEAT, on_lost=lambda: lost.append(1))
+    first = take_claim(tmp_path, job="7", heartbeat_seconds=BEAT, on_lost=lambda: lost.append(1))
     assert first
-    assert claims.take(tmp_path, job="7", heartbeat_seconds=BEAT) is None
-    assert claims.take(tmp_path, job="8", restarts=1, heartbeat_seconds=BEAT) is None
-    second = claims.take(tmp_path, job="7", restarts=1, heartbeat_seconds=BEAT)
+    assert take_claim(tmp_path, job="7", heartbeat_seconds=BEAT) is None
+    assert take_claim(tmp_path, job="8", restarts=1, heartbeat_seconds=BEAT) is None
+    second = take_claim(tmp_path, job="7", restarts=1, heartbeat_seconds=BEAT)
     assert second
     deadline = time.monotonic() + 30
     while not lost:
@@ -126,8 +135,8 @@ def test_the_same_job_started_again_supersedes_its_earlier_self(tmp_path: Path) 
         time.sleep(0.01)
     second.release()
     first.release()
-    assert claims.latest(tmp_path) == claims.latest(tmp_path)
-    owner = claims.latest(tmp_path)
+    assert latest_owner(tmp_path) == latest_owner(tmp_path)
+    owner = latest_owner(tmp_path)
     assert owner
     assert owner.number == 2
 
@@ -145,9 +154,9 @@ def compute(folder: Path, machine: str, seed: int) -> None:
                 if (run / "done").exists():
                     continue
                 for step in range(5):
-                    with records.atomic(run / "state", "w", partial(claims.check, run, claim.number)) as file:
+                    with atomic(run / "state", "w", partial(check_claim, run, claim.number)) as file:
                         file.write(f"{claim.number} {step}")
-                with records.atomic(run / "done", "w", partial(claims.check, run, claim.number)) as file:
+                with atomic(run / "done", "w", partial(check_claim, run, claim.number)) as file:
                     file.write(str(claim.number))
                 with (run / "ledger").open("a") as ledger:
                     ledger.write(f"{claim.number}\n")

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from har_sweep import config as configs
-from har_sweep.config import compose, compose_all, expand, groups
+from har_sweep.config import compose as configs
+from har_sweep.config.compose import compose, compose_all, expand, groups
+from har_sweep.config.schema import Config, keys
 from har_sweep.errors import InputError
-from har_sweep.schema import Config, keys
 
 
 @pytest.mark.parametrize("model", [name for name in groups()["model"] if name != "timm"])

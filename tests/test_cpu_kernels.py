@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from har_sweep import cpu_kernels
-from har_sweep.cpu_kernels import fast_kernels
+from har_sweep.device import cpu_kernels
+from har_sweep.device.cpu_kernels import fast_kernels
 
 
 def qkv(dtype: torch.dtype, images: int = 3, queries: int = 50, keys: int = 50) -> list[Tensor]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,15 +19,15 @@ import torch
 from safetensors.torch import load_file
 from small import small_spec
 
-from har_sweep import hardware
-from har_sweep import record as records
-from har_sweep.distributed import assist, dismiss
+from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step
-from har_sweep.record import Record
-from har_sweep.run import execute
-from har_sweep.schema import HardwareConfig
-from har_sweep.spec import RunSpec
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Record
+from har_sweep.run.execute import execute
+from har_sweep.spec import hardware
+from har_sweep.spec.hardware import Device, cpu_device, resolve_hardware
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
 # Of 60 images. Pieces of 3 give one image to a rank and two to the other; the last batch is of 2, in pieces of 1.
@@ -84,7 +82,7 @@ def run(spec: RunSpec, at: Callable[[Step, Stop], None] = lambda step, stop: Non
 
 def what_was_learned(spec: RunSpec) -> dict[str, object]:
     """All that must be the same to the bit."""
-    record = records.read(spec.paths.record)
+    record = read_record(spec.paths.record)
     return {
         "weights": spec.paths.model.read_bytes(),
         "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
@@ -174,41 +172,6 @@ def test_whatever_ends_a_rank_ends_the_run_which_then_goes_on_to_the_same_bits(
     assert what_was_learned(spec) == what_was_learned(undisturbed)
 
 
-def test_slurm_tasks_are_ranks_and_learn_the_same_bits(
-    undisturbed: RunSpec, planned: Planned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = on_slurm(planned(*RANDOM, *TWO))
-    with monkeypatch.context() as environment:
-        for name, value in {"JOB_ID": os.getpid(), "NTASKS": 2, "PROCID": 1, "LOCALID": 1}.items():
-            environment.setenv(f"SLURM_{name}", str(value))
-        task = get_context("spawn").Process(target=_assist, args=(spec,))
-        task.start()
-        environment.setenv("SLURM_PROCID", "0")
-        assert execute(spec, lambda event: None, Stop()).status == "done"
-    task.join(PATIENCE_SECONDS)
-    assert task.exitcode == 0
-    assert what_was_learned(spec) == what_was_learned(undisturbed)
-
-
-def test_a_slurm_task_that_is_not_needed_ends(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = on_slurm(planned(*TWO))
-    for name, value in {"JOB_ID": os.getpid(), "NTASKS": 2, "PROCID": 1, "LOCALID": 1}.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    task = threading.Thread(target=assist, args=(spec, Stop()), daemon=True)
-    task.start()
-    dismiss(spec)
-    task.join(PATIENCE_SECONDS)
-    assert not task.is_alive()
-
-
-def on_slurm(spec: RunSpec) -> RunSpec:
-    return replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, launcher="slurm")))
-
-
-def _assist(spec: RunSpec) -> None:
-    assist(spec, Stop())
-
-
 def _execute(spec: RunSpec) -> None:
     execute(spec, lambda event: None, Stop())
 
@@ -254,13 +217,13 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
 
 
 def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_gpu = hardware.Device("cuda", "A GPU", 2**30, bf16=True)
-    monkeypatch.setattr(hardware, "devices", lambda: (one_gpu, hardware.cpu()))
+    one_gpu = Device("cuda", "A GPU", 2**30, bf16=True)
+    monkeypatch.setattr(hardware, "devices", lambda: (one_gpu, cpu_device()))
     with pytest.raises(InputError, match=r"device_count=2: this machine has 1 cuda device"):
-        hardware.resolve(HardwareConfig(device="cuda", device_count=2))
-    assert hardware.resolve(HardwareConfig(device="cpu", device_count=2))[0] == "cpu"
+        resolve_hardware(HardwareConfig(device="cuda", device_count=2))
+    assert resolve_hardware(HardwareConfig(device="cpu", device_count=2))[0] == "cpu"
     asked = HardwareConfig(device="cuda", device_count=8, precision="fp16", launcher="slurm")
-    assert hardware.resolve(asked) == ("cuda", "fp16")
+    assert resolve_hardware(asked) == ("cuda", "fp16")
 
 
 @pytest.mark.gpu
@@ -289,7 +252,7 @@ def test_a_run_on_two_gpus_ends_with_a_killed_rank_and_goes_on(planned: Planned,
     rank_0.start()
     rank_0.join(300)
     assert rank_0.exitcode == 0
-    error = records.read(spec.paths.record).error
+    error = read_record(spec.paths.record).error
     assert error
     assert error.kind == "killed"
     assert run(spec).status == "done"

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 from small import small_spec
 
-from har_sweep import hardware
-from har_sweep import record as records
-from har_sweep.data import Dataset
+from har_sweep.data.dataset import Dataset
 from har_sweep.events import Event, Step
 from har_sweep.launch import estimate as estimating
 from har_sweep.launch.estimate import Estimate, cheapness, estimate
 from har_sweep.launch.plan import Planned
-from har_sweep.launch.screen import Screen
-from har_sweep.record import Record, RunPaths
-from har_sweep.run import execute
-from har_sweep.spec import RunSpec
+from har_sweep.launch.terminal import Screen
+from har_sweep.record.folder import RunPaths, read_record, write_record
+from har_sweep.record.record import Record
+from har_sweep.run.execute import execute
+from har_sweep.spec.hardware import device_named
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
-CPU = hardware.named("cpu")
+CPU = device_named("cpu")
 SLURM_CPU = ["hardware.launcher=slurm", "hardware.device=cpu", "hardware.precision=fp32"]
 SLURM_CUDA = ["hardware.launcher=slurm", "hardware.device=cuda", "hardware.precision=bf16"]
 # In the records that tests edit: seconds for an image in training, for one in evaluation, and for what a run does once.
@@ -61,14 +61,14 @@ def remember(real: RunSpec, tmp_path: Path) -> Remember:
     """Puts a copy of the real record among the test's runs, with times that are easily calculated, and edited."""
 
     def write(run_id: str, slower: float = 1, edit: Callable[[Record], object] = lambda record: None) -> Record:
-        record = records.read(real.paths.record)
+        record = read_record(real.paths.record)
         images, record.run_id = record.dataset.counts, run_id
         for epoch in record.epochs:
             epoch.seconds = slower * (images["train"] * TRAINING + images["val"] * EVALUATION)
         record.cost.training.seconds = slower * len(record.epochs) * images["train"] * TRAINING
         record.cost.device_hours = taken(images, len(record.epochs), slower) / 3600
         edit(record)
-        records.write(record, RunPaths(tmp_path / "runs" / run_id))
+        write_record(record, RunPaths(tmp_path / "runs" / run_id))
         return record
 
     return write
@@ -89,7 +89,7 @@ def seconds(estimated: Estimate) -> float:
 
 
 def test_another_seed_takes_what_the_run_really_took(real: RunSpec) -> None:
-    took = records.read(real.paths.record).cost.device_hours
+    took = read_record(real.paths.record).cost.device_hours
     (again,) = estimate(new(small_spec(real.paths.folder.parent.parent, "seed=1")), Screen())
     assert again.device_hours == pytest.approx(took)
     assert again.basis == f"1 record of test_resnet on {CPU}"
@@ -220,7 +220,7 @@ def test_without_any_record_this_machine_is_measured(
     here, there, more = estimate(new(local, node, longer), Screen())
     assert here.basis == f"MACs and a calibration on this machine ({CPU}, {local.precision})"
     assert there.basis == f"MACs and a calibration on this machine ({CPU}, fp32), not on the node"
-    took = 3600 * (records.read(real.paths.record).cost.device_hours or 0)
+    took = 3600 * (read_record(real.paths.record).cost.device_hours or 0)
     assert took / 50 < seconds(here) < 50 * took  # in the right unit; how busy this machine is, nobody knows
     assert seconds(here) < seconds(more) < 10 * seconds(here)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from har_sweep.config import compose
-from har_sweep.identity import identity, run_id, sweep_name
-from har_sweep.schema import Config, Key, keys, value_at
+from har_sweep.config.compose import compose
+from har_sweep.config.identity import identify, make_run_id, sweep_name
+from har_sweep.config.schema import Config, Key, keys, value_at
 
 DECIDED = {"weights": "a1_in1k", "dataset": "d", "split": "s", "device": "cpu", "precision": "bf16"}
 
@@ -22,7 +22,7 @@ def default() -> Config:
 
 
 def the_id(config: Config, **decided: str) -> str:
-    return run_id(config.model.name, identity(config, **{**DECIDED, **decided}))
+    return make_run_id(config.model.name, identify(config, **{**DECIDED, **decided}))
 
 
 def changed(config: Config, key: Key) -> Config:
@@ -80,12 +80,12 @@ def test_two_ways_to_write_one_number_are_one_run() -> None:
 
 def test_a_run_id_is_the_model_and_ten_hex_digits_and_fit_for_a_path() -> None:
     assert re.fullmatch(r"resnet18-[0-9a-f]{10}", the_id(compose([])))
-    assert re.fullmatch(r"a_b-[0-9a-f]{10}", run_id("A/b", {}))
+    assert re.fullmatch(r"a_b-[0-9a-f]{10}", make_run_id("A/b", {}))
 
 
 def test_ids_last_over_releases() -> None:
     """A change of this value makes every user's finished runs unknown: do it knowingly."""
-    assert run_id("resnet18", {"b": [1, 0.5], "a": None}) == "resnet18-fc2ad73864"
+    assert make_run_id("resnet18", {"b": [1, 0.5], "a": None}) == "resnet18-fc2ad73864"
 
 
 def test_the_same_command_is_the_same_sweep() -> None:

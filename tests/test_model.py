@@ -16,11 +16,14 @@ from safetensors.torch import save_file
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
-from har_sweep.config import compose, groups
+from har_sweep.config.compose import compose, groups
+from har_sweep.config.schema import Config
 from har_sweep.errors import InputError, RunFailure
-from har_sweep.model import build_model, classifiers, load_tensors, set_train_mode
-from har_sweep.schema import Config
-from har_sweep.weights import Hub, ModelPlan, resolve
+from har_sweep.model.build import build_model
+from har_sweep.model.head import classifiers, set_train_mode
+from har_sweep.model.load import load_tensors
+from har_sweep.spec.hub import Hub
+from har_sweep.spec.weights import ModelPlan, resolve
 
 NAMED = [name for name in groups()["model"] if name != "timm"]
 

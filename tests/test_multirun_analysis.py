@@ -13,9 +13,10 @@ import pytest
 from made_runs import write_run
 from rich.console import Console
 
-from har_sweep import record as records
-from multirun_analysis.screen import draw
-from multirun_analysis.tables import Cell, Table
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import flatten
+from multirun_analysis.outputs.terminal import draw
+from multirun_analysis.tables.table import Cell, Table
 
 
 def command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,12 +66,12 @@ def test_the_data_have_a_row_a_run_with_the_record_s_paths_and_the_fronts(folder
     data = pd.read_parquet(folder / "report" / "data.parquet").set_index("run_id", drop=False)
     assert len(data) == 6
     for path in (folder / "runs").glob("*/record.json"):
-        record = records.read(path)
+        record = read_record(path)
         row = data.loc[record.run_id]
-        for column, value in records.flatten(record).items():
+        for column, value in flatten(record).items():
             if isinstance(value, (int, float, str)):
                 assert row[column] == value, column
-    assert set(data.columns) - set(records.flatten(record)) == {
+    assert set(data.columns) - set(flatten(record)) == {
         f"front/cost/{cost}"
         for cost in (
             "training/seconds", "inference/latency_seconds/batch_1/p50", "macs", "parameters",
@@ -158,7 +159,8 @@ def test_help_imports_nothing_heavy_and_the_analysis_never_torch(folder: Path) -
     assert {"pandas", "matplotlib.figure", "jinja2"} <= everything
     assert not everything & {"torch", "timm", "sklearn", "hydra"}
     assert {name for name in everything if name.startswith("har_sweep.")} <= {
-        "har_sweep.record", "har_sweep.errors", "har_sweep.claim"
+        "har_sweep.record", "har_sweep.record.record", "har_sweep.record.folder", "har_sweep.record.claim",
+        "har_sweep.files", "har_sweep.errors", "har_sweep.units", "har_sweep.events",
     }  # fmt: skip
 
 

@@ -120,7 +120,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_wheel_finds_its_configs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
-    code = "from har_sweep.config import CONF, compose; print(CONF, compose(['model=vit_tiny']).model.timm_name)"
+    code = (
+        "from har_sweep.config.compose import CONF, compose; print(CONF, compose(['model=vit_tiny']).model.timm_name)"
+    )
     done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     assert done.stdout.split() == [str(installed / "har_sweep" / "conf"), "vit_tiny_patch16_224"], done.stderr
     theirs, ours = installed / "har_sweep" / "conf", ROOT / "conf"
@@ -137,7 +139,7 @@ def test_a_wheel_has_all_that_the_report_s_page_is_made_of(installed: Path) -> N
 
 
 def test_a_wheel_brings_its_lock_to_the_doctor(installed: Path, tmp_path: Path) -> None:
-    code = "from har_sweep.doctor import packages; print(*packages(), sep='\\n')"
+    code = "from har_sweep.doctor.packages import packages; print(*packages(), sep='\\n')"
     done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     assert "as locked: torch" in done.stdout, done.stdout + done.stderr
 
@@ -150,7 +152,7 @@ def test_help_and_a_wrong_option_answer_without_torch(
     done = run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == status, done.stderr[-2000:]
-    assert "har_sweep.config" in imported
+    assert "har_sweep.config.compose" in imported
     assert not imported & {"torch", "timm", "torchvision", "wandb", "pandas"}
     assert "resnet18" in done.stdout + done.stderr
 

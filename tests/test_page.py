@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 from multirun_analysis.findings import Analysis, Errors, Mark
 from multirun_analysis.quantities import COSTS, METRICS, Kind, Quantity
 from multirun_analysis.report import page as report
-from multirun_analysis.tables import Cell, Table
+from multirun_analysis.tables.table import Cell, Table
 
 MODELS = Table(
     "table1",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from multirun_analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
+from multirun_analysis.analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
 
 # Few different values, so that ties and duplicates are the rule, and some that are missing.
 VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0, -1.0, 0.25, math.nan])

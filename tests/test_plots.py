@@ -19,10 +19,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
+from multirun_analysis.figures.figures import figures
+from multirun_analysis.figures.pareto import pareto
+from multirun_analysis.figures.style import STYLE, clean, short_names, spread, styles_of
 from multirun_analysis.findings import Analysis
-from multirun_analysis.plots import figures
-from multirun_analysis.plots_pareto import pareto
-from multirun_analysis.plots_style import STYLE, clean, looks, short_names, spread
 from multirun_analysis.quantities import Goal, Quantity
 
 
@@ -105,7 +105,7 @@ def test_the_line_that_is_drawn_is_the_front() -> None:
     for front in (front for front in block.fronts.values() if len(front.costs) == 1):
         (cost,) = front.costs
         with style.context(["default", STYLE]):
-            figure = pareto(block, front, looks(analysis))
+            figure = pareto(block, front, styles_of(analysis))
         assert figure is not None
         (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "front"]
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
@@ -126,7 +126,7 @@ def test_what_is_shaded_holds_every_candidate_whichever_way_is_better(goals: tup
     analysis = analyses.from_table(table, [score], [price])
     (block,) = analysis.blocks
     with style.context(["default", STYLE]):
-        figure = pareto(block, block.fronts["price"], looks(analysis))
+        figure = pareto(block, block.fronts["price"], styles_of(analysis))
     assert figure is not None
     axes = figure.axes[0]
     (area,) = axes.patches
@@ -144,8 +144,8 @@ def test_who_is_marked_is_hollow_and_the_note_says_why() -> None:
     marked = {c.label for c in block.candidates if any(m.spoils("cost/training/seconds") for m in c.marks)}
     assert len(marked) == 1
     with style.context(["default", STYLE]):
-        figure = pareto(block, block.fronts["cost/training/seconds"], looks(analysis))
-        elsewhere = pareto(block, block.fronts["cost/macs"], looks(analysis))
+        figure = pareto(block, block.fronts["cost/training/seconds"], styles_of(analysis))
+        elsewhere = pareto(block, block.fronts["cost/macs"], styles_of(analysis))
     assert figure is not None
     assert elsewhere is not None
     assert sum(line.get_markerfacecolor() == "white" for line in figure.axes[0].lines) == 1
@@ -168,7 +168,7 @@ def test_labels_cover_neither_each_other_nor_the_edges() -> None:
         (block,) = analysis.blocks
         for front in (front for front in block.fronts.values() if len(front.costs) == 1):
             with style.context(["default", STYLE]):
-                figure = pareto(block, front, looks(analysis))
+                figure = pareto(block, front, styles_of(analysis))
             assert figure is not None
             figure.draw_without_rendering()
             boxes = [
@@ -186,11 +186,11 @@ def test_labels_cover_neither_each_other_nor_the_edges() -> None:
 
 def test_models_can_be_told_apart_without_colour() -> None:
     analysis = analyses.small()
-    found = looks(analysis).candidates.values()
+    found = styles_of(analysis).candidates.values()
     greys = [round(float(np.dot(to_rgb(look.colour), (0.299, 0.587, 0.114))), 1) for look in found]
     seen = {(look.marker, str(look.line), grey) for look, grey in zip(found, greys, strict=True)}
     assert len(seen) == len(list(found))
-    families = looks(analysis).families.values()
+    families = styles_of(analysis).families.values()
     assert len({look.marker for look in families}) == len(list(families))
 
 

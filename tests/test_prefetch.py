@@ -21,8 +21,8 @@ import torch
 from loopback import REPO, TINY, environment, loopback_hub
 from safetensors.torch import load_file
 
-from har_sweep.data.sources import Item, Listing
-from har_sweep.prefetch import HAR_CLASSES, har_differences
+from har_sweep.data.sources.har import HAR_CLASSES, har_differences
+from har_sweep.data.sources.listing import Item, Listing
 
 
 def har_archive(left_out: int = 0) -> bytes:

@@ -18,7 +18,7 @@ from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
 
 from har_sweep.errors import InputError
 from multirun_analysis.findings import Analysis
-from multirun_analysis.publish import MOST_ROWS, MOST_RUNS, publish, publish_for
+from multirun_analysis.outputs.publish import MOST_ROWS, MOST_RUNS, publish, publish_for
 
 
 @pytest.fixture

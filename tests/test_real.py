@@ -11,7 +11,7 @@ import elpv_dataset
 import pandas as pd
 from small import har_sweep
 
-from har_sweep import record as records
+from har_sweep.record.folder import read_record
 
 PHOTOGRAPHS = Path(elpv_dataset.__file__).parent / "data"
 CONVERT = Path(__file__).parent.parent / "examples" / "convert_efficientnet_lite0.py"
@@ -38,7 +38,7 @@ def test_transfer_learning_on_real_photographs_beats_training_from_scratch(tmp_p
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {r.model.weights: r for r in (records.read(f) for f in (tmp_path / "runs").glob("*/record.json"))}
+    found = {r.model.weights: r for r in (read_record(f) for f in (tmp_path / "runs").glob("*/record.json"))}
     scratch = found.pop("scratch")
     (pretrained,) = found.values()
     assert pretrained.model.weights.startswith("sha256:")

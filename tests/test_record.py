@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from har_sweep import record as records
 from har_sweep.errors import InputError
-from har_sweep.record import Record, RunPaths
+from har_sweep.files import atomic
+from har_sweep.record.folder import RunPaths, read_record, write_record
+from har_sweep.record.record import DatasetInfo, Environment, Epoch, Hardware, ModelInfo, Record, flatten, utc_now
 
 
 def a_record(**changes: object) -> Record:
@@ -25,12 +26,12 @@ def a_record(**changes: object) -> Record:
         seed=0,
         config={"data": {"root": f"{Path.home()}/photos"}},
         overrides=["data.root=~/photos"],
-        started_at=records.now(),
-        environment=records.Environment("3.11", {}, None, None, "host", "Linux", None),
-        hardware=records.Hardware("cpu", "a CPU", 1, "bf16"),
-        dataset=records.DatasetInfo("sample", "f", "s", ["a", "b"], {"train": 1, "val": 1, "test": 1}),
-        model=records.ModelInfo("resnet18", "resnet18", "scratch", [3, 224, 224]),
-        epochs=[records.Epoch(1, math.nan, math.inf, 0.5, 1e-3, 1.0)],
+        started_at=utc_now(),
+        environment=Environment("3.11", {}, None, None, "host", "Linux", None),
+        hardware=Hardware("cpu", "a CPU", 1, "bf16"),
+        dataset=DatasetInfo("sample", "f", "s", ["a", "b"], {"train": 1, "val": 1, "test": 1}),
+        model=ModelInfo("resnet18", "resnet18", "scratch", [3, 224, 224]),
+        epochs=[Epoch(1, math.nan, math.inf, 0.5, 1e-3, 1.0)],
     )
     for name, value in changes.items():
         setattr(record, name, value)
@@ -38,27 +39,27 @@ def a_record(**changes: object) -> Record:
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    record = a_record(config={"seed": 0}, epochs=[records.Epoch(1, 1.5, 1.25, 0.5, 1e-3, 1.0)])
-    records.write(record, RunPaths(tmp_path))
-    assert records.read(tmp_path / "record.json") == record
+    record = a_record(config={"seed": 0}, epochs=[Epoch(1, 1.5, 1.25, 0.5, 1e-3, 1.0)])
+    write_record(record, RunPaths(tmp_path))
+    assert read_record(tmp_path / "record.json") == record
 
 
 def test_numbers_that_are_none_become_null_and_the_file_stays_json(tmp_path: Path) -> None:
-    records.write(a_record(), RunPaths(tmp_path))
+    write_record(a_record(), RunPaths(tmp_path))
     epoch = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)["epochs"][0]
     assert epoch["train_loss"] is None
     assert epoch["val_loss"] is None
 
 
 def test_no_home_folder_is_written(tmp_path: Path) -> None:
-    records.write(a_record(), RunPaths(tmp_path))
+    write_record(a_record(), RunPaths(tmp_path))
     text = (tmp_path / "record.json").read_text()
     assert f"{Path.home()}/" not in text
     assert '"~/photos"' in text
 
 
 def test_the_design_s_names_are_all_there(tmp_path: Path) -> None:
-    records.write(a_record(), RunPaths(tmp_path))
+    write_record(a_record(), RunPaths(tmp_path))
     tree = json.loads((tmp_path / "record.json").read_text())
     expected = (
         "schema_version run_id status name sweeps seed config overrides started_at finished_at attempts environment "
@@ -71,23 +72,23 @@ def test_the_design_s_names_are_all_there(tmp_path: Path) -> None:
 
 
 def test_flat_names_are_paths_joined_by_slashes() -> None:
-    flat = records.flatten(a_record())
+    flat = flatten(a_record())
     assert flat["cost/training/seconds"] == 0.0
     assert flat["hardware/precision"] == "bf16"
     assert flat["config/data/root"] == f"{Path.home()}/photos"
     assert flat["dataset/classes"] == ["a", "b"]
     assert not {"epochs", "attempts"} & set(flat)
-    assert records.flatten(a_record(config={"trainer": {"epochs": 5}}))["config/trainer/epochs"] == 5
+    assert flatten(a_record(config={"trainer": {"epochs": 5}}))["config/trainer/epochs"] == 5
 
 
 def test_a_newer_schema_and_a_broken_file_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text('{"schema_version": 2}')
     with pytest.raises(InputError, match="schema_version 2"):
-        records.read(path)
+        read_record(path)
     path.write_text("{")
     with pytest.raises(InputError, match=r"record\.json is not a run's record"):
-        records.read(path)
+        read_record(path)
 
 
 def _write_for_ever(path: Path) -> None:
@@ -95,22 +96,22 @@ def _write_for_ever(path: Path) -> None:
     while True:
         n += 1
         record.warnings = [str(n)] * 2000
-        records.write(record, RunPaths(path.parent))
+        write_record(record, RunPaths(path.parent))
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_record(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    records.write(a_record(warnings=["0"] * 2000), RunPaths(tmp_path))
+    write_record(a_record(warnings=["0"] * 2000), RunPaths(tmp_path))
     for _ in range(5):
         process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(path,))
         process.start()
-        seen = records.read(path).warnings[0]
-        while records.read(path).warnings[0] == seen:  # until it writes
+        seen = read_record(path).warnings[0]
+        while read_record(path).warnings[0] == seen:  # until it writes
             pass
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert len(set(records.read(path).warnings)) == 1
+        assert len(set(read_record(path).warnings)) == 1
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     path.write_text("old")
 
     def fail() -> None:
-        with records.atomic(path, "w") as file:
+        with atomic(path, "w") as file:
             file.write("new")
             raise RuntimeError
 

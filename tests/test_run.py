@@ -25,17 +25,17 @@ from sklearn.metrics import accuracy_score, f1_score
 from small import small_spec
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from har_sweep import record as records
-from har_sweep import train
-from har_sweep.augmentation import augment
-from har_sweep.compute import Compute
-from har_sweep.data import Dataset
+from har_sweep.data.dataset import Dataset
+from har_sweep.device.compute import Compute
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Phase, Step
-from har_sweep.record import Record
-from har_sweep.run import execute
-from har_sweep.spec import RunSpec
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Record
+from har_sweep.run.execute import execute
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
+from har_sweep.train import loop as train
+from har_sweep.train.augmentation import augment
 
 
 def run(spec: RunSpec, tell: Callable[[Event], None] = lambda event: None) -> Record:
@@ -55,7 +55,7 @@ def run_to(spec: RunSpec, epoch: int, step: int) -> Record:
 
 def what_was_learned(spec: RunSpec) -> dict[str, object]:
     """All that must be the same to the bit."""
-    record = records.read(spec.paths.record)
+    record = read_record(spec.paths.record)
     return {
         "weights": spec.paths.model.read_bytes(),
         "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
@@ -88,7 +88,7 @@ def test_another_seed_gives_another_model(undisturbed: RunSpec, tmp_path: Path) 
 
 
 def test_every_step_of_every_epoch_augments_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from har_sweep import train as training
+    from har_sweep.train import loop as training
 
     seeds: list[int] = []
 
@@ -138,7 +138,7 @@ def test_every_state_is_in_the_checkpoint(tmp_path: Path, overrides: list[str]) 
 
 
 def test_the_record_tells_all(undisturbed: RunSpec) -> None:
-    record = records.read(undisturbed.paths.record)
+    record = read_record(undisturbed.paths.record)
     dataset = Dataset.read(undisturbed.dataset_file)
     assert record.status == "done"
     assert record.error is None
@@ -162,7 +162,7 @@ def test_the_record_tells_all(undisturbed: RunSpec) -> None:
 
 
 def test_the_metrics_are_those_of_the_predictions(undisturbed: RunSpec) -> None:
-    record, table = records.read(undisturbed.paths.record), pd.read_parquet(undisturbed.paths.predictions)
+    record, table = read_record(undisturbed.paths.record), pd.read_parquet(undisturbed.paths.predictions)
     classes = record.dataset.classes
     assert list(table.columns) == ["path", "split", "label", "prediction", "probabilities"]
     for split, metrics in record.metrics.items():
@@ -182,7 +182,7 @@ def test_the_metrics_are_those_of_the_predictions(undisturbed: RunSpec) -> None:
 def test_the_saved_model_is_the_one_that_predicted(undisturbed: RunSpec) -> None:
     import timm
 
-    from har_sweep.evaluate import forward_of, predict
+    from har_sweep.train.evaluate import forward_of, predict
 
     model = timm.create_model("test_resnet", num_classes=15)
     model.load_state_dict(load_file(undisturbed.paths.model))

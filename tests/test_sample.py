@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from har_sweep.data.sample import CLASSES, draw, write_sample
+from har_sweep.data.sources.stick_figures import CLASSES, draw, write_sample
 
 STUDY = (
     "calling clapping cycling dancing drinking eating fighting hugging laughing listening_to_music running sitting"

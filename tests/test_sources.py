@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from har_sweep.data.sources import Listing, list_items
+from har_sweep.config.schema import DataConfig, PathsConfig
+from har_sweep.data.sources import list_items
+from har_sweep.data.sources.listing import Listing
 from har_sweep.errors import InputError
-from har_sweep.schema import DataConfig, PathsConfig
 
 CLASSES = ["calling", "clapping", "running"]
 

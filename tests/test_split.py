@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from har_sweep.data.sources import Split
+from har_sweep.data.sources.listing import Split
 from har_sweep.data.split import split
 from har_sweep.errors import InputError
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from multirun_analysis.pareto import nondominated
-from multirun_analysis.statistics import (
+from multirun_analysis.analysis.pareto import nondominated
+from multirun_analysis.analysis.statistics import (
     Resampled,
     agreement,
     bootstrap,

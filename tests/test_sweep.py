@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 from small import SMALL, command, har_sweep, learned, runs, small_spec
 
-from har_sweep import record as records
 from har_sweep.errors import InputError
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import check_writable
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import flatten
 
 
 def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -47,7 +48,7 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
 def has_reached(run: Path, epoch: int) -> bool:
     """Whether a run that is not over has finished so many epochs and has a checkpoint."""
     record = run / "record.json"
-    return record.exists() and len(records.read(record).epochs) >= epoch and (run / "checkpoint.pt").exists()
+    return record.exists() and len(read_record(record).epochs) >= epoch and (run / "checkpoint.pt").exists()
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +232,7 @@ def test_wandb_is_offline_by_default_without_an_account_and_without_homes(tmp_pa
     (offline,) = (run / "wandb").glob("offline-run-*")
     (log,) = offline.glob("*.wandb")
     content = log.read_bytes()
-    record = records.read(run / "record.json")
+    record = read_record(run / "record.json")
     for expected in (record.run_id, "my_sweep", "cost/training/seconds", "val_accuracy", "confusion_matrix"):
         assert expected.encode() in content, expected
     assert not record.warnings or not any("Weights & Biases" in warning for warning in record.warnings)
@@ -256,7 +257,7 @@ def test_a_dead_network_does_not_stop_an_online_run(tmp_path: Path) -> None:
     (record,) = runs(tmp_path).values()
     assert record.status == "done"
     assert any("Weights & Biases" in warning for warning in record.warnings)
-    assert "0123456789" * 4 not in json.dumps(records.flatten(record)) + done.stdout
+    assert "0123456789" * 4 not in json.dumps(flatten(record)) + done.stdout
     assert list((tmp_path / "runs" / record.run_id / "wandb").glob("offline-run-*"))
 
 

@@ -24,19 +24,19 @@ import pytest
 from small import small_spec
 from wandb_server import KEY, Json, Run, WandbServer, wandb_server
 
-from har_sweep import claim as claims
-from har_sweep import record as records
-from har_sweep import tracking
-from har_sweep.data import Dataset
+from har_sweep.data.dataset import Dataset
 from har_sweep.errors import ClaimLost
-from har_sweep.evaluate import Predictions
 from har_sweep.events import Event, Step
-from har_sweep.launch.work import work
-from har_sweep.record import Epoch
-from har_sweep.run import begin, conclude
-from har_sweep.spec import RunSpec
+from har_sweep.launch.job import do_job
+from har_sweep.record.claim import take_claim
+from har_sweep.record.folder import read_record, write_record
+from har_sweep.record.record import Epoch, flatten
+from har_sweep.run import tracking
+from har_sweep.run.lifecycle import begin, conclude
+from har_sweep.run.tracking import Tracker
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.tracking import Tracker
+from har_sweep.train.evaluate import Predictions
 
 # Seconds between uploads; the client cuts off fractions.
 OFTEN, AT_THE_END = ({"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": seconds} for seconds in ("1", "600"))
@@ -94,7 +94,7 @@ class Attempt:
 def attempt(target: Callable[..., None], *args: Any, **environment: str) -> Attempt:
     """Start ``target`` in a process of its own, with the pipe as its first argument."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["har_sweep.run", "timm", "wandb.sdk.launch"])
+    context.set_forkserver_preload(["har_sweep.run.execute", "timm", "wandb.sdk.launch"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_in_environment, args=(environment, target, theirs, *args), daemon=True)
     process.start()
@@ -122,7 +122,7 @@ def compute(pipe: Connection, spec: RunSpec, waits: bool = False) -> None:
     stop = Stop()
     signal.signal(signal.SIGTERM, stop)
     try:
-        work(spec, tell, stop)
+        do_job(spec, tell, stop)
     except ClaimLost:
         assert not [child for child in psutil.Process().children() if child.name() == "wandb-core"]
 
@@ -137,7 +137,7 @@ def track(pipe: Connection, spec: RunSpec, last_epoch: int, end: str) -> None:
     while len(record.epochs) < last_epoch:
         epoch = len(record.epochs) + 1
         record.epochs.append(Epoch(epoch, 1 / epoch, None, epoch / 10, 0.1, 1.0))
-        records.write(record, spec.paths)
+        write_record(record, spec.paths)
         if (epoch, end) == (last_epoch, "wait before logging"):
             wait_here(pipe)
         tracker.epochs(record.epochs)
@@ -145,14 +145,14 @@ def track(pipe: Connection, spec: RunSpec, last_epoch: int, end: str) -> None:
         wait_here(pipe)
     if end == "interrupted":
         conclude(record, "interrupted", None)
-        records.write(record, spec.paths)
+        write_record(record, spec.paths)
         tracker.close(1)
     else:
         conclude(record, "done", None)
         labels = dataset.labels[dataset.indices("val")]
         likely = np.eye(len(dataset.classes), dtype=np.float32)[labels]
         tracker.finish(record, dataset, {"val": Predictions(dataset.indices("val"), labels, likely, 1.0)})
-    records.write(record, spec.paths)
+    write_record(record, spec.paths)
 
 
 def sync(spec: RunSpec, server: WandbServer) -> None:
@@ -172,14 +172,14 @@ def epochs(lines: list[Json]) -> list[int]:
 def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
     """The server has one run, and it says what the record says."""
     (run,) = server.runs.values()
-    record = records.read(spec.paths.record)
+    record = read_record(spec.paths.record)
     assert run.id == record.run_id == spec.run_id
     assert (run.name, run.group, run.state) == (record.name, spec.sweep, "finished")
     assert epochs(run.history) == [epoch.epoch for epoch in record.epochs] == list(range(1, last_epoch + 1))
     for line, epoch in zip(run.history, record.epochs, strict=False):
         assert {"train_loss": epoch.train_loss, "val_accuracy": epoch.val_accuracy}.items() <= line.items()
         assert line["_step"] == epoch.epoch
-    flat = records.flatten(record).items()
+    flat = flatten(record).items()
     written = {key: value for key, value in flat if value is not None and not key.startswith("config/")}
     assert written.items() <= run.summary.items()
     assert {"predictions", "confusion_matrix_table"} <= run.summary.keys()
@@ -188,7 +188,7 @@ def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
 
 def warnings(spec: RunSpec) -> list[str]:
     """What the record says about W&B."""
-    return [warning for warning in records.read(spec.paths.record).warnings if "Weights & Biases" in warning]
+    return [warning for warning in read_record(spec.paths.record).warnings if "Weights & Biases" in warning]
 
 
 def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server: WandbServer, spec: RunSpec) -> None:
@@ -224,7 +224,7 @@ def test_what_was_not_uploaded_when_a_run_was_killed_is_not_missing(
 def test_a_process_that_has_lost_its_run_sends_nothing_more(server: WandbServer, spec: RunSpec) -> None:
     old = attempt(compute, spec, True, **server.environment, **OFTEN)
     old.wait_until(lambda: server.runs and len(server.runs[spec.run_id].history) == 2)
-    claim = claims.take(spec.paths.folder, is_dead=lambda owner: True)
+    claim = take_claim(spec.paths.folder, is_dead=lambda owner: True)
     assert claim
     old.go_on()
     claim.release()

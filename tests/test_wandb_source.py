@@ -28,14 +28,17 @@ from small import small_spec
 from test_tracking import attempt, compute, offline, sync
 from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
 
-from har_sweep import record as records
 from har_sweep.errors import InputError
-from har_sweep.record import Record
-from har_sweep.spec import RunSpec
-from multirun_analysis import sources
-from multirun_analysis.analysis import Question, analyse
-from multirun_analysis.tables import tables
-from multirun_analysis.wandb_source import PAGE, Progress, Pulled, parse, pull
+from har_sweep.files import PACKAGE
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Epoch, Record, flatten
+from har_sweep.spec.run_spec import RunSpec
+from multirun_analysis.analysis.analysis import analyse
+from multirun_analysis.analysis.question import Question
+from multirun_analysis.sources import read as sources
+from multirun_analysis.sources.wandb_client import parse_address
+from multirun_analysis.sources.wandb_runs import PAGE, Progress, Pulled, pull
+from multirun_analysis.tables.tables import tables
 
 PULL = "import sys; from pathlib import Path; from multirun_analysis.wandb_source import pull\n"
 
@@ -90,7 +93,7 @@ def asked(server: WandbServer) -> Counter[str]:
 
 def put(server: WandbServer, record: Record, **changes: Any) -> Run:
     """A run on the server as our tracker would leave it, without the client's help."""
-    flat = {k: v for k, v in records.flatten(record).items() if v is not None and not k.startswith("config/")}
+    flat = {k: v for k, v in flatten(record).items() if v is not None and not k.startswith("config/")}
     history = [{**asdict(epoch), "_step": epoch.epoch} for epoch in record.epochs]
     run = Run(
         record.run_id,
@@ -148,8 +151,8 @@ def circled(
 @pytest.mark.parametrize("way", ["online", "synced"])
 def test_what_was_logged_comes_back_as_the_record_has_it_to_the_last_digit(circled: Any, way: str) -> None:
     spec, place, pulled = circled[way]
-    record = records.read(spec.paths.record)
-    expected = without_missing(records.flatten(record))
+    record = read_record(spec.paths.record)
+    expected = without_missing(flatten(record))
     got = without_missing(pulled.rows[place])
     assert got == expected
     floats = {key for key, value in expected.items() if isinstance(value, float) and not key.startswith("config/")}
@@ -161,7 +164,7 @@ def test_what_was_logged_comes_back_as_the_record_has_it_to_the_last_digit(circl
     info = pulled.info[place]
     assert (info.run_id, info.name, info.seed, info.status) == (record.run_id, record.name, record.seed, "done")
     assert info.url.endswith(f"/{ENTITY}/har/runs/{record.run_id}")
-    assert parse(info.source).filters == {"name": record.run_id}
+    assert parse_address(info.source).filters == {"name": record.run_id}
 
 
 def test_the_tables_from_wandb_equal_those_from_the_folder(circled: Any, tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_the_tables_from_wandb_equal_those_from_the_folder(circled: Any, tmp_pat
     folder = str(spec.paths.folder.parent)
     made = []
     for source in (folder, f"wandb://{ENTITY}/har"):
-        runs = sources.read([source], tmp_path / "cache", quiet)
+        runs = sources.read_runs([source], tmp_path / "cache", quiet)
         analysis = analyse(runs, Question(), [source], "", quiet)
         made.append({table.name: table.csv() for table in tables(analysis) if table.name != "runs"})
         if source != folder:
@@ -250,9 +253,9 @@ def test_ten_thousand_runs_are_read_in_pages(server: WandbServer, read: Reader) 
     ],
 )
 def test_an_address_is_a_query_in_the_words_of_wandb(query: str, filters: Json) -> None:
-    address = parse(f"wandb://me/har{query}")
+    address = parse_address(f"wandb://me/har{query}")
     assert (address.entity, address.project, address.filters) == ("me", "har", filters)
-    assert parse("wandb://har?group=x").entity is None
+    assert parse_address("wandb://har?group=x").entity is None
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_an_address_is_a_query_in_the_words_of_wandb(query: str, filters: Json) 
 )
 def test_a_wrong_address_is_told_with_an_example(address: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse(address)
+        parse_address(address)
     assert address in caught.value.message
     assert says in caught.value.hint
 
@@ -354,7 +357,7 @@ def test_several_threads_may_read_curves(server: WandbServer, read: Reader) -> N
     expected = {}
     for seed in range(30):
         record = a_record(seed=seed)
-        record.epochs = [records.Epoch(n, seed + n, None, 0.5, 0.1, 1.0) for n in (2, 1, 3)]
+        record.epochs = [Epoch(n, seed + n, None, 0.5, 0.1, 1.0) for n in (2, 1, 3)]
         put(server, record)
         expected[record.run_id] = sorted(record.epochs, key=lambda epoch: epoch.epoch)
     pulled = read()
@@ -464,7 +467,7 @@ def test_nothing_is_left_behind_but_the_cache(server: WandbServer, tmp_path: Pat
     (tmp_path / "tmp").mkdir()
     code = f"{PULL}pulled = pull('wandb://har', Path(sys.argv[1]), print); print(pulled.origins[0].epochs())"
     environment = {**server.environment, "HOME": str(home), "TMPDIR": str(tmp_path / "tmp"), "PATH": "/usr/bin:/bin"}
-    environment["PYTHONPATH"] = str(Path(records.__file__).parent.parent)
+    environment["PYTHONPATH"] = str(PACKAGE.parent)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "cache")], cwd=here, env=environment, stdout=subprocess.PIPE
     )

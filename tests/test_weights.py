@@ -19,10 +19,12 @@ import torch
 from loopback import REPO, TINY, LoopbackHub, environment, loopback_hub
 from safetensors.torch import load_file, save_file
 
-from har_sweep.config import compose
+from har_sweep.config.compose import compose
 from har_sweep.errors import InputError
-from har_sweep.model import build_model, classifiers
-from har_sweep.weights import Hub, ModelPlan, resolve
+from har_sweep.model.build import build_model
+from har_sweep.model.head import classifiers
+from har_sweep.spec.hub import Hub
+from har_sweep.spec.weights import ModelPlan, resolve
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,10 @@ def hub(tiny_weights: Path) -> Iterator[LoopbackHub]:
 PLAN = """
 import dataclasses, json, sys, time
 from pathlib import Path
-from har_sweep.config import compose
+from har_sweep.config.compose import compose
 from har_sweep.errors import InputError
-from har_sweep.weights import Hub, resolve
+from har_sweep.spec.hub import Hub
+from har_sweep.spec.weights import resolve
 hub, answers, told = Hub(timeout_seconds=1.0), [], []
 for overrides in json.loads(sys.argv[2]):
     begun = time.monotonic()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from har_sweep.cost.memory import repeatedly, synchronise
+from har_sweep.cost.memory import repeatedly
+from har_sweep.device.compute import synchronise
 
 _POWERCAP = Path("/sys/class/powercap")
 _SAMPLE_SECONDS = 30.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from har_sweep.cost.memory import synchronise
+from har_sweep.device.compute import synchronise
 
 _WARM_UP, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 20, 50, 0.5
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import sys
 import threading
@@ -14,15 +12,9 @@ from pathlib import Path
 import psutil
 import torch
 
+from har_sweep.device.compute import release
+
 _SAMPLE_SECONDS = 0.01
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished what it was given; the CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def memory_now(device: torch.device) -> int:
@@ -32,17 +24,6 @@ def memory_now(device: torch.device) -> int:
     """
     release(device)
     return _in_use(device)
-
-
-def release(device: torch.device) -> None:
-    """Give back what was freed but is kept for later, so that no phase is charged with the memory of another."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "cpu" and sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed blocks resident; musl has no such
-        if trim is not None:
-            trim(0)
 
 
 def _in_use(device: torch.device) -> int:

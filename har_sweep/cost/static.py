@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from har_sweep.checkpoint import without_checksums
+from har_sweep.train.checkpoint import without_checksums
 
 _ATTENTION = "aten::scaled_dot_product_attention"
 # Operations made of products, unlike activations, sums and the like, which no one counts.

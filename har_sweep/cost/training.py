@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from har_sweep.cost.memory import synchronise
-from har_sweep.record import TrainingCost
+from har_sweep.device.compute import synchronise
+from har_sweep.record.record import TrainingCost
 
 _WARM_UP_STEPS = 3
 

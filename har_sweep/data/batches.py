@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from har_sweep.data import Dataset
 from har_sweep.data.cache import ImageMap
+from har_sweep.data.dataset import Dataset
 from har_sweep.data.decode import DecodeError, decode, resize
 from har_sweep.errors import InputError
 

@@ -28,9 +28,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from har_sweep.data.decode import DecodeError, decode, read, resize
-from har_sweep.data.sources import Progress, file_name
+from har_sweep.data.sources.listing import file_name
 from har_sweep.errors import InputError
-from har_sweep.record import atomic, sync_folder
+from har_sweep.events import Progress
+from har_sweep.files import atomic, sync_folder
 
 _CHUNK = 16
 _BYTES_WORTH_A_PROCESS = 4 << 20

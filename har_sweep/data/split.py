@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from har_sweep.data.sources import Split, problems
+from har_sweep.data.sources.listing import Split, problems
 from har_sweep.errors import InputError
 
 

@@ -12,29 +12,35 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from har_sweep import hardware
-from har_sweep import record as records
-from har_sweep.data import Dataset
-from har_sweep.errors import InputError
+from har_sweep.data.dataset import Dataset
+from har_sweep.files import atomic
+from har_sweep.launch.evidence import (
+    FEW,
+    Model,
+    Past,
+    Speed,
+    Work,
+    evidence_told,
+    is_like,
+    median_speed,
+    most_alike,
+    past_runs,
+)
+from har_sweep.launch.job import with_threads
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
-from har_sweep.launch.screen import Screen
-from har_sweep.launch.work import with_threads
-from har_sweep.record import Hardware, Record, atomic
-from har_sweep.spec import RunSpec
+from har_sweep.launch.terminal import Screen
+from har_sweep.spec.hardware import device_named, find_devices
+from har_sweep.spec.run_spec import RunSpec
 
-FEW = 5  # records, the latest, that an estimate rests on
 CALIBRATION_SECONDS = 12.0  # beside what importing torch and building the model take
-
-Model = tuple[str, int]
 """timm's name and the input size in pixels: what MACs follow from."""
 Ask = Callable[..., Any]
 """Calls a function of ``har_sweep.calibrate``, given its name and its arguments."""
@@ -49,65 +55,8 @@ class Estimate:
     basis: str
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds: for an image in training, for an image in evaluation, and for all that a run does once."""
-
-    training: float
-    evaluation: float
-    once: float
-
-    def scaled(self, ratio: float) -> Speed:
-        """With so many times the MACs."""
-        return Speed(self.training * ratio, self.evaluation * ratio, self.once)
-
-
 Known = tuple[Speed | None, str]
 """A speed, if there is one to go by, and what it is known from."""
-
-
-@dataclass(frozen=True)
-class Past:
-    """What counts of a record; ``speed`` is None before the end of the first epoch."""
-
-    run_id: str
-    done: bool
-    time: str
-    model: Model
-    macs: int | None
-    hardware: Hardware
-    config: dict[str, Any]
-    epochs: int
-    speed: Speed | None
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is left of a run, in images that go through its model. ``spec`` is as its job will have it."""
-
-    spec: RunSpec
-    epochs: int
-    trained: int
-    evaluated: int
-    classes: int
-
-    @property
-    def model(self) -> Model:
-        return self.spec.model.timm_name, self.spec.model.input_size
-
-    @property
-    def kind(self) -> str:
-        """The same for runs of the same speed."""
-        spec = self.spec
-        settings = spec.config.hardware, spec.config.trainer, spec.config.augmentation
-        return str((self.model, spec.device, spec.precision, settings))
-
-    @property
-    def on_cluster(self) -> bool:
-        return self.spec.config.hardware.launcher == "slurm"
-
-    def seconds(self, speed: Speed) -> float:
-        return self.trained * speed.training + self.evaluated * speed.evaluation + speed.once
 
 
 class Unanswered(Exception):
@@ -116,7 +65,7 @@ class Unanswered(Exception):
 
 def estimate(planned: list[Planned], screen: Screen) -> list[Estimate]:
     """What each run will take; measures this machine for some seconds where nothing else tells."""
-    past = _past(planned)
+    past = past_runs(planned)
     works = _works(planned, past)
     with _torch() as ask:
         known = iter(_known([work for work in works if work], past, ask, screen, calibrating=True))
@@ -128,7 +77,7 @@ def estimate(planned: list[Planned], screen: Screen) -> list[Estimate]:
 
 def cheapness(planned: list[Planned], screen: Screen) -> list[float]:
     """What to order runs by: seconds if records tell those of all, else the MACs of what is left. Measures nothing."""
-    past = _past(planned)
+    past = past_runs(planned)
     works = _works(planned, past)
     todo = [work for work in works if work]
     with _torch() as ask:
@@ -144,45 +93,6 @@ def _of_macs(macs: int | str) -> Speed:
     """As if each took a second; a training step has a backward pass of twice the forward pass's."""
     count = macs if isinstance(macs, int) else 1e30  # the unknown comes last
     return Speed(3 * count, count, 0.0)
-
-
-def _past(planned: list[Planned]) -> list[Past]:
-    """What the runs folder tells, the latest first. What cannot be read is no evidence."""
-    found = []
-    for folder in {p.spec.paths.folder.parent for p in planned}:
-        for file in folder.glob("*/record.json"):
-            try:
-                record = records.read(file)
-            except (InputError, OSError):
-                continue
-            found.append(
-                Past(
-                    run_id=record.run_id,
-                    done=record.status == "done",
-                    time=record.finished_at or record.started_at,
-                    model=(record.model.timm_name, record.model.input_size[-1]),
-                    macs=record.cost.macs,
-                    hardware=record.hardware,
-                    config=record.config,
-                    epochs=len(record.epochs),
-                    speed=_speed(record),
-                )
-            )
-    return sorted(found, key=lambda p: p.time, reverse=True)
-
-
-def _speed(record: Record) -> Speed | None:
-    """What a run took; for one that is not done, without what it does once."""
-    images, cost, epochs = record.dataset.counts, record.cost, len(record.epochs)
-    if not epochs or not cost.training.seconds:
-        return None
-    in_epochs = sum(epoch.seconds for epoch in record.epochs)
-    evaluation = max(0.0, in_epochs - cost.training.seconds) / (images["val"] * epochs)
-    once = 0.0
-    if record.status == "done" and cost.device_hours:
-        in_all = 3600 * cost.device_hours / record.hardware.device_count
-        once = max(0.0, in_all - in_epochs - evaluation * (images["val"] + images["test"]))
-    return Speed(cost.training.seconds / (images["train"] * epochs), evaluation, once)
 
 
 def _works(planned: list[Planned], past: list[Past]) -> list[Work | None]:
@@ -223,11 +133,14 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibr
     kinds = {work.kind: work for work in works}
     known, others = dict[str, Known](), dict[str, list[Past]]()
     for kind, work in kinds.items():
-        like = [p for p in past if p.speed and _is_like(p, work)]
-        if same := _most_alike([p for p in like if p.model == work.model], work)[:FEW]:
-            speed = _median([p.speed for p in same if p.speed])
-            known[kind] = speed, f"{_told(same)} of {work.spec.config.model.name} on {same[0].hardware.device_name}"
-        elif counted := _most_alike([p for p in like if p.macs], work):
+        like = [p for p in past if p.speed and is_like(p, work)]
+        if same := most_alike([p for p in like if p.model == work.model], work)[:FEW]:
+            speed = median_speed([p.speed for p in same if p.speed])
+            known[kind] = (
+                speed,
+                f"{evidence_told(same)} of {work.spec.config.model.name} on {same[0].hardware.device_name}",
+            )
+        elif counted := most_alike([p for p in like if p.macs], work):
             others[kind] = list({p.model: p for p in reversed(counted)}.values())  # of each model its latest
         elif calibrating and _is_here(work):
             others[kind] = []
@@ -240,10 +153,10 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibr
         if isinstance(count, str):
             known[kind] = None, f"nothing: its MACs cannot be counted ({count})"
         elif counted:
-            speed = _median([p.speed.scaled(count / p.macs) for p in counted if p.speed and p.macs])
+            speed = median_speed([p.speed.scaled(count / p.macs) for p in counted if p.speed and p.macs])
             device = counted[0].hardware.device_name
             whose = "other models" if len(counted) > 1 else "another model"
-            known[kind] = speed, f"MACs, at the speed of {_told(counted)} of {whose} on {device}"
+            known[kind] = speed, f"MACs, at the speed of {evidence_told(counted)} of {whose} on {device}"
         else:
             groups[_setting(work.spec)][kind] = work, count
     for group in groups.values():
@@ -254,7 +167,7 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibr
 def _calibrated(group: dict[str, tuple[Work, int]], seconds: float, ask: Ask, screen: Screen) -> dict[str, Known]:
     """The speed of each run of a setting by that of the cheapest model, measured on this machine."""
     cheapest, fewest = min(group.values(), key=lambda pair: pair[1])
-    spec, device = cheapest.spec, hardware.named(cheapest.spec.device)
+    spec, device = cheapest.spec, device_named(cheapest.spec.device)
     screen.progress(f"Measuring how fast this machine trains {spec.model.timm_name}, about 20 s", 0, 0)
     plain = replace(spec.config, hardware=replace(spec.config.hardware, compile=False))  # compiling takes minutes
     try:
@@ -277,58 +190,10 @@ def _setting(spec: RunSpec) -> tuple[object, ...]:
     return spec.device, spec.precision, ours.device_count, spec.config.trainer.finetune, ours.compile, ours.cpu_threads
 
 
-def _is_like(p: Past, work: Work) -> bool:
-    """Whether a record is of the hardware that the run will have, as far as that is known."""
-    spec, theirs = work.spec, p.config["hardware"]
-    if (p.hardware.device, p.hardware.precision, p.hardware.device_count, p.config["trainer"]["finetune"]) != (
-        spec.device, spec.precision, spec.config.hardware.device_count, spec.config.trainer.finetune
-    ):  # fmt: skip
-        return False
-    if work.on_cluster:
-        return True
-    if p.hardware.device_name != hardware.named(spec.device):
-        return False
-    threads = theirs.get("launcher", "local"), theirs["cpu_threads"]
-    return spec.device != "cpu" or threads == ("local", spec.config.hardware.cpu_threads)
-
-
-def _most_alike(candidates: list[Past], work: Work) -> list[Past]:
-    """Those that are done, if any, and whose settings are the most like the run's; all on one device; latest first."""
-    if not candidates:
-        return []
-    ours = asdict(work.spec.config)
-
-    def likeness(p: Past) -> tuple[bool, int, int]:
-        def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
-            return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
-
-        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"]["slurm"])
-        device = equal(p.config["hardware"], ours["hardware"])
-        training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
-        return p.done, asked + device, training
-
-    scores = [likeness(p) for p in candidates]
-    most = max(scores)
-    best = [p for p, score in zip(candidates, scores, strict=True) if score == most]
-    return [p for p in best if p.hardware.device_name == best[0].hardware.device_name]
-
-
-def _median(speeds: list[Speed]) -> Speed:
-    """Each part's."""
-    return Speed(
-        median(s.training for s in speeds), median(s.evaluation for s in speeds), median(s.once for s in speeds)
-    )
-
-
-def _told(evidence: list[Past]) -> str:
-    word = "record" if evidence[0].done else "unfinished record"
-    return f"{len(evidence)} {word}{'s' if len(evidence) > 1 else ''}"
-
-
 def _is_here(work: Work) -> bool:
     """Whether this machine can stand for the one that the run will have."""
     device = work.spec.device
-    return any(d.kind == device for d in hardware.devices()) and (device == "cpu" or not work.on_cluster)
+    return any(d.kind == device for d in find_devices()) and (device == "cpu" or not work.on_cluster)
 
 
 def _nothing(work: Work) -> str:
@@ -413,7 +278,7 @@ def _answer(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            from har_sweep import calibrate
+            from har_sweep.launch import calibrate
 
             connection.send((getattr(calibrate, name)(*args), None))
         except Exception as e:

@@ -18,14 +18,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from har_sweep import claim as claims
-from har_sweep import hardware
-from har_sweep import record as records
 from har_sweep.errors import ClaimLost, InputError, Interrupted
 from har_sweep.events import Event, Line
-from har_sweep.launch.screen import Screen
-from har_sweep.launch.work import death, log_to, may_try_again, read, settle, with_threads, work
-from har_sweep.spec import RunSpec
+from har_sweep.files import redact_text
+from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
+from har_sweep.launch.terminal import Screen
+from har_sweep.record.claim import living_owner
+from har_sweep.record.folder import find_record
+from har_sweep.spec.hardware import find_devices
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
@@ -132,7 +133,7 @@ def _visible_cuda_devices() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:
         return [part for part in re.split(r"\s*,\s*", visible.strip()) if part]
-    return [str(n) for n, _ in enumerate(d for d in hardware.devices() if d.kind == "cuda")]
+    return [str(n) for n, _ in enumerate(d for d in find_devices() if d.kind == "cuda")]
 
 
 def _cores() -> int:
@@ -145,27 +146,27 @@ def _next(child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], scre
     starved = exit_code == -signal.SIGKILL and _out_of_memory_kills() > child.out_of_memory_before
     paths = child.spec.paths
     try:
-        record = settle(paths, *death(exit_code, starved))
+        record = close_record(paths, *death(exit_code, starved))
     except OSError as e:  # the disk is full: the other runs may need less
         screen.warn(f"{child.label}  Its record could not be closed: {e}")
         return
     if record and may_try_again(record, child.spec):
         screen.warn(f"{child.label}  {record.error.message if record.error else ''} Trying again.")
         waiting.append(child.spec)
-    elif claims.living(paths.folder) and child.spec.config.launch.wait:
+    elif living_owner(paths.folder) and child.spec.config.launch.wait:
         elsewhere.append(child.spec)
 
 
 def _left(spec: RunSpec, label: str, waiting: deque[RunSpec], screen: Screen) -> bool:
     """Whether nobody computes the run any more; if it was left unfinished, it is ours to go on with."""
-    owner = claims.living(spec.paths.folder)
+    owner = living_owner(spec.paths.folder)
     if owner:
         progress = owner.progress or {}
         epoch = f", epoch {progress['epoch']}/{progress['epochs']}" if "epoch" in progress else ""
         screen.progress(f"{label}  Waiting for {owner.host}, which computes it{epoch}", 0, 0, of=label)
         return False
     screen.over(label)
-    record = read(spec.paths)
+    record = find_record(spec.paths)
     if record is None or record.status in ("running", "interrupted"):
         waiting.append(spec)
     return True
@@ -220,13 +221,13 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
     stop = Stop()
     stop.take(signal.SIGTERM, signal.SIGINT)
     try:
-        work(spec, tell, stop)
+        do_job(spec, tell, stop)
     except ClaimLost as lost:
         tell(Line(f"{lost} This process stops.", warning=True))
     except Interrupted:
         pass  # before there was anything to save
     except Exception as error:
-        print(records.redact_text(traceback.format_exc()), flush=True)
+        print(redact_text(traceback.format_exc()), flush=True)
         tell(Line(f"The run could not be started or recorded: {error}", warning=True))
     connection.close()
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from har_sweep import hardware, identity
-from har_sweep import record as records
-from har_sweep.data import Dataset, prepare
-from har_sweep.environment import git_state
+from har_sweep.config.identity import identify, make_run_id, sweep_name
+from har_sweep.config.schema import Config
+from har_sweep.data.dataset import Dataset
+from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
-from har_sweep.launch.look import look
-from har_sweep.launch.screen import Screen
-from har_sweep.launch.slurm import Unreachable
-from har_sweep.launch.work import failures, read
-from har_sweep.schema import Config
-from har_sweep.spec import RunSpec, source_size
-from har_sweep.weights import Hub, ModelPlan, resolve
+from har_sweep.launch.job import failures
+from har_sweep.launch.slurm.queue import Unreachable
+from har_sweep.launch.state import run_states
+from har_sweep.launch.terminal import Screen
+from har_sweep.record.environment import git_state
+from har_sweep.record.folder import find_record, write_record
+from har_sweep.spec.hardware import resolve_hardware
+from har_sweep.spec.hub import Hub
+from har_sweep.spec.run_spec import RunSpec, source_size
+from har_sweep.spec.weights import ModelPlan, resolve
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,14 @@ class Planned:
 
 
 def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planned]:
-    """Decide every run of a sweep: weights, device, data, run id; each run once, in the order of ``launch.order``.
+    """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
 
     Raises
     ------
     InputError
         if any of them could not run: then none is started.
     """
-    targets = [hardware.resolve(config.hardware) for _, config in configs]
+    targets = [resolve_hardware(config.hardware) for _, config in configs]
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
@@ -62,7 +65,7 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
         if refused:
             raise InputError("\n".join(e.message for e in refused.values()), next(iter(refused.values())).hint)
         datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
-    name = configs[0][1].sweep.name or identity.sweep_name([overrides for overrides, _ in configs])
+    name = configs[0][1].sweep.name or sweep_name([overrides for overrides, _ in configs])
     specs: dict[str, RunSpec] = {}
     git = git_state()
     common = set.intersection(*(set(overrides) for overrides, _ in configs))
@@ -71,14 +74,14 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
         choices = [o for o in overrides if o not in common and not o.startswith("model=")]
         spec = _spec(overrides, choices, _decided(config, model), target, name, model, dataset, git)
         specs.setdefault(spec.run_id, spec)
-    return ordered(_seen(list(specs.values())), configs[0][1].launch.order, screen)
+    return _seen(list(specs.values()))
 
 
 def _seen(specs: list[RunSpec]) -> list[Planned]:
     """What is known of each run already."""
     rerun, cluster = specs[0].config.rerun, any(spec.config.hardware.launcher == "slurm" for spec in specs)
     try:
-        looks = look([spec.paths for spec in specs], rerun, ask_slurm=cluster)
+        looks = run_states([spec.paths for spec in specs], rerun, ask_slurm=cluster)
     except Unreachable as e:
         raise InputError(
             f"Jobs were submitted for some of these runs, and SLURM does not say how they are: {e}.",
@@ -90,22 +93,6 @@ def _seen(specs: list[RunSpec]) -> list[Planned]:
         Planned(replace(spec, failures_allowed=count), state)
         for spec, state, count in zip(specs, states, counts, strict=True)
     ]
-
-
-def ordered(planned: list[Planned], order: str, screen: Screen) -> list[Planned]:
-    """The runs in the order they shall start; ``interleaved`` takes each model's next run in turn."""
-    if order == "cheapest_first":
-        from har_sweep.launch.estimate import cheapness
-
-        return [p for _, p in sorted(zip(cheapness(planned, screen), planned, strict=True), key=lambda pair: pair[0])]
-    if order == "interleaved":
-        turn = Counter[str]()
-        turns = []
-        for p in planned:
-            turns.append(turn[p.spec.config.model.name])
-            turn[p.spec.config.model.name] += 1
-        return [p for _, p in sorted(zip(turns, planned, strict=True), key=lambda pair: pair[0])]
-    return planned
 
 
 def _model_key(config: Config) -> tuple[object, ...]:
@@ -123,7 +110,8 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
     for config, model in pairs:
         sizes[_data_key(config)] |= {model.input_size, source_size(config, model)}
     return {
-        key: prepare(config.data, config.paths, sorted(sizes[key]), screen.progress) for key, config in configs.items()
+        key: prepare_dataset(config.data, config.paths, sorted(sizes[key]), screen.progress)
+        for key, config in configs.items()
     }
 
 
@@ -152,7 +140,7 @@ def _spec(
 ) -> RunSpec:
     """One run, all decided; ``target`` is its device kind and precision, ``choices`` what the sweep varies."""
     device, precision = target
-    identified = identity.identity(
+    identified = identify(
         config,
         weights=model.weights,
         dataset=dataset.fingerprint,
@@ -178,7 +166,7 @@ def _spec(
     start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
     name = f"{config.model.name} {start}".strip()
     return RunSpec(
-        run_id=identity.run_id(config.model.name, identified),
+        run_id=make_run_id(config.model.name, identified),
         name=name,
         label=" ".join([name, *(_short(choice) for choice in choices)]),
         config=config,
@@ -202,10 +190,10 @@ def _short(override: str) -> str:
 
 def join_sweep(spec: RunSpec) -> None:
     """Note in a done run's record that this sweep asked for it too."""
-    record = read(spec.paths)
+    record = find_record(spec.paths)
     if record and spec.sweep not in record.sweeps:
         record.sweeps.append(spec.sweep)
-        records.write(record, spec.paths)
+        write_record(record, spec.paths)
 
 
 def check_writable(folder: Path) -> None:

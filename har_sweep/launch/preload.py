@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     import fvcore.nn  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 
-import har_sweep.run  # noqa: F401
+import har_sweep.run.execute  # noqa: F401
 
 # Nor need a collection, before each measurement of memory, look at it. In the server, because forked processes share
 # its memory: to mark an object is to copy its page.

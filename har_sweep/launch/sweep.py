@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from har_sweep import claim as claims
-from har_sweep.config import compose_all, expand
-from har_sweep.launch import slurm
-from har_sweep.launch.look import OVER, look
-from har_sweep.launch.notes import note_sweep
+from har_sweep.config.compose import compose_all, expand
+from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
-from har_sweep.launch.screen import Screen, failure
-from har_sweep.launch.work import read
+from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags
+from har_sweep.launch.slurm.submit import submit_arrays
+from har_sweep.launch.state import OVER, run_states
+from har_sweep.launch.terminal import Screen, failure
+from har_sweep.record.claim import living_owner, take_claim
+from har_sweep.record.folder import find_record
 
 LISTED_RUNS = 20
 WORDS = {
@@ -43,8 +44,8 @@ def sweep(overrides: list[str], screen: Screen) -> int:
     configs = list(zip(choices, compose_all(choices), strict=True))
     launch, folder = configs[0][1].launch, Path(configs[0][1].paths.runs)
     check_writable(folder)
-    slurm.check([config.hardware for _, config in configs if config.hardware.launcher == "slurm"])
-    planned = plan(configs, screen)
+    check_resources([config.hardware for _, config in configs if config.hardware.launcher == "slurm"])
+    planned = ordered(plan(configs, screen), launch.order, screen)
     announce(planned, screen)
     if launch.dry_run:
         forecast(planned, screen)
@@ -78,7 +79,7 @@ def run_here(planned: list[Planned], note: Path, screen: Screen) -> None:
         return
     from har_sweep.launch.local import run_all
 
-    ours = claims.take(note)  # so that the sweep can be found, to be cancelled
+    ours = take_claim(note)  # so that the sweep can be found, to be cancelled
     try:
         run_all(todo, others, screen)
     finally:
@@ -90,10 +91,10 @@ def submit(planned: list[Planned], folder: Path, screen: Screen) -> None:
     """Submit what nobody has, one sweep at a time: what another has just submitted is seen."""
     with _alone(folder / ".submitting", screen):
         cluster = [p.spec for p in planned if p.on_cluster and p.to_do]
-        looks = look([spec.paths for spec in cluster], any(spec.config.rerun for spec in cluster))
+        looks = run_states([spec.paths for spec in cluster], any(spec.config.rerun for spec in cluster))
         todo = [spec for spec, view in zip(cluster, looks, strict=True) if view.state in OVER]
         began = time.monotonic()
-        jobs = slurm.submit(todo) if todo else {}
+        jobs = submit_arrays(todo) if todo else {}
     if jobs:
         arrays = sorted({job.split("_")[0] for job in jobs.values()})
         took = time.monotonic() - began
@@ -104,7 +105,7 @@ def submit(planned: list[Planned], folder: Path, screen: Screen) -> None:
 
 def follow(planned: list[Planned], screen: Screen) -> dict[str, str]:
     """Show the cluster's runs until they are over; Ctrl-C ends the showing alone."""
-    from har_sweep.launch.watch import watch
+    from har_sweep.launch.slurm.watch import watch
 
     try:
         return watch([p.spec for p in planned if p.on_cluster and p.state != "done"], screen)
@@ -128,10 +129,10 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
     """What would be submitted, and what it would cost."""
     from har_sweep.launch.estimate import estimate
 
-    for asked, specs in slurm.shapes([p.spec for p in planned if p.on_cluster and p.to_do]):
+    for asked, specs in resource_shapes([p.spec for p in planned if p.on_cluster and p.to_do]):
         most = min(len(specs), specs[0].config.hardware.slurm.array_parallelism)
         array = f"--array=0-{len(specs) - 1}%{most}"
-        screen.say(f"sbatch {' '.join(slurm.flags(asked))} {array}", "bold")
+        screen.say(f"sbatch {' '.join(sbatch_flags(asked))} {array}", "bold")
         for line in specs[0].config.hardware.slurm.setup:
             screen.say(f"  setup: {line}")
     with screen.live():
@@ -169,11 +170,10 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         )
     if len(todo) > LISTED_RUNS:
         screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
-    for asked, specs in slurm.shapes([p.spec for p in todo if p.on_cluster]):
+    for asked, specs in resource_shapes([p.spec for p in todo if p.on_cluster]):
         gpus = f"{asked['gpus_per_node']} GPU, " if "gpus_per_node" in asked else ""
-        cpus = asked["cpus_per_task"] * asked["ntasks_per_node"]
         place = asked.get("partition", "the default partition")
-        asks = f"{gpus}{cpus} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
+        asks = f"{gpus}{asked['cpus_per_task']} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
         screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
     for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings):
         concerned = [p.spec.label for p in planned if warning in p.spec.warnings]
@@ -185,9 +185,9 @@ def summarise(planned: list[Planned], causes: dict[str, str], screen: Screen) ->
     rows, failures = [], []
     for p in planned:
         paths = p.spec.paths
-        record = read(paths)
+        record = find_record(paths)
         status: str = record.status if record else "not started"
-        if claims.living(paths.folder):
+        if living_owner(paths.folder):
             status = "running elsewhere"
         rows.append((record, p.spec.label, p.spec.run_id, "done before" if p.state == "done" else status))
         if record and status == "failed":
@@ -214,10 +214,26 @@ def summarise(planned: list[Planned], causes: dict[str, str], screen: Screen) ->
 def _alone(folder: Path, screen: Screen) -> Iterator[None]:
     """Inside, no other sweep submits into the same runs."""
     waited = False
-    while (claim := claims.take(folder)) is None:
+    while (claim := take_claim(folder)) is None:
         if not waited:
             screen.say("Another sweep is submitting its runs here; waiting for it.")
         waited = True
         time.sleep(0.5)
     with claim:
         yield
+
+
+def ordered(planned: list[Planned], order: str, screen: Screen) -> list[Planned]:
+    """The runs in the order they shall start; ``interleaved`` takes each model's next run in turn."""
+    if order == "cheapest_first":
+        from har_sweep.launch.estimate import cheapness
+
+        return [p for _, p in sorted(zip(cheapness(planned, screen), planned, strict=True), key=lambda pair: pair[0])]
+    if order == "interleaved":
+        turn = Counter[str]()
+        turns = []
+        for p in planned:
+            turns.append(turn[p.spec.config.model.name])
+            turn[p.spec.config.model.name] += 1
+        return [p for _, p in sorted(zip(turns, planned, strict=True), key=lambda pair: pair[0])]
+    return planned

@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from scipy import stats
 
+from multirun_analysis.analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.findings import JOINT, PICTURED, Analysis, Block, Disputed, Errors, Front
-from multirun_analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.quantities import Quantity
-from multirun_analysis.tables import Cell, Table
+from multirun_analysis.tables.table import Cell, Table
 
 # What a browser still draws at once, and mails still carry; the files beside the page have the rest.
 MOST_CANDIDATES = 3_000

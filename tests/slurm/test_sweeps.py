@@ -19,8 +19,8 @@ import psutil
 import pytest
 from small import SMALL, command, har_sweep, learned, runs
 
-from har_sweep import record as records
-from har_sweep.record import Record
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Record
 from slurm.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -477,4 +477,4 @@ def test_records_hold_no_secret_of_the_environment(cluster: Cluster, tmp_path: P
         if file.is_file():
             assert b"0123456789" * 4 not in file.read_bytes(), file
     assert json.loads((next((tmp_path / "runs").glob("*/record.json"))).read_text())["status"] == "done"
-    assert records.read(next((tmp_path / "runs").glob("*/record.json"))).status == "done"
+    assert read_record(next((tmp_path / "runs").glob("*/record.json"))).status == "done"

@@ -1,0 +1,1 @@
+"""Overrides -> a checked config -> a run's identity."""

@@ -1,0 +1,123 @@
+"""What cannot work is refused by name, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from har_sweep.config.schema import Config, HardwareConfig, Key, keys, value_at
+from har_sweep.errors import InputError, nearest
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot work, before anything is loaded.
+
+    Raises
+    ------
+    InputError
+        naming the key, its value and what it may be.
+    """
+    for key in keys():
+        _check_range(key, value_at(config, key.path))
+    data, hardware, trainer, model = config.data, config.hardware, config.trainer, config.model
+    if data.val_fraction + data.test_fraction >= 1:
+        raise InputError(
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
+            "leave no training images.",
+            "Their sum must be below 1; the default is 0.15 each.",
+        )
+    if trainer.accumulation_steps > trainer.batch_size:
+        raise InputError(
+            f"trainer.accumulation_steps={trainer.accumulation_steps} is more than "
+            f"trainer.batch_size={trainer.batch_size}.",
+            "batch_size is the whole batch of a step; it is cut into accumulation_steps micro-batches.",
+        )
+    if hardware.precision == "fp16" and hardware.device in ("cpu", "mps"):
+        raise InputError(
+            f"hardware.precision=fp16 does not train on hardware.device={hardware.device}.",
+            "Use hardware.precision=auto, bf16 or fp32; fp16 is for cuda.",
+        )
+    if hardware.device == "mps" and hardware.device_count != 1:
+        raise InputError(
+            f"hardware.device_count={hardware.device_count}: there is one mps device.",
+            "Leave hardware.device_count at 1.",
+        )
+    if hardware.device_count > trainer.batch_size:
+        raise InputError(
+            f"hardware.device_count={hardware.device_count} is more than trainer.batch_size={trainer.batch_size}.",
+            "batch_size is the whole batch of a step; each device takes its share of it.",
+        )
+    if hardware.device_count > 1 and trainer.on_oom == "split":
+        raise InputError(
+            "trainer.on_oom=split works with one device: several would cut their batches differently.",
+            f"Set trainer.accumulation_steps instead, or hardware.device_count=1 (now {hardware.device_count}).",
+        )
+    if hardware.launcher == "slurm":
+        _check_slurm(hardware)
+    if config.scheduler.warmup_epochs > trainer.epochs:
+        raise InputError(
+            f"scheduler.warmup_epochs={config.scheduler.warmup_epochs} is longer than trainer.epochs={trainer.epochs}.",
+            "Warm up for fewer epochs than are trained.",
+        )
+    for path in ("model.mean", "model.std"):
+        triple = value_at(config, path)
+        if triple is not None and (len(triple) != 3 or not all(0 <= v <= 1 for v in triple)):
+            raise InputError(f"{path}={triple} must be three numbers in 0..1.", f"For example {path}=[0.5,0.5,0.5].")
+    if model.std is not None and min(model.std) <= 0:
+        raise InputError(f"model.std={model.std} must be above 0.", "For example model.std=[0.5,0.5,0.5].")
+    scale = config.augmentation.crop_scale
+    if scale is not None and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+        raise InputError(
+            f"augmentation.crop_scale={scale} must be two shares of the area, smallest first, within 0..1.",
+            "For example augmentation.crop_scale=[0.35,1.0].",
+        )
+    if data.source in ("folder", "csv") and data.root is None and data.csv is None:
+        need = "data.root=FOLDER" if data.source == "folder" else "data.csv=TABLE data.root=FOLDER"
+        raise InputError(f"data={data.source} does not say where the images are.", f"Add {need}.")
+    if data.source == "csv" and data.csv is None:
+        raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
+    if data.source == "hub" and data.hub_name is None:
+        raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+def _check_slurm(hardware: HardwareConfig) -> None:
+    slurm = hardware.slurm
+    for key, named in (("device", hardware.device), ("precision", hardware.precision)):
+        if named == "auto":
+            raise InputError(
+                f"hardware.{key}=auto cannot be told before the job runs: it is part of what a run is.",
+                f"Say hardware.{key}=" + ("cuda or cpu." if key == "device" else "bf16, fp16 or fp32."),
+            )
+    if slurm.cpus < hardware.device_count:
+        raise InputError(
+            f"hardware.slurm.cpus={slurm.cpus} is less than hardware.device_count={hardware.device_count}.",
+            "Each device is driven by a task with at least one core.",
+        )
+    if 60 * slurm.time_minutes <= slurm.signal_seconds:
+        raise InputError(
+            f"hardware.slurm.time_minutes={slurm.time_minutes} is over before hardware.slurm.signal_seconds="
+            f"{slurm.signal_seconds} can warn of its end.",
+            "Ask for more time.",
+        )
+
+
+def _check_range(key: Key, value: Any) -> None:
+    limits = key.metadata
+    if value is None:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        near = nearest(str(value), limits["choices"])
+        raise InputError(
+            f"{key.path}={value} is not one of {', '.join(limits['choices'])}.", near or "Use one of these."
+        )
+    # Written so that nan is out of every range.
+    low_enough = "high" not in limits or value <= limits["high"]
+    high_enough = ("low" not in limits or value >= limits["low"]) and ("above" not in limits or value > limits["above"])
+    if not (low_enough and high_enough):
+        lower = (
+            f"at least {limits['low']}" if "low" in limits else f"above {limits['above']}" if "above" in limits else ""
+        )
+        upper = f"at most {limits['high']}" if "high" in limits else ""
+        raise InputError(
+            f"{key.path}={value} is out of range.",
+            f"{key.path} ({key.metadata['doc']}) must be {' and '.join(filter(None, (lower, upper)))}.",
+        )

@@ -1,0 +1,277 @@
+"""The configuration: every key typed, documented, range-checked, and told whether it is part of a run's identity.
+
+A field's metadata holds ``doc`` (one line for ``--help``), optionally ``choices``, ``low``/``high`` (inclusive bounds),
+``above`` (exclusive lower bound), and ``identity=False`` for what can change neither what is learned nor what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, Optional, get_type_hints
+
+MISSING_VALUE = "???"  # OmegaConf's word for a value that must be given
+
+
+def _key(default: Any, doc: str, *, identity: bool = True, **limits: Any) -> Any:
+    metadata = {"doc": doc, "identity": identity, **limits}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _section(cls: type, doc: str) -> Any:
+    return field(default_factory=cls, metadata={"doc": doc})
+
+
+@dataclass
+class LearningRates:
+    """A model's default learning rate under each optimizer; ``optimizer.lr`` on the command line beats it."""
+
+    adam: float = _key(1e-3, "learning rate with Adam", identity=False, above=0.0)
+    adamw: float = _key(1e-4, "learning rate with AdamW", identity=False, above=0.0)
+    sgd: float = _key(1e-2, "learning rate with SGD", identity=False, above=0.0)
+
+
+@dataclass
+class ModelConfig:
+    name: str = _key("resnet18", "the name in tables and run ids")
+    timm_name: str = _key(MISSING_VALUE, "timm's architecture name, without the pretrained tag")
+    pretrained_tag: Optional[str] = _key(
+        None, "timm's tag of the pretrained weights; null takes timm's default", identity=False
+    )
+    weights: str = _key(
+        "${data.default_weights}", "pretrained | if_available | scratch | a .safetensors or .pth file", identity=False
+    )
+    input_size: Optional[int] = _key(None, "side of the square input in pixels; null takes timm's", low=16, high=2048)
+    mean: Optional[list[float]] = _key(None, "normalisation mean of R, G, B in 0..1; null takes timm's")
+    std: Optional[list[float]] = _key(None, "normalisation standard deviation; null takes timm's")
+    drop_path_rate: float = _key(0.0, "stochastic depth", low=0.0, high=0.9)
+    default_lr: LearningRates = _section(LearningRates, "default learning rates by optimizer")
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = _key("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
+    lr: float = _key(1e-3, "learning rate", above=0.0)
+    weight_decay: float = _key(0.0, "weight decay", low=0.0)
+    betas: Optional[list[float]] = _key(None, "Adam's running-average coefficients")
+    momentum: Optional[float] = _key(None, "SGD's momentum", low=0.0, high=1.0)
+    nesterov: Optional[bool] = _key(None, "SGD's Nesterov momentum")
+
+
+@dataclass
+class SchedulerConfig:
+    name: str = _key("constant", "the learning-rate schedule", choices=("constant", "cosine"))
+    warmup_epochs: float = _key(0.0, "epochs of linear warm-up", low=0.0)
+    final_lr_fraction: float = _key(0.0, "the cosine ends at this fraction of optimizer.lr", low=0.0, high=1.0)
+
+
+@dataclass
+class AugmentationConfig:
+    name: str = _key("paper", "the name in tables", identity=False)
+    horizontal_flip: float = _key(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
+    rotation_degrees: float = _key(15.0, "angle drawn uniformly from +- this", low=0.0, high=180.0)
+    crop_scale: Optional[list[float]] = _key(
+        None, "random resized crop: smallest and largest share of the area; null crops nothing"
+    )
+    crop_ratio: list[float] = _key([0.75, 4 / 3], "random resized crop: aspect ratios")
+    cache_scale: float = _key(1.0, "training images are decoded at this times the input size", low=1.0, high=4.0)
+    randaugment_ops: int = _key(0, "RandAugment: operations an image; 0 is off", low=0, high=14)
+    randaugment_magnitude: int = _key(9, "RandAugment: magnitude", low=0, high=30)
+    mixup_alpha: float = _key(0.0, "mixup's Beta parameter; 0 is off", low=0.0)
+    cutmix_alpha: float = _key(0.0, "CutMix's Beta parameter; 0 is off", low=0.0)
+
+
+@dataclass
+class DataConfig:
+    """Identity comes from the content's and the split's fingerprints, so none of these keys is part of it."""
+
+    source: str = _key(
+        "sample", "where images come from", identity=False, choices=("sample", "har", "folder", "csv", "hub")
+    )
+    name: str = _key("sample", "the dataset's name in tables", identity=False)
+    root: Optional[str] = _key(None, "folder of the images", identity=False)
+    csv: Optional[str] = _key(None, "table of paths and labels; relative to data.root, else to here", identity=False)
+    path_column: str = _key("path", "column of image paths: a name, or a number from 0", identity=False)
+    label_column: str = _key("label", "column of labels: a name, or a number from 0", identity=False)
+    split_column: Optional[str] = _key(None, "column of train/val/test, if the table has one", identity=False)
+    delimiter: str = _key("auto", "what separates columns: auto, whitespace, tab, or a character", identity=False)
+    header: bool = _key(True, "the table's first row names its columns", identity=False)
+    hub_name: Optional[str] = _key(None, "Hugging Face dataset, owner/name, or a local folder", identity=False)
+    hub_config: Optional[str] = _key(None, "the Hugging Face dataset's configuration", identity=False)
+    hub_image_column: str = _key("image", "the Hugging Face dataset's image column", identity=False)
+    hub_label_column: str = _key("label", "the Hugging Face dataset's label column", identity=False)
+    images_per_class: int = _key(6, "sample: pictures drawn for each class", identity=False, low=3, high=10_000)
+    val_fraction: float = _key(0.15, "share of images for validation", identity=False, above=0.0, high=0.9)
+    test_fraction: float = _key(0.15, "share of images for the test", identity=False, above=0.0, high=0.9)
+    split_seed: int = _key(0, "the split's own seed, the same for every run", identity=False, low=0)
+    on_error: str = _key("fail", "a broken image: fail or skip", identity=False, choices=("fail", "skip"))
+    max_megapixels: float = _key(64.0, "larger images are refused", identity=False, above=0.0)
+    cache: str = _key(
+        "disk",
+        "disk decodes once into a memory map; stream decodes in every epoch",
+        identity=False,
+        choices=("disk", "stream"),
+    )
+    default_weights: str = _key("pretrained", "what model.weights is unless given", identity=False)
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = _key(5, "passes over the training images", low=1, high=100_000)
+    batch_size: int = _key(32, "images an optimizer step; also the batch of evaluation", low=1, high=65_536)
+    accumulation_steps: int = _key(1, "micro-batches each batch is cut into", low=1, high=65_536)
+    label_smoothing: float = _key(0.0, "label smoothing", low=0.0, high=0.99)
+    gradient_clip_norm: Optional[float] = _key(None, "clip gradients to this norm; null does not", above=0.0)
+    ema_decay: Optional[float] = _key(
+        None, "evaluate an exponential moving average of the weights; null is off", above=0.0, high=0.99999
+    )
+    selection: str = _key("best", "which epoch is reported: best on val, or last", choices=("best", "last"))
+    finetune: str = _key("full", "what is trained: full, or head only", choices=("full", "head"))
+    on_oom: str = _key(
+        "fail", "out of memory: fail, or split batches into more micro-batches", choices=("fail", "split")
+    )
+    checkpoint_minutes: float = _key(10.0, "also checkpoint within an epoch after this long", identity=False, above=0.0)
+    save_model: bool = _key(True, "keep model.safetensors", identity=False)
+
+
+@dataclass
+class SlurmConfig:
+    """What a run asks SLURM for; whatever sbatch knows beside these goes into ``extra``."""
+
+    partition: Optional[str] = _key(None, "partition; null takes the cluster's default", identity=False)
+    account: Optional[str] = _key(None, "account to charge", identity=False)
+    qos: Optional[str] = _key(None, "quality of service", identity=False)
+    constraint: Optional[str] = _key(None, "features that the node must have", identity=False)
+    gpus: Optional[int] = _key(
+        None, "GPUs for one run; null takes hardware.device_count on cuda, else none", identity=False, low=0
+    )
+    gpu_type: Optional[str] = _key(None, "the GPU's name in SLURM, such as a100", identity=False)
+    cpus: int = _key(8, "CPU cores for one run", identity=False, low=1)
+    memory_gib: float = _key(32.0, "memory for one run, in GiB", identity=False, above=0.0)
+    time_minutes: int = _key(
+        240, "time limit of a job; a run that needs longer goes on in another", identity=False, low=1
+    )
+    signal_seconds: int = _key(90, "warning before the time limit: time for a checkpoint", identity=False, low=5)
+    array_parallelism: int = _key(256, "runs of one array at once", identity=False, low=1)
+    setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]", identity=False)
+    extra: dict[str, Any] = _key(
+        {}, "further sbatch options by their long names: +hardware.slurm.extra.nodelist=node1", identity=False
+    )
+    python: Optional[str] = _key(None, "Python on the nodes; null takes the one that submits", identity=False)
+
+
+@dataclass
+class HardwareConfig:
+    device: str = _key("auto", "where runs run", choices=("auto", "cpu", "cuda", "mps"))
+    device_count: int = _key(1, "devices for one run", low=1)
+    precision: str = _key(
+        "auto", "auto takes bf16 where the processor has it", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    memory_format: str = _key("channels_last", "layout of image tensors", choices=("channels_last", "contiguous"))
+    tf32: bool = _key(True, "allow TF32 in float32 matrix products on CUDA")
+    compile: bool = _key(False, "torch.compile the model")
+    deterministic: bool = _key(False, "CUDA: deterministic kernels (the CPU always is)")
+    cpu_threads: Optional[int] = _key(None, "threads for computing; null takes every core", identity=False, low=1)
+    loader_threads: int = _key(
+        1, "threads gathering batches ahead; 0 gathers in the loop", identity=False, low=0, high=64
+    )
+    price_per_device_hour: Optional[float] = _key(None, "money for one device and hour", identity=False, low=0.0)
+    launcher: str = _key("local", "who starts runs: this machine, or SLURM", identity=False, choices=("local", "slurm"))
+    slurm: SlurmConfig = _section(SlurmConfig, "what SLURM is asked for")
+
+
+@dataclass
+class TrackingConfig:
+    backend: str = _key("wandb", "who else is told", identity=False, choices=("wandb", "none"))
+    mode: str = _key("offline", "Weights & Biases: offline or online", identity=False, choices=("offline", "online"))
+    project: str = _key("har_sweep", "Weights & Biases project", identity=False)
+    entity: Optional[str] = _key(None, "Weights & Biases entity; null takes your default", identity=False)
+
+
+@dataclass
+class PathsConfig:
+    runs: str = _key("runs", "where records go", identity=False)
+    cache: str = _key("cache", "decoded images and what was learned about files", identity=False)
+    data: str = _key("data", "datasets that were fetched or drawn", identity=False)
+
+
+@dataclass
+class SweepConfig:
+    name: Optional[str] = _key(None, "the sweep's name; null derives one from the overrides", identity=False)
+
+
+@dataclass
+class LaunchConfig:
+    order: str = _key(
+        "interleaved",
+        "interleaved: each model's first run before any model's second; as given; or cheapest first",
+        identity=False,
+        choices=("interleaved", "given", "cheapest_first"),
+    )
+    parallel: Optional[int] = _key(
+        None,
+        "runs at once on this machine; null is one for each GPU, or one on a CPU",
+        identity=False,
+        low=1,
+        high=1024,
+    )
+    retries: int = _key(0, "how often a run that failed by itself is tried again", identity=False, low=0)
+    wait: bool = _key(True, "SLURM: follow the jobs until all runs are over; false submits and leaves", identity=False)
+    dry_run: bool = _key(False, "show what would run and what it would cost, and start nothing", identity=False)
+    heartbeat_seconds: float = _key(
+        10.0, "a run's sign of life; six times as late, it counts as dead", identity=False, low=0.1, high=600.0
+    )
+
+
+@dataclass
+class Config:
+    model: ModelConfig = _section(ModelConfig, "the backbone")
+    optimizer: OptimizerConfig = _section(OptimizerConfig, "the optimizer")
+    scheduler: SchedulerConfig = _section(SchedulerConfig, "the learning-rate schedule")
+    augmentation: AugmentationConfig = _section(AugmentationConfig, "what training images go through")
+    data: DataConfig = _section(DataConfig, "the images")
+    trainer: TrainerConfig = _section(TrainerConfig, "the training loop")
+    hardware: HardwareConfig = _section(HardwareConfig, "where and how it computes")
+    tracking: TrackingConfig = _section(TrackingConfig, "Weights & Biases")
+    paths: PathsConfig = _section(PathsConfig, "folders")
+    sweep: SweepConfig = _section(SweepConfig, "the sweep")
+    launch: LaunchConfig = _section(LaunchConfig, "how its runs are started")
+    seed: int = _key(0, "seed of initialisation, order and augmentation", low=0, high=2**31 - 1)
+    rerun: bool = _key(False, "compute again what is already done", identity=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One leaf of the configuration, as ``--help`` and the checks see it."""
+
+    path: str
+    type: Any
+    default: Any
+    metadata: dict[str, Any]
+
+
+@cache
+def keys(cls: type = Config, prefix: str = "") -> tuple[Key, ...]:
+    """Every leaf key, in the order of the dataclasses."""
+    return tuple(_keys(cls, prefix))
+
+
+def _keys(cls: type, prefix: str) -> Iterator[Key]:
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        path, hint = prefix + f.name, hints[f.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from keys(hint, path + ".")
+        else:
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            yield Key(path, hint, default, dict(f.metadata))
+
+
+def value_at(config: Any, path: str) -> Any:
+    """The value at a dotted path of a ``Config``."""
+    for part in path.split("."):
+        config = getattr(config, part)
+    return config

@@ -1,0 +1,1 @@
+"""The devices of a run and the processes that drive them."""

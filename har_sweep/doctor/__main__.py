@@ -1,0 +1,98 @@
+"""What would keep a sweep from running here, and the remedy: ``python -m har_sweep.doctor [overrides of the sweep]``.
+
+Give it the overrides that the sweep will get (``data=har model=vit_base paths.runs=/scratch/runs``). It decodes no
+image, downloads nothing and waits a few seconds at most for any network. Exit status: 0 a sweep can run, 1 it cannot,
+2 the overrides cannot be used.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
+from har_sweep.doctor.inputs import datasets, weights
+from har_sweep.doctor.machine import cuda_in_torch, devices, disk, machine
+from har_sweep.doctor.packages import REINSTALL, packages, python
+from har_sweep.doctor.services import ANSWER_SECONDS, _background, slurm, wandb
+
+if TYPE_CHECKING:
+    pass
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; return the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    checks = [python(), *packages()]
+    try:
+        from har_sweep.errors import InputError
+
+        checks += examine(arguments)
+    except ImportError as e:
+        checks.append(Check("everything else", PROBLEM, f"cannot be examined: {e}", REINSTALL))
+    except InputError as e:
+        print(f"{e.message}\n{e.hint}".strip(), file=sys.stderr)
+        return 2
+    show(checks)
+    return int(any(check.status == PROBLEM for check in checks))
+
+
+def examine(overrides: list[str]) -> list[Check]:
+    """Everything beyond Python and its packages, for the sweep of ``overrides``.
+
+    Raises
+    ------
+    InputError
+        if the overrides cannot be used.
+    """
+    from har_sweep.config.compose import compose_all, expand
+    from har_sweep.spec.hub import Hub
+
+    # Seeds change nothing here, and each config takes a tenth of a second.
+    choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
+    configs = compose_all([list(choice) for choice in choices])
+    hub = _background(Hub(ANSWER_SECONDS).problem)
+    away: list[Future[Check | None]] = [_background(cuda_in_torch), _background(wandb), _background(slurm)]
+    checks = [*devices(configs), *machine(), *disk(configs), *datasets(configs)]
+    hub_problem = hub.result()
+    checks += weights(configs, hub_problem)
+    checks.append(
+        Check("Hugging Face hub", NOTE, hub_problem, "Only fetching weights and datasets needs it.")
+        if hub_problem
+        else Check("Hugging Face hub", OK, "answers")
+    )
+    return [*checks, *(check for later in away if (check := later.result()))]
+
+
+def show(checks: list[Check]) -> None:
+    """Print a table, or plain lines where no one watches, and what they come to."""
+    problems = sum(check.status == PROBLEM for check in checks)
+    verdict = f"A sweep cannot run here: {problems} to mend." if problems else "A sweep can run here."
+    if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
+        for check in checks:
+            print(f"{check.status:8}{check.subject}: {check.finding}{f' -> {check.remedy}' if check.remedy else ''}")
+        print(verdict)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
+    table = Table("", "what", "found", box=None, pad_edge=False)
+    for check in checks:
+        found = Text(check.finding)
+        if check.remedy:
+            found.append(f"\n-> {check.remedy}", "bold" if check.status == PROBLEM else "dim")
+        table.add_row(Text(check.status, styles[check.status]), check.subject, found)
+    console = Console()
+    console.print(table)
+    console.print(verdict, style=styles[PROBLEM if problems else OK])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

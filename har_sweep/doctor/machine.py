@@ -1,0 +1,95 @@
+"""Devices, cores, memory and disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
+from har_sweep.doctor.inputs import _distinct
+
+if TYPE_CHECKING:
+    from har_sweep.config.schema import Config
+
+GIB = 2**30
+DISK_NEEDED_BYTES = 2 * GIB  # a checkpoint of ViT-B with its optimizer takes 1 GiB, and the next is written beside it
+MEMORY_WISHED_BYTES = 4 * GIB
+
+
+def devices(configs: list[Config]) -> Iterator[Check]:
+    """What could compute, and whether it is what the sweep asks for."""
+    from har_sweep.errors import InputError
+    from har_sweep.spec.hardware import find_devices, resolve_hardware
+
+    found = find_devices()
+    for device in found:
+        memory = f", {_gib(device.memory_bytes)}" if device.memory_bytes else ""
+        yield Check(device.kind, OK, f"{device.name}{memory}, {'bf16' if device.bf16 else 'no bf16'}")
+    if found[0].kind == "cpu":
+        yield Check("GPU", NOTE, "none: sweeps run on the CPU", "With an NVIDIA GPU, `nvidia-smi` should list it.")
+    for asked in _distinct(config.hardware for config in configs):
+        try:
+            resolve_hardware(asked)
+        except InputError as e:
+            yield Check("hardware", PROBLEM, e.message, e.hint)
+
+
+def cuda_in_torch() -> Check | None:
+    """Whether torch, asked in a process of its own, can use the GPU that the driver shows; None without one."""
+    from har_sweep.spec.hardware import find_devices
+
+    if find_devices()[0].kind != "cuda":
+        return None
+    code = "import torch; torch.zeros(1, device='cuda'); print('CUDA', torch.version.cuda)"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if asked.returncode == 0:
+        return Check("torch on the GPU", OK, asked.stdout.strip())
+    return Check(
+        "torch on the GPU",
+        PROBLEM,
+        f"does not work: {(asked.stderr.strip().splitlines() or [f'status {asked.returncode}'])[-1]}",
+        "Most often the driver is older than torch's CUDA: update the driver, or use hardware=cpu.",
+    )
+
+
+def machine() -> Iterator[Check]:
+    """CPU threads and main memory."""
+    import psutil
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("CPU threads", OK, f"{usable} of {os.cpu_count()} usable")
+    memory = psutil.virtual_memory()
+    finding = f"{_gib(memory.available)} of {_gib(memory.total)} available"
+    if memory.available < MEMORY_WISHED_BYTES:
+        yield Check("memory", NOTE, finding, "Large models may not fit: close programs, or lower trainer.batch_size.")
+    else:
+        yield Check("memory", OK, finding)
+
+
+def disk(configs: list[Config]) -> Iterator[Check]:
+    """Free space where records, caches and data go."""
+    for name in ("runs", "cache", "data"):
+        for path in _distinct(Path(getattr(config.paths, name)).expanduser().absolute() for config in configs):
+            yield _disk(f"paths.{name}", path)
+
+
+def _disk(key: str, path: Path) -> Check:
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        return Check(key, PROBLEM, f"{path}: {there} is a file", f"Choose another folder: {key}=FOLDER")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Check(key, PROBLEM, f"{there} cannot be written", f"Choose another folder: {key}=FOLDER")
+    free = shutil.disk_usage(there).free
+    finding = f"{_gib(free)} free in {path}"
+    if free < DISK_NEEDED_BYTES:
+        return Check(key, PROBLEM, finding, f"Free {_gib(DISK_NEEDED_BYTES)} or choose another disk: {key}=FOLDER")
+    return Check(key, OK, finding)
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:.1f} GiB"

@@ -1,0 +1,162 @@
+"""What earlier records say of a run's speed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from har_sweep.errors import InputError
+from har_sweep.launch.plan import Planned
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Hardware, Record
+from har_sweep.spec.hardware import device_named
+from har_sweep.spec.run_spec import RunSpec
+
+FEW = 5  # records, the latest, that an estimate rests on
+
+Model = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds: for an image in training, for an image in evaluation, and for all that a run does once."""
+
+    training: float
+    evaluation: float
+    once: float
+
+    def scaled(self, ratio: float) -> Speed:
+        """With so many times the MACs."""
+        return Speed(self.training * ratio, self.evaluation * ratio, self.once)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What counts of a record; ``speed`` is None before the end of the first epoch."""
+
+    run_id: str
+    done: bool
+    time: str
+    model: Model
+    macs: int | None
+    hardware: Hardware
+    config: dict[str, Any]
+    epochs: int
+    speed: Speed | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a run, in images that go through its model. ``spec`` is as its job will have it."""
+
+    spec: RunSpec
+    epochs: int
+    trained: int
+    evaluated: int
+    classes: int
+
+    @property
+    def model(self) -> Model:
+        return self.spec.model.timm_name, self.spec.model.input_size
+
+    @property
+    def kind(self) -> str:
+        """The same for runs of the same speed."""
+        spec = self.spec
+        settings = spec.config.hardware, spec.config.trainer, spec.config.augmentation
+        return str((self.model, spec.device, spec.precision, settings))
+
+    @property
+    def on_cluster(self) -> bool:
+        return self.spec.config.hardware.launcher == "slurm"
+
+    def seconds(self, speed: Speed) -> float:
+        return self.trained * speed.training + self.evaluated * speed.evaluation + speed.once
+
+
+def past_runs(planned: list[Planned]) -> list[Past]:
+    """What the runs folder tells, the latest first. What cannot be read is no evidence."""
+    found = []
+    for folder in {p.spec.paths.folder.parent for p in planned}:
+        for file in folder.glob("*/record.json"):
+            try:
+                record = read_record(file)
+            except (InputError, OSError):
+                continue
+            found.append(
+                Past(
+                    run_id=record.run_id,
+                    done=record.status == "done",
+                    time=record.finished_at or record.started_at,
+                    model=(record.model.timm_name, record.model.input_size[-1]),
+                    macs=record.cost.macs,
+                    hardware=record.hardware,
+                    config=record.config,
+                    epochs=len(record.epochs),
+                    speed=_speed(record),
+                )
+            )
+    return sorted(found, key=lambda p: p.time, reverse=True)
+
+
+def _speed(record: Record) -> Speed | None:
+    """What a run took; for one that is not done, without what it does once."""
+    images, cost, epochs = record.dataset.counts, record.cost, len(record.epochs)
+    if not epochs or not cost.training.seconds:
+        return None
+    in_epochs = sum(epoch.seconds for epoch in record.epochs)
+    evaluation = max(0.0, in_epochs - cost.training.seconds) / (images["val"] * epochs)
+    once = 0.0
+    if record.status == "done" and cost.device_hours:
+        in_all = 3600 * cost.device_hours / record.hardware.device_count
+        once = max(0.0, in_all - in_epochs - evaluation * (images["val"] + images["test"]))
+    return Speed(cost.training.seconds / (images["train"] * epochs), evaluation, once)
+
+
+def is_like(p: Past, work: Work) -> bool:
+    """Whether a record is of the hardware that the run will have, as far as that is known."""
+    spec, theirs = work.spec, p.config["hardware"]
+    if (p.hardware.device, p.hardware.precision, p.hardware.device_count, p.config["trainer"]["finetune"]) != (
+        spec.device, spec.precision, spec.config.hardware.device_count, spec.config.trainer.finetune
+    ):  # fmt: skip
+        return False
+    if work.on_cluster:
+        return True
+    if p.hardware.device_name != device_named(spec.device):
+        return False
+    threads = theirs.get("launcher", "local"), theirs["cpu_threads"]
+    return spec.device != "cpu" or threads == ("local", spec.config.hardware.cpu_threads)
+
+
+def most_alike(candidates: list[Past], work: Work) -> list[Past]:
+    """Those that are done, if any, and whose settings are the most like the run's; all on one device; latest first."""
+    if not candidates:
+        return []
+    ours = asdict(work.spec.config)
+
+    def likeness(p: Past) -> tuple[bool, int, int]:
+        def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
+            return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
+
+        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"]["slurm"])
+        device = equal(p.config["hardware"], ours["hardware"])
+        training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
+        return p.done, asked + device, training
+
+    scores = [likeness(p) for p in candidates]
+    most = max(scores)
+    best = [p for p, score in zip(candidates, scores, strict=True) if score == most]
+    return [p for p in best if p.hardware.device_name == best[0].hardware.device_name]
+
+
+def median_speed(speeds: list[Speed]) -> Speed:
+    """Each part's."""
+    return Speed(
+        median(s.training for s in speeds), median(s.evaluation for s in speeds), median(s.once for s in speeds)
+    )
+
+
+def evidence_told(evidence: list[Past]) -> str:
+    word = "record" if evidence[0].done else "unfinished record"
+    return f"{len(evidence)} {word}{'s' if len(evidence) > 1 else ''}"

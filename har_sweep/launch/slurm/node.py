@@ -1,0 +1,167 @@
+"""What runs on a node: one run, its end however it comes, and the batch script's last word if it came without one."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from har_sweep.errors import ClaimLost, Interrupted
+from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
+from har_sweep.record.environment import slurm_job_id
+from har_sweep.record.record import Record, RunError, utc_now
+from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import Stop
+
+HOLD_SECONDS = 600.0  # for SLURM to end what it has asked to end
+# What the accounting or a step's daemon says when memory was the reason.
+OUT_OF_MEMORY = ("OUT_OF_ME", "oom_kill", "oom-kill", "memory limit")
+REQUEUE_SECONDS = 5.0  # between attempts, while the controller does not answer
+
+
+class Job:
+    """What submitit pickles: a run, computed where it is called."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+
+    def checkpoint(self) -> object:
+        """For submitit, in the moments before this job handles signals itself: start again from the files."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        """Compute the run; ends by requeueing the job where SLURM or a failure asks for another."""
+        began = time.time()
+        # Not every cluster confines a job to what it asked for.
+        spec = with_threads(self.spec, int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or None)
+        limit_seconds = 60 * self.spec.config.hardware.slurm.time_minutes
+        near_limit = began + limit_seconds - self.spec.config.hardware.slurm.signal_seconds - 60
+
+        def explain(number: signal.Signals) -> str:
+            if number == signal.SIGUSR2:
+                return f"{'The time limit is near' if time.time() >= near_limit else 'Preempted'} (SIGUSR2)."
+            return f"{_why_ended()} ({number.name})."
+
+        stop = Stop(explain)
+        stop.take(signal.SIGUSR2, signal.SIGTERM)
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        job, restarts = _myself()
+        print(f"{utc_now()} job {job}, restart {restarts}, run {spec.run_id}", flush=True)
+        tell = log_to(spec.paths.log)
+        faulthandler.enable(file=2)
+        before = _version(spec.paths.checkpoint)
+        try:
+            record = do_job(spec, tell, stop, job, restarts)
+        except ClaimLost as lost:
+            print(utc_now(), lost, "This process stops.", flush=True)
+            sys.exit(1)
+        except Interrupted:  # before there was anything to save
+            record = None
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if record and record.status == "done":
+            return
+        if record and record.status == "failed":
+            _go_on(record, spec, job)
+        elif stop.requested and "SIGUSR2" in stop.reason:
+            if "limit" in stop.reason and _version(spec.paths.checkpoint) == before:
+                close_record(spec.paths, "failed", _too_short(spec), closes=("running", "interrupted"))
+                sys.exit(1)
+            requeue(job)
+        elif stop.requested:
+            time.sleep(HOLD_SECONDS)  # SLURM ends this process, and may start it anew: an exit would look like its own
+            sys.exit(1)
+
+
+def _myself() -> tuple[str, int]:
+    """This job, and how often SLURM has started it anew."""
+    return slurm_job_id() or "", int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def _go_on(record: Record, spec: RunSpec, job: str) -> None:
+    """Start a failed run again where that is allowed; else let the job fail too."""
+    if may_try_again(record, spec):
+        print(utc_now(), "Trying again.", flush=True)
+        requeue(job)
+    sys.exit(1)
+
+
+def _too_short(spec: RunSpec) -> RunError:
+    minutes = spec.config.hardware.slurm.time_minutes
+    return RunError(
+        "time_limit",
+        f"In {minutes} minutes, its time limit, the job did not come to anything that the next could go on from.",
+        "Give it more with hardware.slurm.time_minutes; then the same command goes on.",
+        "",
+    )
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """What changes with every write of a file."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _why_ended() -> str:
+    """What the controller says of this job that it is ending."""
+    shown = _slurm("scontrol", "--oneliner", "show", "job", slurm_job_id() or "", seconds=5).stdout
+    if (preempted := re.search(r"\bPreemptTime=(\S+)", shown)) and preempted[1] != "None":
+        return "Preempted"
+    return "Cancelled or requeued"
+
+
+def requeue(job: str) -> None:
+    """Put this job back into the queue and end; waits some minutes for a controller that does not answer."""
+    deadline = time.monotonic() + HOLD_SECONDS
+    while time.monotonic() < deadline:
+        asked = _slurm("scontrol", "requeue", job)
+        if asked.returncode == 0:
+            break
+        print(utc_now(), f"scontrol requeue: {asked.stderr.strip()}", flush=True)
+        time.sleep(REQUEUE_SECONDS)
+    sys.exit(1)
+
+
+def _slurm(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """One of SLURM's commands; what keeps it from answering counts as its failure."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return subprocess.CompletedProcess(command, 1, "", str(e))
+
+
+def close(exit_code: int) -> None:
+    """In the batch script, after a step that failed: if it died without a word, say what is known, and try again."""
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    job, restarts = _myself()
+    folder = Path(os.environ["HAR_SWEEP_JOBS"])
+    submitted: Any = DelayedSubmission.load(JobPaths(folder, job_id=job).submitted_pickle).function
+    spec: RunSpec = submitted.spec
+    listed = _slurm("sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"]).stdout
+    said = listed + JobPaths(folder, job_id=job).stdout.read_text(errors="replace")
+    signalled = 128 - exit_code if 128 < exit_code < 160 else exit_code
+    record = close_record(
+        spec.paths,
+        *death(signalled, any(sign in said for sign in OUT_OF_MEMORY)),
+        is_dead=lambda owner: owner.job == job and owner.restarts <= restarts,  # not this job's next start
+    )
+    if record is None or record.attempts[-1].job != job:
+        return
+    if record.attempts[-1].outcome in ("killed", "out_of_memory") and may_try_again(record, spec):
+        requeue(job)
+
+
+if __name__ == "__main__":
+    close(int(sys.argv[1]))

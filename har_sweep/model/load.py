@@ -1,0 +1,85 @@
+"""The tensors of a file of weights, and putting them into a model."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from har_sweep.errors import InputError
+from har_sweep.model.head import classifiers
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or pickled file by name, on the CPU. No code of the file is executed.
+
+    ``state_dict`` or ``model`` wrappers are opened, ``module.`` and ``_orig_mod.`` prefixes taken off.
+
+    Raises
+    ------
+    InputError
+        if the file is broken, holds no tensors, or holds anything but plain data.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise InputError(
+            f"model.weights={path} is refused: it is a pickle that holds code or objects, or no PyTorch file at all.",
+            "Nothing of it was executed. Save the state_dict alone, best as .safetensors.",
+        ) from e
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        raise InputError(
+            f"model.weights={path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}.",
+            "It may be truncated; copy or download it again.",
+        ) from e
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = content.items() if isinstance(content, dict) else ()
+    state = {re.sub(r"^((module|_orig_mod)\.)+", "", str(key)): t for key, t in tensors if isinstance(t, Tensor)}
+    if not state:
+        raise InputError(f"model.weights={path} holds no tensors by name.", "It should be a model's state_dict.")
+    return state
+
+
+def load_user_file(model: nn.Module, path: Path, warn: Callable[[str], None]) -> None:
+    state = load_tensors(path)
+    # timm's modules keep here what adapts foreign names and interpolates position embeddings to another input size.
+    adapt = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
+    if adapt is not None:
+        state = adapt(state, model)
+    modules = {id(module) for head in classifiers(model) for module in head.modules()}
+    heads = tuple(f"{name}." for name, module in model.named_modules() if id(module) in modules)
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(heads)}
+    given = {k: v for k, v in state.items() if not k.startswith(heads)}
+    fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    counters = "num_batches_tracked"
+    missing = [k for k in own if k not in given and not k.endswith(counters)]
+    unknown = [k for k in given if k not in own]
+    misshapen = [f"{k} {list(given[k].shape)} for {list(own[k].shape)}" for k in own if k in given and k not in fits]
+    share = sum(own[k].numel() for k in fits) / sum(v.numel() for v in own.values())
+    listed = "; ".join(
+        f"{len(found)} {word}: {', '.join(found)}"
+        for word, found in (("missing", missing), ("unknown to the model", unknown), ("of another shape", misshapen))
+        if found
+    )
+    if share < 0.5:
+        few = "; ".join(part if len(part) < 300 else f"{part[:300]} ..." for part in listed.split("; "))
+        raise InputError(
+            f"model.weights={path} brings only {share:.0%} of {type(model).__name__}'s tensors. {few}",
+            "Is it a file of another architecture? Check model.timm_name.",
+        )
+    if listed:
+        warn(f"model.weights={path} brings {share:.1%} of the model; keys that do not fit: {listed}")
+    model.load_state_dict(fits, strict=False)

@@ -1,0 +1,226 @@
+"""The record of a run: the one contract between ``har_sweep`` and ``multirun_analysis``.
+
+SI units: bytes and seconds, unless a name says otherwise. This module alone knows the file's layout, and ``RunPaths``
+alone the names inside a run's folder. It imports no torch, and of ``har_sweep`` only the errors and the claims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+Status = Literal["running", "done", "failed", "interrupted"]
+
+
+@dataclass
+class Attempt:
+    """One job that worked on the run."""
+
+    job: str
+    host: str
+    started_at: str
+    ended_at: str | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class Environment:
+    python: str
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    hostname: str
+    platform: str
+    slurm_job_id: str | None
+
+
+@dataclass
+class Hardware:
+    """What really ran: never ``auto``."""
+
+    device: str
+    device_name: str
+    device_count: int
+    precision: str
+    cpu_threads: int | None = None
+
+
+@dataclass
+class DatasetInfo:
+    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed."""
+
+    name: str
+    fingerprint: str
+    split_fingerprint: str
+    classes: list[str]
+    counts: dict[str, int]
+    synthetic: bool = False
+    skipped_images: int = 0
+    root: str = ""
+
+
+@dataclass
+class ModelInfo:
+    """``weights`` is a pretrained tag, ``sha256:...`` of a file, or ``scratch``."""
+
+    name: str
+    timm_name: str
+    weights: str
+    input_size: list[int]
+    weights_requested: str = ""
+
+
+@dataclass
+class Epoch:
+    epoch: int
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class ClassMetrics:
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass
+class Metrics:
+    """Of one split. Rows of ``confusion`` are the truth, columns the prediction."""
+
+    accuracy: float
+    top5_accuracy: float
+    precision_macro: float
+    recall_macro: float
+    f1_macro: float
+    precision_weighted: float
+    recall_weighted: float
+    f1_weighted: float
+    nll: float
+    ece: float
+    per_class: dict[str, ClassMetrics]
+    confusion: list[list[int]]
+
+
+@dataclass
+class TrainingCost:
+    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints."""
+
+    seconds: float = 0.0
+    compute_seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    data_wait_share: float | None = None
+    images_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    energy_joules: float | None = None
+
+
+@dataclass
+class InferenceCost:
+    """``seconds`` is one pass over the whole val split at ``batch_size``."""
+
+    batch_size: int
+    seconds: float
+    peak_memory_bytes: int | None
+    images_per_second: float | None
+    latency_seconds: dict[str, dict[str, float]]
+    energy_joules: float | None
+
+
+@dataclass
+class Cost:
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    disk_bytes: int | None = None
+    macs: int | None = None
+    macs_without_attention_products: int | None = None
+    training: TrainingCost = field(default_factory=TrainingCost)
+    inference: InferenceCost | None = None
+    device_hours: float | None = None
+    price: float | None = None
+
+
+@dataclass
+class RunError:
+    kind: str
+    message: str
+    hint: str
+    traceback: str
+
+
+@dataclass
+class Record:
+    run_id: str
+    status: Status
+    name: str
+    sweeps: list[str]
+    seed: int
+    config: dict[str, Any]
+    overrides: list[str]
+    started_at: str
+    environment: Environment
+    hardware: Hardware
+    dataset: DatasetInfo
+    model: ModelInfo
+    finished_at: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+    selected_epoch: int | None = None
+    selection: str = "best"
+    cost: Cost = field(default_factory=Cost)
+    error: RunError | None = None
+    warnings: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+
+def utc_now(timestamp: float | None = None) -> str:
+    """The time (of ``timestamp``, seconds since 1970), ISO 8601 in UTC."""
+    moment = datetime.now(UTC) if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def close_attempt(record: Record, outcome: str, error: str | None, ended_at: str) -> None:
+    """Close the latest attempt if it is open, and add up the device hours of all, and their price where it is known."""
+    if not record.attempts or record.attempts[-1].ended_at:
+        return
+    last = record.attempts[-1]
+    last.ended_at, last.outcome, last.error = ended_at, outcome, error
+    seconds = sum(
+        (datetime.fromisoformat(a.ended_at or ended_at) - datetime.fromisoformat(a.started_at)).total_seconds()
+        for a in record.attempts
+    )
+    record.cost.device_hours = hours = seconds * record.hardware.device_count / 3600
+    rate = record.config["hardware"]["price_per_device_hour"]
+    record.cost.price = None if rate is None else hours * rate
+
+
+def flatten(record: Record) -> dict[str, Any]:
+    """The record under its paths joined by ``/``, as in W&B: ``cost/training/seconds``; the config as ``config/...``.
+
+    What is itself a table is left out: epochs, attempts and confusion matrices.
+    """
+    return leaves(msgspec.to_builtins(record))
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested dictionaries under its path joined by ``/``; tables within a record are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}/")
+        elif key not in _TABLES or not isinstance(value, list):
+            flat[prefix + key] = value
+    return flat
+
+
+_TABLES = {"epochs", "attempts", "confusion"}

@@ -1,0 +1,1 @@
+"""One run in its process: the story is ``execute``."""

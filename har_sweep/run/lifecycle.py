@@ -1,0 +1,117 @@
+"""A run's record from its first moment to its last."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import traceback
+from dataclasses import asdict
+
+from omegaconf import OmegaConf
+
+from har_sweep.data.dataset import Dataset
+from har_sweep.errors import InputError, RunFailure
+from har_sweep.files import atomic, redact, redact_text
+from har_sweep.record.environment import environment, slurm_job_id
+from har_sweep.record.folder import read_record, write_record
+from har_sweep.record.record import (
+    Attempt,
+    DatasetInfo,
+    Hardware,
+    ModelInfo,
+    Record,
+    RunError,
+    Status,
+    close_attempt,
+    utc_now,
+)
+from har_sweep.spec.run_spec import RunSpec
+from har_sweep.train.learner import is_out_of_memory
+
+
+def begin(spec: RunSpec, dataset: Dataset) -> Record:
+    """The run's record, new or taken up again where a job before left off, with this job as its latest attempt."""
+    paths = spec.paths
+    if paths.record.exists() and (old := read_record(paths.record)).status != "done":
+        record = old
+        close_attempt(record, "killed", "It ended without a word.", utc_now(paths.last_seen()))
+        record.error, record.finished_at = None, None
+    else:
+        for leftover in (paths.checkpoint, paths.selected):  # of a done run that is computed again
+            leftover.unlink(missing_ok=True)
+        record = new_record(spec, dataset)
+    record.status, record.environment = "running", environment(spec.git_commit, spec.git_dirty)
+    if spec.sweep not in record.sweeps:
+        record.sweeps.append(spec.sweep)
+    job = slurm_job_id() or f"pid {os.getpid()}"
+    record.attempts.append(Attempt(job=job, host=socket.gethostname(), started_at=utc_now()))
+    write_record(record, paths)
+    with atomic(paths.config, "w", paths.check) as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(record.config)))
+    return record
+
+
+def new_record(spec: RunSpec, dataset: Dataset) -> Record:
+    """What is known of a run before it starts."""
+    config, size = spec.config, spec.model.input_size
+    return Record(
+        run_id=spec.run_id,
+        status="running",
+        name=spec.name,
+        sweeps=[spec.sweep],
+        seed=config.seed,
+        config=redact(asdict(config)),
+        overrides=spec.overrides,
+        started_at=utc_now(),
+        environment=environment(spec.git_commit, spec.git_dirty),
+        hardware=Hardware(spec.device, spec.device, config.hardware.device_count, spec.precision),
+        dataset=DatasetInfo(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            split_fingerprint=dataset.split_fingerprint,
+            classes=dataset.classes,
+            counts=dataset.counts(),
+            synthetic=dataset.synthetic,
+            skipped_images=len(dataset.skipped),
+            root=str(dataset.root),
+        ),
+        model=ModelInfo(
+            name=config.model.name,
+            timm_name=spec.model.timm_name,
+            weights=spec.model.weights,
+            input_size=[3, size, size],
+            weights_requested=config.model.weights,
+        ),
+        selection=config.trainer.selection,
+        warnings=list(spec.warnings),
+    )
+
+
+def conclude(record: Record, status: Status, why: str | None) -> None:
+    """End the run and its attempt."""
+    record.status, record.finished_at = status, utc_now()
+    record.attempts[-1].ended_at = None  # it may have been closed as done, and not have been written
+    close_attempt(record, status, why, record.finished_at)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+def explain(error: Exception) -> RunError:
+    """What went wrong, in the record's words."""
+    trace = redact_text("".join(traceback.format_exception(error)))
+    if isinstance(error, RunFailure):
+        return RunError(error.kind, error.message, error.hint, trace)
+    if isinstance(error, InputError):
+        return RunError("input", error.message, error.hint, trace)
+    if is_disk_full(error):
+        return RunError(
+            "disk_full", str(error), "Free some disk and give the same command again; it goes on from here.", trace
+        )
+    if is_out_of_memory(error):
+        return RunError("out_of_memory", str(error), "Try a smaller trainer.batch_size or model.", trace)
+    return RunError(type(error).__name__, str(error), "The traceback is in the record and in run.log.", trace)

@@ -1,0 +1,244 @@
+"""Weights & Biases: the run id is its id, the sweep its group, the record's numbers stand under the record's names.
+
+One W&B run, each epoch once, however often the run was cut off: an epoch's step is its number, and a job is given the
+whole history. Online, the server says what it has (``resume="allow"``). Offline, every start writes the whole run anew
+and drops what earlier starts left; as it does not resume, `wandb sync` puts it in the place of all that was there.
+
+Tracking never stops a run: what goes wrong there is said once, on the screen and in the record, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import psutil
+
+from har_sweep.config.schema import TrackingConfig
+from har_sweep.data.dataset import Dataset
+from har_sweep.errors import Interrupted
+from har_sweep.files import redact, redact_text
+from har_sweep.record.folder import RunPaths
+from har_sweep.record.record import Epoch, Record, flatten
+from har_sweep.train.evaluate import Predictions
+
+if TYPE_CHECKING:
+    import wandb
+
+Mode = Literal["online", "offline"]
+
+INIT_SECONDS = 20.0  # for an online start; then the run is kept offline, to be synced later
+FINISH_SECONDS = 120.0  # for the last uploads; then the same
+
+
+class Tracker:
+    """What is logged of one run. ``warn`` is told, once, when it fails; from then on it does nothing.
+
+    ``record`` is followed: its epochs are what is logged at the start. That takes W&B a moment; it has begun when this
+    returns, and is over after ``ready()``.
+    """
+
+    def __init__(self, config: TrackingConfig, record: Record, paths: RunPaths, warn: Callable[[str], None]) -> None:
+        self._config, self._record, self._paths, self._warn = config, record, paths, warn
+        self._run: wandb.Run | None = None
+        self._logged = 0  # the last epoch that is
+        self._log_results: Callable[[wandb.Run], None] = lambda run: _log_summary(run, record)
+        self._staging: tempfile.TemporaryDirectory[str] | None = None
+        self._starting: Future[list[str]] | None = None
+        if config.backend == "wandb":
+            mode: Mode = "online" if config.mode == "online" else "offline"
+            self._starting = ThreadPoolExecutor(1, "wandb").submit(self._start, mode)
+
+    def ready(self) -> None:
+        """Wait until logging has begun, or has failed."""
+        starting = self._starting
+        if starting:
+            self._guarded(lambda: [self._warn(text) for text in starting.result()])
+            self._starting = None
+
+    def _start(self, mode: Mode) -> list[str]:
+        """Begin to log; returns what to warn of. Not on the main thread, which alone tells."""
+        warnings = []
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._paths.wandb.mkdir(parents=True, exist_ok=True)
+        earlier = list(self._paths.wandb.glob("offline-run-*"))
+        started_at = self._record.started_at
+        try:
+            run = self._init(mode, resume=mode == "online")
+            if run.starting_step and run.summary.get("started_at") != started_at:
+                run.finish()
+                run = self._init(mode, resume=False)
+                warnings.append(
+                    "Weights & Biases had this run as it was computed before; its history there starts anew."
+                )
+        except Interrupted:
+            raise
+        except Exception as e:
+            if mode == "offline":
+                raise
+            _kill_service()
+            warnings.append(
+                f"Weights & Biases could not be reached ({_first_line(e)}); "
+                "logging offline: `wandb sync` uploads it later."
+            )
+            run = self._init("offline", resume=False)
+        self._run, self._logged = run, max(run.starting_step - 1, 0)
+        run.define_metric("*", step_metric="epoch", step_sync=False)
+        _log_summary(run, self._record)  # its started_at tells this computation of the run from an earlier one
+        self._log(run, self._record.epochs)
+        for folder in earlier:
+            if not list(folder.glob("*.synced")) and folder != Path(run.settings.sync_dir):
+                shutil.rmtree(folder)
+        return warnings
+
+    def _init(self, mode: Mode, resume: bool) -> wandb.Run:
+        import wandb
+
+        record = self._record
+        # Tables wait for `wandb sync` beside the run that they belong to, not in the home folder; online in a temporary
+        # one, as the server is told its path.
+        if mode == "online" and self._staging is None:
+            self._staging = tempfile.TemporaryDirectory(prefix="wandb-")
+        folder = self._staging.name if self._staging and mode == "online" else str(self._paths.wandb.absolute())
+        os.environ["WANDB_DATA_DIR"] = folder
+        # Machine facts are in the record; W&B's own collection would add home paths, hosts and the command line.
+        settings = wandb.Settings(
+            console="off", silent=True, disable_git=True, save_code=False, disable_code=True, program="har_sweep",
+            x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
+            init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True,
+        )  # fmt: skip
+        return wandb.init(
+            project=self._config.project,
+            entity=self._config.entity,
+            id=record.run_id,
+            name=record.name,
+            group=record.sweeps[-1],
+            tags=[f"seed{record.seed}", *(["synthetic"] if record.dataset.synthetic else [])],
+            config=redact(record.config),
+            dir=str(self._paths.folder),
+            mode=mode,
+            resume="allow" if resume else None,
+            settings=settings,
+        )
+
+    def epochs(self, history: list[Epoch]) -> None:
+        """Log those of the run's epochs that are not logged yet."""
+        self.ready()
+        if run := self._run:
+            self._guarded(lambda: self._log(run, history))
+
+    def _log(self, run: wandb.Run, history: list[Epoch]) -> None:
+        for epoch in history:
+            if epoch.epoch > self._logged:
+                run.log(asdict(epoch), step=epoch.epoch, commit=True)
+                self._logged = epoch.epoch
+
+    def finish(self, record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> None:
+        """Log the record's numbers, the confusion matrix and every prediction, and close the run."""
+        self._log_results = lambda run: _log_results(run, record, dataset, predictions)
+        self.close(0)
+
+    def close(self, exit_code: int) -> None:
+        """Close the run; a second call does nothing."""
+        self.ready()
+        run, self._run = self._run, None
+        if run:
+            self._guarded(lambda: self._close(run, exit_code))
+            for log in self._paths.wandb.glob("*/logs/*.log"):
+                log.write_text(redact_text(log.read_text(errors="replace")))
+        self._clean()
+
+    def _close(self, run: wandb.Run, exit_code: int) -> None:
+        try:
+            self._log_results(run)
+            run.finish(exit_code)
+        except Exception as e:
+            if run.offline:
+                raise
+            _kill_service()
+            self._warn(
+                f"Weights & Biases could not be reached at the end ({_first_line(e)}); "
+                "the run is kept offline: `wandb sync` uploads it later."
+            )
+            self._start("offline")
+            assert self._run
+            run, self._run = self._run, None
+            self._log_results(run)
+            run.finish(exit_code)
+        for marker in Path(run.settings.sync_dir).glob("*.synced"):
+            marker.unlink()  # what was uploaded then was not the whole
+
+    def abandon(self) -> None:
+        """Somebody else has the run: send nothing more of it, not even that this process ends. Returns at once."""
+        if self._run or self._starting:
+            self._run = None
+            _kill_service()
+            self._clean()
+
+    def _clean(self) -> None:
+        if self._staging:
+            self._staging.cleanup()
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Interrupted:
+            raise
+        except Exception as e:
+            self._run = None
+            self._warn(f"Weights & Biases stopped logging ({_first_line(e)}); the run goes on, its record is complete.")
+
+
+def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> None:
+    import wandb
+
+    rows = [
+        [dataset.paths[i], split, dataset.classes[truth], dataset.classes[int(p.argmax())], float(p.max())]
+        for split, predicted in predictions.items()
+        for i, truth, p in zip(predicted.indices, predicted.labels, predicted.probabilities, strict=True)
+    ]
+    val = predictions["val"]
+    run.log(
+        {
+            "predictions": wandb.Table(columns=["path", "split", "label", "prediction", "confidence"], data=rows),
+            "confusion_matrix": wandb.plot.confusion_matrix(
+                y_true=val.labels.tolist(),
+                preds=np.argmax(val.probabilities, axis=1).tolist(),
+                class_names=dataset.classes,
+            ),
+        }
+    )
+    _log_summary(run, record)
+
+
+def _log_summary(run: wandb.Run, record: Record) -> None:
+    """What is known of the run by now, but for the config, which W&B keeps by itself, and for tracebacks."""
+    flat = redact(flatten(record)).items()
+    left_out = ("config/", "error/traceback")
+    run.summary.update({key: value for key, value in flat if value is not None and not key.startswith(left_out)})
+
+
+def _kill_service() -> None:
+    """End the client's own process with all that it still has to send."""
+    import wandb
+
+    children = psutil.Process().children()
+    with suppress(psutil.Error):
+        services = [child for child in children if child.name() == "wandb-core"]
+        for service in services:
+            service.kill()
+        psutil.wait_procs(services)
+    with suppress(Exception, SystemExit):  # it finds its process killed, and would end this one with it
+        wandb.teardown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

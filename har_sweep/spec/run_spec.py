@@ -1,0 +1,52 @@
+"""What a job is given: one run, decided to the last detail, so that the job lists, asks and guesses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from har_sweep.config.schema import Config
+from har_sweep.record.folder import RunPaths
+from har_sweep.spec.weights import ModelPlan
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote;
+    ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of the code that planned it;
+    ``failures_allowed`` counts those of earlier sweeps too.
+
+    The run's owner adds ``claim``, the number it writes under, and ``splits``, how often batches are cut in two from
+    the start because the system has killed the run for its memory.
+    """
+
+    run_id: str
+    name: str
+    label: str
+    config: Config
+    overrides: list[str]
+    sweep: str
+    model: ModelPlan
+    device: str
+    precision: str
+    dataset_file: Path
+    warnings: tuple[str, ...]
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    failures_allowed: int = 0
+    claim: int = 0
+    splits: int = 0
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(Path(self.config.paths.runs) / self.run_id, self.claim)
+
+    @property
+    def source_size(self) -> int:
+        """The side in pixels that training images are cached at."""
+        return source_size(self.config, self.model)
+
+
+def source_size(config: Config, model: ModelPlan) -> int:
+    """The side in pixels that a model's training images are cached at."""
+    return round(model.input_size * config.augmentation.cache_scale)

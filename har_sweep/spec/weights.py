@@ -1,0 +1,231 @@
+"""Which weights a model starts from: decided while planning, without torch, so that runs never contact the hub."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from har_sweep.config.compose import groups
+from har_sweep.config.schema import ModelConfig
+from har_sweep.errors import InputError, nearest
+from har_sweep.events import Progress, no_progress
+from har_sweep.files import PACKAGE, atomic
+from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
+
+WORDS = ("pretrained", "if_available", "scratch")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""``(what, done, total)``, in bytes for a download; 0 of 1 where there is nothing to count."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model decided to the last detail.
+
+    ``weights`` is the start's identity: a pretrained tag, ``sha256:<hex>`` of a file, or ``scratch``; ``weights_file``
+    is where it lies (None for scratch). ``requested`` is ``model.weights`` as given. ``input_size`` in pixels.
+    """
+
+    timm_name: str
+    pretrained_tag: str | None
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str
+    weights_file: Path | None
+    requested: str
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_progress) -> ModelPlan:
+    """Decide what ``model`` starts from and what timm says of it; download pretrained weights that are not cached yet.
+
+    ``cache`` is ``paths.cache``; what timm said is kept there.
+
+    Raises
+    ------
+    InputError
+        for an unknown name, tag, word or file, and for ``pretrained`` if the weights cannot be had.
+    """
+    name, tag = _name_and_tag(model)
+    file = None if model.weights in WORDS else _local_file(model.weights)
+    wants_hub = model.weights in ("pretrained", "if_available")
+    facts: dict[str, Any] = {}
+    if None in (model.input_size, model.mean, model.std) or (wants_hub and tag is None):
+        facts = _facts(f"{name}.{tag}" if tag else name, cache, progress)
+        tag = tag or facts["tag"] or None
+    warnings: list[str] = []
+    weights = f"sha256:{_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}" if file else "scratch"
+    if wants_hub:
+        try:
+            if tag is None or (facts and not facts["repo"]):
+                raise WeightsUnavailable(f"timm has none of {name} on the hub", permanent=True)
+            file = hub.fetch(*_source(name, tag, facts), progress)
+            weights = tag
+        except WeightsUnavailable as e:
+            if model.weights == "pretrained":
+                raise _cannot_be_had(model, name, e) from e
+            warnings.append(
+                f"No pretrained weights ({e.reason}): starting from SCRATCH. Such an accuracy says little about the "
+                "architecture; model.weights=pretrained insists."
+            )
+    size = model.input_size or max(facts["input_size"])
+    if model.input_size is None and facts["input_size"][1:] != [size, size]:
+        warnings.append(f"timm's input of {name} is {facts['input_size'][1:]} pixels; a square of {size} is used.")
+    return ModelPlan(
+        timm_name=name,
+        pretrained_tag=tag,
+        input_size=size,
+        mean=tuple(model.mean or facts["mean"]),
+        std=tuple(model.std or facts["std"]),
+        weights=weights,
+        weights_file=file,
+        requested=model.weights,
+        warnings=tuple(warnings),
+    )
+
+
+def on_command_line(model: ModelConfig) -> str:
+    """The overrides that name a model."""
+    named = model.name in groups()["model"]
+    return f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
+
+
+def is_cached(model: ModelConfig) -> bool:
+    """Whether ``model`` finds its weights on this machine. Nobody is asked: an unknown tag counts as absent."""
+    if model.weights not in ("pretrained", "if_available"):
+        return model.weights == "scratch" or Path(model.weights).expanduser().is_file()
+    name, tag = _name_and_tag(model)
+    return tag is not None and cached_file(*_source(name, tag, {})) is not None
+
+
+def timm_facts(name: str) -> dict[str, Any]:
+    """What timm knows of an architecture, ``name`` or ``name.tag``. Imports timm (6 s): call it in a child process.
+
+    A dict of ``tag``, ``input_size`` [C, H, W], ``mean``, ``std``, ``repo`` and ``file`` (empty if it has none on the
+    hub); or of ``unknown``: the nearest names.
+    """
+    import timm
+    from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        return {"unknown": difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)}
+    tagged = get_arch_pretrained_cfgs(architecture)
+    if tag and name not in tagged:
+        return {"unknown": difflib.get_close_matches(name, tagged, n=5, cutoff=0.0)}
+    cfg = get_pretrained_cfg(name)
+    if cfg is None:
+        return {"unknown": []}
+    return {
+        "tag": cfg.tag or "",
+        "input_size": list(cfg.input_size),
+        "mean": list(cfg.mean),
+        "std": list(cfg.std),
+        "repo": cfg.hf_hub_id or "",
+        "file": cfg.hf_hub_filename or "",
+    }
+
+
+def _facts(name: str, cache: Path, progress: Progress) -> dict[str, Any]:
+    file = cache / f"timm-{importlib.metadata.version('timm')}.json"
+    try:
+        known = json.loads(file.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
+    if name not in known:
+        progress(f"Asking timm about {name}, about 6 s, once", 0, 1)
+        code = (
+            "import json, sys; from har_sweep.spec.weights import timm_facts; "
+            "print(json.dumps(timm_facts(sys.argv[1])))"
+        )
+        # The folder that holds this package, so that the child finds it however the parent did.
+        folder = PACKAGE.parent.resolve()
+        child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, cwd=folder)
+        if child.returncode != 0:
+            raise InputError(
+                f"timm cannot be asked about model.timm_name={name}: {child.stderr.strip().splitlines()[-1:]}",
+                "`python -m har_sweep.doctor` checks the installation.",
+            )
+        answer = json.loads(child.stdout.splitlines()[-1])
+        if "unknown" in answer:
+            near = " or ".join(f"'{n}'" for n in answer["unknown"])
+            raise InputError(
+                f"timm has no model '{name}' (model.timm_name).",
+                f"Did you mean {near}?" if near else "`python -c 'import timm; print(timm.list_models())'` lists them.",
+            )
+        if answer["input_size"][0] != 3:
+            raise InputError(
+                f"model.timm_name={name} takes {answer['input_size'][0]} channels; images here have 3.",
+                "Choose another architecture.",
+            )
+        known[name] = answer
+        with atomic(file, "w") as out:
+            json.dump(known, out, indent=1, sort_keys=True)
+    return dict(known[name])
+
+
+def _name_and_tag(model: ModelConfig) -> tuple[str, str | None]:
+    if ":" in model.timm_name or "/" in model.timm_name:
+        raise InputError(
+            f"model.timm_name={model.timm_name} is an address, not one of timm's architectures.",
+            "Give the architecture's name, and a local file of weights with model.weights=FILE.",
+        )
+    name, _, tag = model.timm_name.partition(".")
+    return name, tag or model.pretrained_tag
+
+
+def _source(name: str, tag: str, facts: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The hub repository of a pretrained tag, and its files in the order to try."""
+    return facts.get("repo") or f"timm/{name}.{tag}", (facts["file"],) if facts.get("file") else _HUB_FILES
+
+
+def _local_file(weights: str) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file() and path.suffix in SUFFIXES:
+        return path.resolve()
+    if path.is_file():
+        raise InputError(
+            f"model.weights={weights} is not a file of weights.", f"Its name should end in {', '.join(SUFFIXES)}."
+        )
+    if path.suffix not in SUFFIXES and path.name == weights:
+        raise InputError(
+            f"model.weights={weights} is neither a file nor one of {', '.join(WORDS)}.",
+            nearest(weights, WORDS) or f"Use one of these, or a file that ends in {', '.join(SUFFIXES)}.",
+        )
+    siblings = [f.name for f in path.parent.iterdir() if f.suffix in SUFFIXES] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+    missing = next(p for p in (path, *path.parents) if p.parent.is_dir() or p == p.parent)
+    raise InputError(
+        f"model.weights={weights}: there is no {missing}.",
+        f"Did you mean '{path.parent / near[0]}'?" if near else "Check the path; it is taken from the current folder.",
+    )
+
+
+@lru_cache
+def _sha256(file: Path, size: int, mtime_ns: int) -> str:
+    """The content's; size and time of change are there so that a changed file is read again."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _cannot_be_had(model: ModelConfig, name: str, e: WeightsUnavailable) -> InputError:
+    if e.permanent:
+        hint = (
+            f"model=timm model.timm_name={name} takes timm's own default tag; "
+            "model.weights=scratch starts from nothing, model.weights=FILE from a local file."
+        )
+    else:
+        hint = (
+            f"On a machine with network, `python -m har_sweep.prefetch {on_command_line(model)}` fetches them; "
+            "model.weights=if_available or scratch goes without, model.weights=FILE takes a local file."
+        )
+    return InputError(f"The pretrained weights of {model.name} ({model.timm_name}) cannot be had: {e.reason}.", hint)

@@ -1,0 +1,1 @@
+"""Training: loop, epoch, step."""

@@ -1,0 +1,184 @@
+"""What one training step does: gradients, within the memory there is, and the update; and all the state that it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from har_sweep.config.schema import Config, OptimizerConfig, SchedulerConfig, TrainerConfig
+from har_sweep.device.compute import Compute, keep_freed_memory, release
+from har_sweep.device.ranks import Ranks
+from har_sweep.errors import RunFailure
+from har_sweep.events import Line, Tell
+from har_sweep.model.head import set_train_mode
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+# What PyTorch's allocator and oneDNN say on the CPU, where there is no exception of its own for it.
+OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+
+
+class Learner:
+    """A model with what trains it. ``steps`` is the number of batches in an epoch; ``splits`` is how often to cut them
+    in two from the start. With several ranks each has one, and all are always in the same state."""
+
+    def __init__(
+        self, model: nn.Module, config: Config, compute: Compute, ranks: Ranks, steps: int, tell: Tell, splits: int = 0
+    ) -> None:
+        trainer = config.trainer
+        self.model, self._trainer, self._compute, self._tell = model, trainer, compute, tell
+        self._ranks, self._parallel = ranks, None
+        if ranks.count > 1:
+            self._parallel = ranks.parallel(model, compute.device)
+            set_train_mode(self._parallel.module, config)
+        forward = model if self._parallel is None else self._parallel
+        # Around DistributedDataParallel, so that compiled code is cut where gradients can be sent off.
+        self._forward = torch.compile(forward) if config.hardware.compile else forward
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=trainer.label_smoothing)
+        self._optimizer = build_optimizer(model, config.optimizer, compute)
+        self._scheduler = build_scheduler(self._optimizer, config.scheduler, steps, trainer.epochs)
+        self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
+        self._ema = None
+        if trainer.ema_decay:
+            average = get_ema_multi_avg_fn(trainer.ema_decay)
+            self._ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self._accumulation_steps = min(trainer.accumulation_steps << splits, trainer.batch_size)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that count: their moving average where there is one."""
+        return self._ema.module if self._ema else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One optimizer step on a batch, of which each rank computes its share; returns its mean loss, detached, on the
+        device.
+
+        Raises
+        ------
+        RunFailure
+            ``out_of_memory``, unless ``trainer.on_oom=split`` and smaller micro-batches fit.
+        """
+        while (loss := self._gradients(inputs, targets)) is None:
+            release(self._compute.device)
+        if self._trainer.gradient_clip_norm:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._trainer.gradient_clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scheduler.step()
+        if self._ema:
+            self._ema.update_parameters(self.model)
+        keep_freed_memory(self._compute.device)  # from the second step on: the optimizer's state is there
+        return loss
+
+    def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
+        """Gradients of the batch's mean loss, over micro-batches and ranks; None if they are to be cut smaller."""
+        total = torch.zeros((), device=self._compute.device)
+        pieces = self._accumulation_steps
+        try:
+            cut = list(zip(inputs.chunk(pieces), targets.chunk(pieces), strict=True))
+            for number, (x, y) in enumerate(cut, 1):
+                own, weight = self._ranks.share(len(y))
+                with self._ranks.forward_of(self._parallel, len(y), number == len(cut)), self._compute.autocast():
+                    loss = self._criterion(self._forward(x[own]), y[own]) * (len(y) / len(targets) * weight)
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
+            return self._ranks.mean(total)
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            self._optimizer.zero_grad(set_to_none=True)
+            self._accumulation_steps = cut_smaller(pieces, self._trainer, self._ranks.count, e)
+            self._tell(
+                Line(f"Out of memory: batches now go in {self._accumulation_steps} micro-batches.", warning=True)
+            )
+            return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"accumulation_steps": self._accumulation_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._accumulation_steps = max(self._accumulation_steps, state["accumulation_steps"])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "model": self.model,
+            "optimizer": self._optimizer,
+            "scheduler": self._scheduler,
+            "scaler": self._scaler,
+            "ema": self._ema,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, compute: Compute) -> torch.optim.Optimizer:
+    """The optimizer over every parameter that is trained; its settings are those of the config that are not null."""
+    given = {key: value for key, value in vars(config).items() if key != "name" and value is not None}
+    fused = compute.device.type in ("cpu", "cuda")
+    return OPTIMIZERS[config.name]((p for p in model.parameters() if p.requires_grad), **given, fused=fused)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, config: SchedulerConfig, steps: int, epochs: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then constant or half a cosine down to ``final_lr_fraction``; stepped after every batch."""
+    warmup, total = round(config.warmup_epochs * steps), epochs * steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if config.name == "constant":
+            return 1.0
+        share = (step - warmup) / max(1, total - warmup)
+        return config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what was missing, on whatever device."""
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return named or any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
+def cut_smaller(pieces: int, trainer: TrainerConfig, devices: int, error: BaseException) -> int:
+    """The number of micro-batches to try next.
+
+    Raises
+    ------
+    RunFailure
+        ``out_of_memory`` with the batch size to try, if batches are not to be cut, or cannot be any further.
+    """
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    tried = math.ceil(trainer.batch_size / pieces / devices)
+    if tried == 1:
+        hint = "Take a smaller model or model.input_size, or a larger device."
+        raise RunFailure("out_of_memory", f"Out of memory with a single image ({cause}).", hint) from error
+    if trainer.on_oom == "fail":
+        raise RunFailure(
+            "out_of_memory",
+            f"Out of memory with batches of {tried} images ({cause}).",
+            f"Try trainer.batch_size={tried // 2}, or trainer.on_oom=split: the same batches in smaller pieces."
+            if devices == 1
+            else f"Try trainer.accumulation_steps={2 * pieces}: the same batches in smaller pieces.",
+        ) from error
+    return min(2 * pieces, trainer.batch_size)

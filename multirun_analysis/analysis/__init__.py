@@ -1,0 +1,1 @@
+"""From runs to findings; the story is ``analysis``."""

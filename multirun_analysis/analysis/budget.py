@@ -1,0 +1,148 @@
+"""Budgets: what is the best that one can have within them, and what would the next step up cost?"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from har_sweep.errors import InputError
+from multirun_analysis.analysis.sentences import certainty
+from multirun_analysis.findings import Block, Recommendation
+from multirun_analysis.quantities import COSTS, METRICS, columns_of, named
+
+UNITS: dict[str, float] = {
+    "": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60, "h": 3600,
+    "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+    "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+    "J": 1, "kJ": 1e3, "MJ": 1e6, "Wh": 3600, "kWh": 3.6e6, "%": 0.01,
+}  # fmt: skip
+_OF_KIND = {
+    "seconds": ("s", "ms", "us", "µs", "min", "h"),
+    "bytes": ("B", "kB", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"),
+    "count": ("", "k", "K", "M", "G", "T"),
+    "joules": ("J", "kJ", "MJ", "Wh", "kWh"),
+    "share": ("", "%"),
+}
+_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``text`` as it was given; every one of ``columns`` must compare so with ``limit`` (SI)."""
+
+    text: str
+    columns: tuple[str, ...]
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str, known: Iterable[str]) -> Budget:
+        """Read ``latency_p50<5ms``, ``memory<2GB``, ``accuracy>=80%``.
+
+        Raises
+        ------
+        InputError
+            saying what in it is not understood.
+        """
+        match = re.fullmatch(r"\s*([^<>=]+?)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\S*)\s*", text)
+        if not match:
+            raise InputError(
+                f"--budget {text!r} is not understood.", 'Write it like "latency_p50<5ms" or "memory<2GB".'
+            )
+        name, comparison, number, unit = match.groups()
+        columns = columns_of(name, known)
+        quantity = COSTS.get(columns[0]) or METRICS.get(columns[0])
+        allowed = _OF_KIND.get(quantity.kind, ("",)) if quantity else tuple(UNITS)
+        if unit not in allowed:
+            raise InputError(
+                f"--budget {text!r} has no unit." if not unit else f"--budget {text!r}: '{unit}' is no unit of {name}.",
+                f"Use {', '.join(filter(None, allowed)) or 'none'}.",
+            )
+        try:
+            return cls(text.strip(), columns, comparison, float(number) * UNITS[unit])
+        except ValueError as e:
+            raise InputError(f"--budget {text!r}: '{number}' is not a number.") from e
+
+    def met(self, values: dict[str, float]) -> bool:
+        """Whether a candidate with these means is within it; what is not known is not within."""
+        return all(_COMPARE[self.comparison](values[column], self.limit) for column in self.columns)
+
+    def over(self, values: dict[str, float]) -> float:
+        """How many times the limit a candidate needs; 1 or less within it, infinite for what is not known."""
+        worst = []
+        for column in self.columns:
+            ratio = (
+                values[column] / self.limit
+                if self.comparison.startswith("<")
+                else self.limit / (values[column] or np.nan)
+            )
+            worst.append(np.inf if np.isnan(ratio) else ratio)
+        return max(worst)
+
+
+def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
+    """The most accurate candidate within all budgets, the next best within them, and the least step over them that
+    would bring more accuracy."""
+    values = block.means.to_dict("records")
+    accuracy = block.accuracy
+    usable = [i for i, c in enumerate(block.candidates) if c.rows and not np.isnan(values[i][accuracy.column])]
+    within = [i for i in usable if all(budget.met(values[i]) for budget in budgets)]
+    said = " and ".join(budget.text for budget in budgets)
+    unknown = [
+        block.labels[i] for i in usable if any(np.isnan(values[i][c]) for budget in budgets for c in budget.columns)
+    ]
+    lines: list[str] = []
+    best = within[0] if within else None
+    runner_up = within[1] if len(within) > 1 else None
+
+    def shown(place: int) -> str:
+        return f"{block.labels[place]} ({accuracy.text(values[place][accuracy.column])})"
+
+    def costs(place: int) -> str:
+        columns = dict.fromkeys(column for budget in budgets for column in budget.columns)
+        return ", ".join(f"{named(c).label} {named(c).text(values[place][c])}" for c in columns if c != accuracy.column)
+
+    better = [i for i in usable if i not in within and (best is None or i < best)]
+    better.sort(key=lambda i: (max(budget.over(values[i]) for budget in budgets), i))
+    next_step = better[0] if better and np.isfinite(max(b.over(values[better[0]]) for b in budgets)) else None
+    if best is None:
+        lines.append(f"Nothing is within {said}.")
+        if next_step is not None:
+            lines.append(f"Nearest is {shown(next_step)}, with {costs(next_step)}.")
+    else:
+        lines.append(f"Within {said}: take {shown(best)}, with {costs(best)}.")
+        if spoilt := [
+            m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
+        ]:
+            lines.append(f"Mind that its costs are marked: {'; '.join(spoilt)}.")
+        if runner_up is None:
+            lines.append("Nothing else is within it.")
+        else:
+            gap = values[runner_up][accuracy.column] - values[best][accuracy.column]
+            lines.append(
+                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}, with {costs(runner_up)}; "
+                f"{certainty(block, best, runner_up)}."
+            )
+        if next_step is not None:
+            gain = values[next_step][accuracy.column] - values[best][accuracy.column]
+            lines.append(
+                f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}, with {costs(next_step)} "
+                f"({_excess(budgets, values[next_step])}); {certainty(block, next_step, best)}."
+            )
+        else:
+            lines.append("No more accuracy is to be had outside of it.")
+    if unknown:
+        lines.append(
+            f"Not considered, as a cost of theirs is not known: {', '.join(unknown[:8])}{' ...' * (len(unknown) > 8)}."
+        )
+    return Recommendation(tuple(b.text for b in budgets), best, runner_up, next_step, tuple(lines))
+
+
+def _excess(budgets: Sequence[Budget], values: dict[str, float]) -> str:
+    over = [(budget, budget.over(values)) for budget in budgets if not budget.met(values)]
+    return ", ".join(f"{ratio:.3g} times the limit of {budget.text}" for budget, ratio in over)

@@ -1,0 +1,181 @@
+"""From runs to what can be chosen: runs that differ only in their seed are a trial, trials of one model a candidate.
+
+Where a candidate had several trials, one is chosen on val, so that tuning cannot decide what is reported on test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from multirun_analysis.analysis.pareto import Floats
+from multirun_analysis.findings import Candidate, Trial
+from multirun_analysis.quantities import Quantity
+from multirun_analysis.sources.runs import Runs
+
+# What tells one candidate from another: what would be deployed, on what, and on which images it was learned.
+DEFINING = {
+    "model/name": "",
+    "model/timm_name": "",
+    "model/weights": "",
+    "model/input_size": "input ",
+    "hardware/device": "",
+    "hardware/device_count": "devices ",
+    "hardware/precision": "",
+    "dataset/fingerprint": "images ",
+    "dataset/split_fingerprint": "split ",
+}
+
+# Keys of the config that change neither what is learned nor what it costs (har_sweep's identity leaves them out), and
+# those that ``DEFINING`` has as what they became. All others tell trials apart.
+NO_SETTING = re.compile(
+    r"config/(seed|rerun|(data|tracking|paths|sweep|launch|hardware/slurm)/.*|augmentation/name"
+    r"|model/(name|timm_name|pretrained_tag|weights|input_size|default_lr/.*)|trainer/(checkpoint_minutes|save_model)"
+    r"|hardware/(device|device_count|precision|cpu_threads|loader_threads|price_per_device_hour|launcher))"
+)
+
+
+def split_into_blocks(runs: Runs, by: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """The rows of each dataset, or of each value of the columns ``by``."""
+    frame = runs.frame
+    columns = list(by) or [column for column in ("dataset/name",) if column in frame.columns]
+    if not columns:
+        return {"": np.arange(len(frame))}
+    keys = _text(frame, columns).agg(", ".join, axis=1) if len(columns) > 1 else _text(frame, columns)[columns[0]]
+    return {str(name): np.asarray(rows) for name, rows in sorted(keys.groupby(keys).indices.items())}
+
+
+def find_candidates(
+    runs: Runs, rows: NDArray[np.int64], label: Sequence[str], accuracy: Quantity, selecting: str
+) -> list[Candidate]:
+    """The candidates among some rows of the table, in the order of their labels.
+
+    ``label`` are the columns that name them; none means the model, told apart as far as need be. ``selecting`` is the
+    column of the metric that trials are chosen by.
+    """
+    frame = runs.frame.iloc[rows].reset_index(drop=True)
+    names = _text(frame, label).agg(", ".join, axis=1) if label else _labels(frame)
+    settings = [c for c in frame.columns if c.startswith("config/") and not NO_SETTING.fullmatch(c)]
+    settings += [c for c in DEFINING if c in frame.columns and c not in label] if label and runs.are_records else []
+    text = _text(frame, settings)
+    text = text.loc[:, [column for column in text.columns if text[column].nunique() > 1]]
+    codes = np.stack([pd.factorize(text[column])[0] for column in text.columns] or [np.zeros(len(frame), int)], axis=1)
+    finished = np.array([runs.info[row].status == "done" for row in rows])
+    value = frame[selecting].to_numpy(float) if selecting in frame.columns else np.full(len(frame), np.nan)
+    value = np.where(finished, value, np.nan)
+    found = []
+    which, labels = pd.factorize(names, sort=True)
+    order = np.argsort(which, kind="stable")
+    for members, name in zip(
+        np.split(order, np.searchsorted(which[order], np.arange(1, len(labels)))), labels, strict=True
+    ):
+        # A csv's rows with the same label are repeats: nothing else of them is known to be a setting.
+        trials = _trials(members, text, codes, value, rows, -1.0 if accuracy.goal == "min" else 1.0)
+        chosen = trials[0]
+        done = set(rows[members[finished[members]]].tolist())
+        found.append(
+            Candidate(
+                label=str(name),
+                rows=tuple(row for row in chosen.rows if row in done),
+                trials=tuple(trials),
+                unfinished=tuple(int(row) for row in rows[members[~finished[members]]]),
+                family=family(_first(frame, "model/timm_name", members[0]) or str(name)),
+            )
+        )
+    return found
+
+
+def _trials(
+    members: NDArray[np.int64],
+    text: pd.DataFrame,
+    codes: NDArray[np.int64],
+    value: Floats,
+    rows: NDArray[np.int64],
+    sign: float,
+) -> list[Trial]:
+    """A candidate's runs by their settings, the best on the selecting metric first, and chosen."""
+    mine = codes[members]
+    varying = np.flatnonzero((mine != mine[0]).any(axis=0))
+    groups = [members]
+    if len(varying):
+        _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
+        groups = [members[which == group] for group in range(which.max() + 1)]
+    known = [group[~np.isnan(value[group])] for group in groups]
+    means = [float(value[group].mean()) if len(group) else np.nan for group in known]
+    columns = text.columns[varying]
+    settings = [
+        ", ".join(f"{column.rpartition('/')[2]} {text[column].iat[group[0]]}" for column in columns) for group in groups
+    ]
+    # Of equally good ones the first by its settings, wherever the runs were read from.
+    order = sorted(range(len(groups)), key=lambda i: (np.isnan(means[i]), -sign * means[i], settings[i]))
+    return [Trial(settings[i], tuple(rows[groups[i]].tolist()), means[i], chosen=i == order[0]) for i in order]
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """The model's name, with whatever else differs among the runs of that name."""
+    columns = [column for column in DEFINING if column in frame.columns]
+    text = _text(frame, columns)
+    names: dict[tuple[str, ...], str] = {}
+    for name, same in text.drop_duplicates().groupby("model/name"):
+        described = same[(same[columns[1:]] != "-").any(axis=1)]
+        differing = [column for column in columns[1:] if described[column].nunique() > 1]
+        for values in same.itertuples(index=False, name=None):
+            known = dict(zip(columns, values, strict=True))
+            more = ", ".join(DEFINING[column] + _short(column, known[column]) for column in differing)
+            if 0 < len(described) < len(same) and set(values[1:]) == {"-"}:
+                more = "table"  # somebody's numbers beside runs of ours
+            names[values] = f"{name} ({more})" if more else str(name)
+    return pd.Series([names[values] for values in text.itertuples(index=False, name=None)], index=frame.index)
+
+
+def _short(column: str, value: str) -> str:
+    if column == "model/weights":
+        return f"file {value[7:13]}" if value.startswith("sha256:") else value
+    if column == "model/input_size":
+        return value.strip("[]").split(",")[-1].strip()
+    return value[:6] if column.endswith("fingerprint") else value
+
+
+def _text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of anything, lists too, as text that can be compared; whole numbers look the same as int and as float."""
+
+    def text(value: object) -> str:
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        return "-" if value is None or value != value else str(value)
+
+    # A column has few different values, and each is written once.
+    def of(column: str) -> pd.Series:
+        values = frame[column]
+        try:
+            codes, unique = pd.factorize(values, use_na_sentinel=False)
+        except TypeError:
+            return values.map(text)
+        return pd.Series(np.array([text(value) for value in unique], dtype=object)[codes], index=frame.index)
+
+    return pd.DataFrame({column: of(column) for column in columns})
+
+
+def _first(frame: pd.DataFrame, column: str, place: int) -> str | None:
+    return str(frame[column].iat[place]) if column in frame.columns else None
+
+
+_SIZE = re.compile(
+    r"\d\w*|[a-z]{1,2}\d+\w*|atto|femto|pico|nano|xx?tiny|tiny|ti|small|medium|base|large|huge|giant|gigantic|x*large"
+    r"|x*s|m|l|b|x*l|patch\d+"
+)
+_VERSION = re.compile(r"v\d$|^deit\d$")
+
+
+def family(timm_name: str) -> str:
+    """The architecture without its size, from timm's way of naming: ``vit_tiny_patch16_224`` -> ``vit``."""
+    kept: list[str] = []
+    for word in timm_name.lower().split(".")[0].split("_"):
+        if kept and _SIZE.fullmatch(word):
+            break
+        kept.append(word if _VERSION.search(word) else re.sub(r"(?<=[a-z])\d+[a-z]?$", "", word))
+    return "_".join(kept)

@@ -1,0 +1,144 @@
+"""Pareto fronts of candidates, and how certain each place on them is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from multirun_analysis.analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
+from multirun_analysis.analysis.predictions import Answers
+from multirun_analysis.analysis.statistics import Resampled, bootstrap, on_front
+from multirun_analysis.findings import Candidate, Family, Front
+from multirun_analysis.quantities import Quantity
+
+
+def find_front(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -> Front:
+    """The front of accuracy against one cost or several, on the candidates' means."""
+    points = _lower(means, accuracy, costs)
+    known = np.asarray(~np.isnan(points).any(axis=1))
+    below = ratio = np.full(len(points), np.nan)
+    scaled = points.copy()
+    for place, cost in enumerate(costs, 1):
+        value = means[cost.column].to_numpy()
+        if np.nanmin(value, initial=np.inf) > 0:  # costs are compared by ratio, so areas are on their logarithms
+            scaled[:, place] = np.log(value) * (-1 if cost.goal == "max" else 1)
+    if len(costs) == 1:
+        below, cheapest = shortfall(points[:, 0], points[:, 1])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = cheapest / points[:, 1] if costs[0].goal == "max" else points[:, 1] / cheapest
+        ratio = np.where(points[:, 1] == cheapest, 1.0, ratio)
+    scaled[~known] = np.nan
+    return Front(
+        costs=tuple(costs),
+        on=nondominated(points),
+        known=known,
+        contribution=contributions(scaled),
+        points_below=below,
+        cost_ratio=ratio,
+        probability=np.full(len(points), np.nan),
+    )
+
+
+def _lower(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -> Floats:
+    quantities_ = [accuracy, *costs]
+    return lower_is_better(means[[q.column for q in quantities_]].to_numpy(float), [q.goal for q in quantities_])
+
+
+def resample(
+    candidates: Sequence[Resampled],
+    compared: Sequence[int],
+    fronts: dict[str, Front],
+    means: pd.DataFrame,
+    accuracy: Quantity,
+    costs: Sequence[Quantity],
+) -> tuple[dict[str, Front], dict[tuple[int, int], tuple[float, float]]]:
+    """The fronts with the compared candidates' probabilities to be on them, and the 95 % interval of each difference;
+    both as they were, and none, where there is nothing to resample."""
+    if not any(candidate.varies for candidate in candidates):
+        return fronts, {}
+    accuracies, sampled_costs = bootstrap(candidates)
+    intervals = {}
+    for (i, a), (j, b) in itertools.permutations(enumerate(compared), 2):
+        low, high = np.quantile(accuracies[:, i] - accuracies[:, j], [0.025, 0.975])
+        intervals[a, b] = float(low), float(high)
+    return {
+        key: replace(
+            front, probability=_probability(front, compared, accuracies, sampled_costs, means, accuracy, costs)
+        )
+        for key, front in fronts.items()
+    }, intervals
+
+
+def _resampled(
+    candidate: Candidate,
+    accuracies: Floats,
+    answers: dict[int, Answers],
+    images: float,
+    numbers: pd.DataFrame,
+    costs: Sequence[Quantity],
+) -> Resampled:
+    mine = [answers[row] for row in candidate.rows if row in answers]
+    whole = len(mine) == len(candidate.rows) and all(np.array_equal(run.paths, mine[0].paths) for run in mine)
+    rows = numbers[[cost.column for cost in costs]].iloc[list(candidate.rows)]
+    return Resampled(
+        accuracies=accuracies,
+        right=np.stack([run.right for run in mine]) if whole else None,
+        split=f"{mine[0].split} {len(mine[0].paths)}" if whole else "",
+        images=images,
+        costs=rows.fillna(rows.mean()).to_numpy(),
+    )
+
+
+def _probability(
+    front: Front,
+    compared: Sequence[int],
+    accuracies: Floats,
+    costs: Floats,
+    means: pd.DataFrame,
+    accuracy: Quantity,
+    all_costs: Sequence[Quantity],
+) -> Floats:
+    """How often each compared candidate is on the front; the others stay where they are, and only their own front can
+    matter."""
+    goals = [-1.0 if cost.goal == "max" else 1.0 for cost in front.costs]
+    places = [all_costs.index(cost) for cost in front.costs]
+    mine = [i for i, place in enumerate(compared) if front.known[place]]
+    points = _lower(means, accuracy, front.costs)
+    fixed = front.known.copy()
+    fixed[list(compared)] = False
+    others = points[fixed][nondominated(points[fixed])] if fixed.any() else np.empty((0, points.shape[1]))
+    still = np.broadcast_to(others, (len(accuracies), *others.shape))
+    of_accuracy = accuracies[:, mine] * (1.0 if accuracy.goal == "min" else -1.0)
+    of_costs = costs[:, mine][:, :, places] * np.array(goals)
+    shares = on_front(
+        np.concatenate([of_accuracy, still[:, :, 0]], axis=1), np.concatenate([of_costs, still[:, :, 1:]], axis=1)
+    )
+    result = np.full(len(front.on), np.nan)
+    result[[compared[i] for i in mine]] = shares[: len(mine)]
+    return result
+
+
+def find_families(candidates: Sequence[Candidate], means: pd.DataFrame, accuracy: Quantity) -> list[Family]:
+    """Architectures of which there are several sizes, with the points of accuracy that a doubling brought: the slope of
+    the least-squares line over the logarithm of the size."""
+    members: dict[str, list[int]] = {}
+    for place, candidate in enumerate(candidates):
+        if candidate.rows and not np.isnan(means[accuracy.column].iat[place]):
+            members.setdefault(candidate.family, []).append(place)
+    families = []
+    for name, places in members.items():
+        slopes = {}
+        for column in ("cost/parameters", "cost/macs"):
+            if column not in means.columns:
+                continue
+            size, value = means[column].to_numpy()[places], means[accuracy.column].to_numpy()[places]
+            usable = size > 0
+            if len(set(size[usable])) > 1:
+                slopes[column] = float(np.polyfit(np.log2(size[usable]), value[usable], 1)[0])
+        if slopes:
+            families.append(Family(name, tuple(places), slopes))
+    return families

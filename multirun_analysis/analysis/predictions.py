@@ -1,0 +1,65 @@
+"""The candidates' answers to the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from har_sweep.errors import InputError
+from multirun_analysis.sources.runs import Progress, Runs
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's predictions on one split: ``truth`` and ``answer`` are names, in the order of the sorted ``paths``."""
+
+    split: str  # fingerprint of the images and of how they were split: only answers to the same can be paired
+    paths: NDArray[np.object_]
+    truth: NDArray[np.object_]
+    answer: NDArray[np.object_]
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        return np.asarray(self.truth == self.answer)
+
+
+def read_answers(
+    runs: Runs, rows: Sequence[int], split: str, progress: Progress
+) -> tuple[dict[int, Answers], dict[int, str]]:
+    """The predictions of some rows of the table on ``split`` (val or test), and why there are none of the others."""
+    found: dict[int, Answers] = {}
+    missing: dict[int, str] = {}
+
+    def read(row: int) -> pd.DataFrame | InputError | None:
+        try:
+            return runs.origins[row].predictions()
+        except InputError as e:
+            return e
+
+    with ThreadPoolExecutor(8) as pool:
+        for done, (row, table) in enumerate(zip(rows, pool.map(read, rows), strict=True), 1):
+            progress("Reading predictions", done, len(rows))
+            if table is None or isinstance(table, InputError):
+                missing[row] = "it has no predictions" if table is None else table.message
+                continue
+            table = table[table["split"] == split].sort_values("path", kind="stable")
+            frame = runs.frame
+            fingerprint = "/".join(
+                str(frame[f"dataset/{name}"].iat[row])
+                for name in ("fingerprint", "split_fingerprint")
+                if f"dataset/{name}" in frame
+            )
+            columns = [table[name].to_numpy(object) for name in ("path", "label", "prediction")]
+            found[row] = Answers(fingerprint, *columns)
+    return found, missing
+
+
+def typical_run(rows: Sequence[int], accuracies: NDArray[np.float64]) -> int:
+    """The row of the run in the middle: of an even number the better of the two that are."""
+    return rows[int(np.argsort(accuracies, kind="stable")[len(rows) // 2])]

@@ -1,0 +1,1 @@
+"""Findings as figures for a paper."""

@@ -1,0 +1,91 @@
+"""Names beside points that cover neither points nor each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from multirun_analysis.figures.style import GREY, SMALL, Floats, text_size
+
+
+@dataclass(frozen=True)
+class Label:
+    """What stands beside a point, in data coordinates; a ``needed`` one is placed first, and from further away."""
+
+    text: str
+    x: float
+    y: float
+    needed: bool
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: Floats) -> None:
+    """Write each label where it covers no point [n, 2] and no other label, rather not a segment [n, 4] (of lines and
+    bars) either; one that finds no place is left out. From a label far away a thin line leads to its point.
+
+    The nearest free place wins, so that the same figure always comes out the same.
+    """
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    pixel = figure.dpi / 72
+    to_pixels = axes.transData.transform
+    box = axes.get_window_extent().padded(-pixel)
+    marks = _boxes(to_pixels(points), 3.2 * pixel)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    ends = np.clip(segments.reshape(-1, 2), (left, low), (right, high))
+    starts, stops = to_pixels(ends).reshape(-1, 2, 2).transpose(1, 0, 2)
+    along = np.linspace(0, 1, 60)[:, None, None]
+    lines = _boxes((starts + along * (stops - starts)).reshape(-1, 2), 0.5 * pixel)
+    taken = np.empty((0, 4))
+    for label in sorted(labels, key=lambda label: not label.needed):
+        half = np.array(text_size(label.text, SMALL)) * pixel / 2
+        at = to_pixels((label.x, label.y))
+        best: tuple[float, Floats, Floats, Floats] | None = None
+        for far in (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10):
+            for turn in range(16):
+                way = np.array([math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)])
+                way /= np.abs(way).max()  # along a square, so that the nearest edge is always that far away
+                centre = at + way * (far * pixel + half)
+                place = np.concatenate([centre - half, centre + half])
+                if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
+                    continue
+                leader = _boxes(at + np.linspace(0.3, 0.9, 12)[:, None] * (centre - at), 0) if far > 6 else taken[:0]
+                if _hits(place, marks) or _hits(place, taken) or any(_hits(spot, taken) for spot in leader):
+                    continue
+                cost = far + 1.5 * min(_hits(place, lines), 10)
+                if best is None or cost < best[0]:
+                    best = cost, centre, place, leader
+        if best is None:
+            continue
+        _, centre, place, leader = best
+        lines = np.vstack([lines, leader])
+        taken = np.vstack([taken, place + np.array([-1, -1, 1, 1]) * 0.7 * pixel])
+        axes.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=tuple((centre - at) / pixel),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            color="black" if label.needed else GREY,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
+            if len(leader)
+            else None,
+            annotation_clip=False,
+            zorder=5,
+        )
+
+
+def _boxes(centres: Floats, half: float) -> Floats:
+    return np.column_stack([centres - half, centres + half])
+
+
+def _hits(box: Floats, others: Floats) -> int:
+    """How many of ``others`` [n, 4] overlap ``box``."""
+    apart = (others[:, 0] > box[2]) | (others[:, 2] < box[0]) | (others[:, 1] > box[3]) | (others[:, 3] < box[1])
+    return int((~apart).sum())

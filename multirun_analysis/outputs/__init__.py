@@ -1,0 +1,1 @@
+"""Where findings go: terminal, files, Weights & Biases."""

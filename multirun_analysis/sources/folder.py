@@ -1,0 +1,63 @@
+"""Runs from a folder of records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from har_sweep.errors import InputError
+from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.record import Epoch, Record
+from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Progress
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk."""
+
+    paths: RunPaths
+
+    def epochs(self) -> list[Epoch]:
+        return read_record(self.paths.record).epochs
+
+    def predictions(self) -> pd.DataFrame | None:
+        if not self.paths.predictions.is_file():
+            return None
+        try:
+            return pd.read_parquet(self.paths.predictions, columns=PREDICTION_COLUMNS)
+        except Exception as e:  # pyarrow has many, for what is not parquet, or not whole
+            raise InputError(f"{self.paths.predictions} cannot be read: {str(e).splitlines()[0]}") from e
+
+
+def read_records(folder: Path, progress: Progress, notes: list[str]) -> Iterable[tuple[Path, Record]]:
+    """Every run below a folder, or the run that the folder is; what is broken is noted by name."""
+    if (folder / "record.json").is_file():
+        folders = [folder]
+    else:
+        with os.scandir(folder) as entries:
+            folders = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    unbegun, broken = 0, []
+    for done, run in enumerate(folders, 1):
+        try:
+            record = read_record(RunPaths(run).record)
+        except (FileNotFoundError, NotADirectoryError):
+            unbegun += run.is_dir()
+            continue
+        except InputError as e:
+            broken.append(e.message)
+            continue
+        except OSError as e:
+            broken.append(f"{RunPaths(run).record} cannot be read: {e.strerror}.")
+            continue
+        yield run, record
+        if done % 50 == 0 or done == len(folders):
+            progress(f"Reading {folder}", done, len(folders))
+    notes += [f"Left out: {reason}" for reason in broken[:20]]
+    if len(broken) > 20:
+        notes.append(f"Left out: {len(broken) - 20} more broken records in {folder}.")
+    if unbegun and len(folders) > unbegun:
+        notes.append(f"{folder}: {unbegun} folders have no record (yet).")

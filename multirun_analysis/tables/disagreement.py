@@ -1,0 +1,127 @@
+"""Tables of how models differ, pair by pair and class by class."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from multirun_analysis.findings import Block
+from multirun_analysis.tables.table import Cell, Table, name_cell, plain_cell
+
+
+def short_column(column: str) -> str:
+    """A column as a part of a file's name: ``cost/training/seconds`` -> ``training-seconds``."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", column.removeprefix("cost/")).strip("-").lower()[:60] or "cost"
+
+
+def comparisons_table(block: Block) -> Table:
+    """Every pair that was compared."""
+    points, labels = block.accuracy.points, block.labels
+    rows = []
+    for pair in block.comparisons:
+        interval = "-" if np.isnan(pair.low) else f"{pair.low * points:+.2f} to {pair.high * points:+.2f}"
+        rows.append(
+            [
+                name_cell(labels[pair.first]),
+                name_cell(labels[pair.second]),
+                plain_cell(pair.difference * points, "{:+.2f}"),
+                Cell(None if np.isnan(pair.low) else pair.low * points, interval),
+                plain_cell(pair.p, "{:.3g}"),
+                name_cell("yes" if pair.certain else "no" if pair.p is not None else "not tested"),
+                plain_cell(pair.kappa, "{:.2f}"),
+                plain_cell(pair.only_first),
+                plain_cell(pair.only_second),
+                plain_cell(None if pair.oracle is None else 100 * pair.oracle, "{:.2f}"),
+                name_cell("; ".join(filter(None, (pair.test, pair.reason)))),
+            ]
+        )
+    heads = [
+        "more accurate", "than", _difference_head(block),
+        "95 % interval", "p (Holm)", "certain", "kappa of errors", "only the first right", "only the second right",
+        "oracle of both (%)", "test",
+    ]  # fmt: skip
+    return Table(
+        "comparisons",
+        "Comparisons in pairs",
+        heads,
+        rows,
+        "p is corrected for the number of pairs; certain is p < 0.05.",
+    )
+
+
+def _difference_head(block: Block) -> str:
+    return "difference (points)" if block.accuracy.kind in ("share", "percent") else "difference"
+
+
+def recall_table(block: Block) -> Table:
+    """How much of each class each candidate finds."""
+    assert block.errors
+    places = list(block.errors.confusion)
+    recalls = np.stack([block.errors.recall(place) for place in places])
+    images = block.errors.confusion[places[0]].sum(1) // max(1, len(block.candidates[places[0]].rows))
+    rows = []
+    for number, name in enumerate(block.errors.classes):
+        column = recalls[:, number]
+        best = np.nanmax(column) if len(places) > 1 and not np.isnan(column).all() else np.nan
+        cells = [
+            Cell(None, "-") if np.isnan(r) else Cell(float(100 * r), f"{100 * r:.1f}", best=bool(r == best))
+            for r in column
+        ]
+        rows.append([name_cell(name), plain_cell(int(images[number])), *cells])
+    return Table("recall", "Recall by class (%)", ["class", "images", *(block.labels[place] for place in places)], rows)
+
+
+def confusions_table(block: Block) -> Table:
+    """Each candidate's most frequent mistakes, and who shares them."""
+    assert block.errors
+    tops = {place: block.errors.confusions(place) for place in block.errors.confusion}
+    rows = []
+    for place, found in tops.items():
+        for truth, answer, share in found:
+            others = [
+                block.labels[o]
+                for o, theirs in tops.items()
+                if o != place and (truth, answer) in {t[:2] for t in theirs}
+            ]
+            said = ", ".join(others[:4]) + (" ..." if len(others) > 4 else "")
+            rows.append(
+                [
+                    name_cell(block.labels[place]),
+                    name_cell(truth),
+                    name_cell(answer),
+                    plain_cell(100 * share, "{:.1f}"),
+                    name_cell(said or "nobody"),
+                ]
+            )
+    heads = ["model", "truth", "taken for", "of the class (%)", "also among the most frequent of"]
+    return Table("confusions", "Most frequent confusions", heads, rows)
+
+
+def disputed_table(block: Block) -> Table:
+    """Every image that only one of two models got right, for the pairs whose differences matter most."""
+    assert block.errors
+    labels = block.labels
+    rows = [
+        [name_cell(text) for text in (labels[first], labels[second], image.path, image.truth, *image.answers)]
+        for (first, second), images in block.errors.disputed.items()
+        for image in images
+    ]
+    heads = ["first", "second", "image", "truth", "first's answer", "second's answer"]
+    return Table("disputed", "Images that only one of two gets right", heads, rows)
+
+
+def confusion_table(block: Block, place: int) -> Table:
+    """One confusion matrix, counted over the candidate's runs; rows are the truth."""
+    assert block.errors
+    classes = block.errors.classes
+    rows = [
+        [name_cell(name), *(plain_cell(int(n)) for n in line)]
+        for name, line in zip(classes, block.errors.confusion[place], strict=True)
+    ]
+    return Table(
+        f"confusion-{place + 1}-{short_column(block.labels[place])}",
+        f"Confusion matrix of {block.labels[place]}",
+        ["truth", *classes],
+        rows,
+    )
