@@ -258,8 +258,8 @@ def test_a_cut_off_cache_is_made_again(tmp_path: Path) -> None:
 BUILDER = """
 import os, sys, time
 from pathlib import Path
-from har_sweep.data import prepare
-from har_sweep.schema import DataConfig, PathsConfig
+from har_sweep.data.prepare import prepare_dataset
+from har_sweep.config.schema import DataConfig, PathsConfig
 here = Path(sys.argv[1])
 def progress(what, done, total):
     print(f"{what}|{done}|{total}", flush=True)
@@ -267,7 +267,7 @@ def progress(what, done, total):
         time.sleep(0.01)
 if __name__ == "__main__":
     data = DataConfig(source="folder", name="three", root=str(here / "images"))
-    dataset = prepare(data, PathsConfig(cache=str(here / "cache")), [16], progress)
+    dataset = prepare_dataset(data, PathsConfig(cache=str(here / "cache")), [16], progress)
     assert "torch" not in sys.modules
     print("DONE", dataset.file, flush=True)
 """
