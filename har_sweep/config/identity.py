@@ -24,7 +24,7 @@ def identify(config: Config, *, weights: str, dataset: str, split: str, device: 
 
 def make_run_id(model_name: str, identity: dict[str, Any]) -> str:
     """``<model>-<10 hex>`` from the canonical JSON of the identity: sorted keys, shortest floats, no spaces."""
-    canonical = json.dumps(identify, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
     return f"{re.sub(r'[^a-z0-9._]+', '_', model_name.lower())}-{digest}"
 
