@@ -38,7 +38,7 @@ def test_the_pixels_are_the_same_on_every_machine() -> None:
 
 
 def test_a_picture_depends_on_nothing_but_its_class_and_index() -> None:
-    code = "from har_sweep.data.sample import draw; import sys; sys.stdout.buffer.write(draw('hugging', 7).tobytes())"
+    code = "from har_sweep.data.sources.stick_figures import draw; import sys; sys.stdout.buffer.write(draw('hugging', 7).tobytes())"
     alone = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     for index in range(8):
         here = draw("hugging", index)
@@ -90,7 +90,7 @@ def test_the_default_sample_costs_less_than_two_seconds_of_computing(tmp_path: P
 
 
 def test_drawing_does_not_import_torch() -> None:
-    code = "import sys, har_sweep.data.sample; sys.exit('torch' in sys.modules)"
+    code = "import sys, har_sweep.data.sources.stick_figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -40,7 +40,7 @@ from multirun_analysis.sources.wandb_client import parse_address
 from multirun_analysis.sources.wandb_runs import PAGE, Progress, Pulled, pull
 from multirun_analysis.tables.tables import tables
 
-PULL = "import sys; from pathlib import Path; from multirun_analysis.wandb_source import pull\n"
+PULL = "import sys; from pathlib import Path; from multirun_analysis.sources.wandb_runs import pull\n"
 
 
 @pytest.fixture
