@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from har_sweep.config.compose import compose_all
+from har_sweep.config.compose import compose_runs
 from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.run_spec import RunSpec
@@ -68,4 +68,4 @@ def planned(place: Path, *overrides: str) -> RunSpec:
 def decided(choices: list[list[str]]) -> list[RunSpec]:
     """Runs as a sweep decides them, with their data ready; what a sweep would say goes to stderr."""
     with redirect_stdout(sys.stderr):
-        return [p.spec for p in plan(list(zip(choices, compose_all(choices), strict=True)), Screen())]
+        return [p.spec for p in plan(compose_runs(choices), Screen())]

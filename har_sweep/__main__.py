@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-USAGE = "python -m har_sweep [-m] [group=option ...] [key=value ...]"
-EXAMPLES = """\
+ABOUT = """\
+Train, evaluate and measure image backbones so that they can be compared.
+
+usage: python -m har_sweep [-m] [group=option ...] [key=value ...]
+
 examples:
   python -m har_sweep -m model=resnet18,vit_base,vit_tiny
   python -m har_sweep -m experiment=paper model=resnet18,vit_base,vit_tiny seed=0,1,2
   python -m har_sweep data=folder data.root=photos model=timm model.timm_name=convnext_nano
+
+flags:
+  -m, --multirun                key=a,b sweeps over a and b, as do range(), choice() and glob()
+  -c, --cfg job|hydra|all       print the composed configuration and stop; --resolve, --package
+  -i, --info [WHAT]             all, config, defaults, defaults-tree, plugins or searchpath
+  -cn, -cd, -cp                 --config-name, --config-dir, --config-path: configs of your own
+  -sc, --shell-completion       eval "$(har_sweep -sc install=bash)", or zsh, fish
+  --hydra-help                  what Hydra takes beside this; --experimental-rerun FILE
+  -h, --help; --version         this, with every group and key; the version
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sweep and return the exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
-    about = "Train, evaluate and measure image backbones so that they can be compared."
-    parser = argparse.ArgumentParser(prog="har_sweep", usage=USAGE, description=about, add_help=False)
-    parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b sweeps over a and b")
-    parser.add_argument("-h", "--help", action="store_true", help="this, with every group and key")
-    parser.add_argument("-c", "--cfg", action="store_true", help="print the composed configuration and stop")
-    parser.add_argument("-v", "--version", action="store_true", help="print the version and stop")
-    parser.add_argument("overrides", nargs="*", help="group=option or key=value")
-    args = parser.parse_args(arguments)
-    if args.version:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(help_text())
+        return 0
+    if "--version" in arguments:
         from importlib.metadata import version
 
-        print(f"har_sweep {version('har_sweep')}")
-        return 0
-    if args.help:
-        print(help_text(parser))
+        print(f"har_sweep {version('har_sweep')}, Hydra {version('hydra-core')}")
         return 0
 
     from har_sweep.errors import InputError
@@ -38,15 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     screen = Screen()
     try:
-        if args.cfg:
-            print(composed(args.overrides))
-            return 0
-        from har_sweep.config.compose import refuse_sweep
-        from har_sweep.launch.sweep import sweep
+        from har_sweep.app import run_hydra
 
-        if not args.multirun:
-            refuse_sweep(args.overrides)
-        return sweep(args.overrides, screen)
+        return run_hydra(arguments, screen)
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2
@@ -55,24 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def composed(overrides: list[str]) -> str:
-    """The configuration that the overrides come to, as YAML."""
-    from omegaconf import OmegaConf
-
-    from har_sweep.config.compose import compose
-
-    return OmegaConf.to_yaml(OmegaConf.structured(compose(overrides)))
-
-
-def help_text(parser: argparse.ArgumentParser) -> str:
+def help_text() -> str:
     """Flags, groups with their options, and every key with its type's default and meaning."""
-    from har_sweep.config.compose import groups
-    from har_sweep.config.schema import keys
+    from har_sweep.config.schema import SlurmLauncher, keys
+    from har_sweep.config.tree import groups
 
-    lines = [parser.format_help(), EXAMPLES, "groups (group=option):"]
+    lines = [ABOUT, "groups (group=option):"]
     lines += [f"  {name + ':':15} {', '.join(options)}" for name, options in groups().items()]
     lines += ["", "keys (key=value), with the default where no group sets another:"]
-    for key in keys():
+    for key in (*keys(), *keys(SlurmLauncher, "hydra.launcher.")):
         shown = key.path + ("=" + ("null" if key.default is None else str(key.default)))
         choices = f" [{' | '.join(key.metadata['choices'])}]" if "choices" in key.metadata else ""
         lines.append(f"  {shown:42} {key.metadata['doc']}{choices}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from har_sweep.config.compose import compose
+from har_sweep.config.compose import compose_runs
 from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import RunPaths, read_record
@@ -33,7 +33,7 @@ def small_spec(folder: Path, *overrides: str) -> RunSpec:
         f"paths.data={folder}/data",
         *overrides,
     ]
-    return plan([(given, compose(given))], Screen())[0].spec
+    return plan(compose_runs([given]), Screen())[0].spec
 
 
 def command(*overrides: str) -> list[str]:

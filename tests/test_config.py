@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from har_sweep.config import compose as configs
-from har_sweep.config.compose import compose, compose_all, expand, groups
-from har_sweep.config.schema import Config, keys
+from har_sweep.config.compose import Composed, compose, compose_all, compose_runs, expand
+from har_sweep.config.schema import keys
+from har_sweep.config.tree import groups
 from har_sweep.errors import InputError
+
+MORE = "hydra.launcher.additional_parameters"
+SLURM = "hardware=slurm_cpu"
 
 
 @pytest.mark.parametrize("model", [name for name in groups()["model"] if name != "timm"])
@@ -90,7 +94,7 @@ def test_an_experiment_brings_its_own_sweep_and_the_command_line_beats_it() -> N
         ("augmentation=papr", "papr", "paper"),
         ("data.on_error=skipp", "data.on_error=skipp", "skip"),
         ("trainer.selection=beste", "trainer.selection=beste", "best"),
-        ("+hardware.slurm.extr.licenses=matlab:1", "hardware.slurm.extr.licenses", "hardware.slurm.extra"),
+        ("hydra.launcher.partitoin=gpu", "hydra.launcher.partitoin", "hydra.launcher.partition"),
     ],
 )
 def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: str, near: str) -> None:
@@ -121,7 +125,10 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["model=resnet18=3[("], "cannot be read"),
         (["model=null"], "model 'null'"),
         (["model=glob(vit*)"], "model=glob(vit*)"),
-        (["hardware.slurm.extra.licenses=a"], "hardware.slurm.extra.licenses"),
+        (
+            ["hardware=slurm_cpu", "hydra.launcher.additional_parameters.licenses=a"],
+            "hydra.launcher.additional_parameters.licenses",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[str], named: str) -> None:
@@ -132,30 +139,31 @@ def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[
 
 
 def test_a_dict_takes_entries_of_any_name() -> None:
-    added = compose(["+hardware.slurm.extra.licenses=matlab:1", "++hardware.slurm.extra.mail-type=FAIL"])
-    assert added.hardware.slurm.extra == {"licenses": "matlab:1", "mail-type": "FAIL"}
+    [added] = compose_runs([["hardware=slurm_cpu", f"+{MORE}.licenses=matlab:1", f"++{MORE}.mail-type=FAIL"]])
+    assert added.slurm
+    assert added.slurm.additional_parameters == {"licenses": "matlab:1", "mail-type": "FAIL"}
 
 
-@pytest.mark.parametrize(
-    "wrong", [["hardware.slurm.extra.a=1"], ["+hardware.slurm.extra={a:1}", "+hardware.slurm.extra.a=2"]]
-)
+@pytest.mark.parametrize("wrong", [[f"{MORE}.a=1"], [f"+{MORE}={{a:1}}", f"+{MORE}.a=2"]])
 def test_a_dict_s_entry_that_cannot_be_set_so_is_told_how(wrong: list[str]) -> None:
     with pytest.raises(InputError) as e:
-        compose(wrong)
-    assert "hardware.slurm.extra.a" in e.value.message
+        compose(["hardware=slurm_cpu", *wrong])
+    assert f"{MORE}.a" in e.value.message
     assert "++" in e.value.hint
 
 
 def outcomes(choices: list[list[str]]) -> tuple[list[str], list[str]]:
-    """What ``compose_all`` and ``compose`` of one after the other come to: the configs, or the error."""
+    """What ``compose_runs`` of all and of one after the other come to: the configs, or the error."""
 
-    def told(compose_them: Callable[[], list[Config]]) -> list[str]:
+    def told(compose_them: Callable[[], list[Composed]]) -> list[str]:
         try:
-            return [repr(config) for config in compose_them()]  # repr tells 1 from 1.0 and from True
+            return [repr((run.config, run.slurm)) for run in compose_them()]  # repr tells 1 from 1.0 and from True
         except InputError as e:
             return [e.message, e.hint]
 
-    return told(lambda: compose_all(choices)), told(lambda: [compose(choice) for choice in choices])
+    return told(lambda: compose_runs(choices)), told(
+        lambda: [run for choice in choices for run in compose_runs([choice])]
+    )
 
 
 def each(*values: str, beside: tuple[str, ...] = ()) -> list[list[str]]:
@@ -163,7 +171,7 @@ def each(*values: str, beside: tuple[str, ...] = ()) -> list[list[str]]:
     return [[value, *beside] for value in values]
 
 
-REFERS = "+hardware.slurm.extra.comment=run ${seed}"
+REFERS = "hardware=slurm_cpu", f"+{MORE}.comment=run ${{seed}}"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,7 @@ REFERS = "+hardware.slurm.extra.comment=run ${seed}"
         each("seed=1", "seed=${trainer.epochs}", "seed=2", "seed=${trainer.batch_size}"),
         each("model.weights=scratch", "model.weights=${tracking.project}", "model.weights=${data.default_weights}"),
         each("seed=1", "seed=2", beside=("++sweep.name=${seed}", "++tracking.entity=${sweep.name}")),
-        each("seed=1", "seed=2", beside=(REFERS,)),
+        each("seed=1", "seed=2", beside=REFERS),
         each(
             "model.drop_path_rate=0.1", "model.drop_path_rate=0.2", beside=("model.mean=[${.drop_path_rate},0.5,0.5]",)
         ),
@@ -194,8 +202,8 @@ REFERS = "+hardware.slurm.extra.comment=run ${seed}"
         each("optimizer.lr=1", "optimizer.lr=1e-3", "optimizer.lr='2'"),
         each("model.mean=[0.1,0.2,0.3]", "model.mean=null", "model.mean=[0.5,0.5,0.5]", beside=("seed=1",)),
         each(
-            "hardware.slurm.extra={licenses:x}",
-            "hardware.slurm.extra={}",
+            f"{MORE}={{licenses:x}}",
+            f"{MORE}={{}}",
             beside=("hardware=slurm_example_a100", "seed=1"),
         ),
         # overrides that touch the same key
@@ -209,7 +217,7 @@ REFERS = "+hardware.slurm.extra.comment=run ${seed}"
         each("trainer.epochs=1", "trainer.epochs=2", beside=("trainer={epochs:3}",)),
         each("trainer={epochs:3}", "trainer={epochs:4}", beside=("trainer.epochs=2",)),
         each("seed=1", "seed=2", beside=("~seed",)),
-        each("seed=1", "seed=2", beside=("+hardware.slurm.extra={a:1}", "++hardware.slurm.extra.a=2")),
+        each("seed=1", "seed=2", beside=(SLURM, f"+{MORE}={{a:1}}", f"++{MORE}.a=2")),
         # an experiment's values and those that beat them
         each("trainer.epochs=1", "trainer.epochs=2", beside=("experiment=paper",)),
         each("experiment=paper", "experiment=vit_sizes", beside=("trainer.batch_size=8", "model=vit_tiny")),
@@ -227,7 +235,7 @@ REFERS = "+hardware.slurm.extra.comment=run ${seed}"
         each("model.name=x", "model.name=${nothing}"),
         each("optimizer.lr=0.1", "optimizer.lr=${optimizer.lr}"),
         each("data.val_fraction=0.1", "data.val_fraction=0.6", beside=("data.test_fraction=0.5",)),
-        each("seed=1", "seed=2", beside=("+hardware.slurm.extra.a=${seed}", "~hardware.slurm.extra.a=1")),
+        each("seed=1", "seed=2", beside=(SLURM, f"+{MORE}.a=${{seed}}", f"~{MORE}.a=1")),
     ],
     ids=lambda choices: " | ".join(" ".join(choice) for choice in choices),
 )
@@ -247,7 +255,8 @@ OVERRIDES = {
     "sweep.name": ["sweep.name=a", "sweep.name=null", "sweep.name='1'", "++sweep.name=${seed}", "sweep={name:b}"],
     "seed": ["seed=0", "seed=1", "seed=${trainer.epochs}", "seed=-1", "+seed=3"],
     "trainer.epochs": ["trainer.epochs=1", "trainer.epochs=7", "trainer={epochs:4}"],
-    "extra": ["+hardware.slurm.extra.a=1", "+hardware.slurm.extra.a=${seed}", "++hardware.slurm.extra.a=${sweep.name}"],
+    "hardware": ["hardware=slurm_cpu", "hardware=slurm_example_a100"],
+    "more": [f"+{MORE}.a=1", f"+{MORE}.a=${{seed}}", f"++{MORE}.a=${{sweep.name}}"],
 }
 
 
@@ -282,7 +291,7 @@ def test_a_hundred_seeds_of_a_model_are_composed_once(monkeypatch: pytest.Monkey
         return real(name, overrides, **kwargs)
 
     monkeypatch.setattr(configs, "hydra_compose", counting)
-    runs = compose_all(expand(["model=resnet18,vit_base", "+hardware.slurm.extra.a=b", "seed=range(0,100)"]))
+    runs = compose_all(expand(["model=resnet18,vit_base", SLURM, f"+{MORE}.a=b", "seed=range(0,100)"]))
     assert [(run.model.name, run.seed) for run in runs][::50] == [
         ("resnet18", 0), ("resnet18", 50), ("vit_base", 0), ("vit_base", 50),
     ]  # fmt: skip
@@ -312,7 +321,9 @@ def test_help_lists_every_key_and_option(tmp_path: Path) -> None:
     assert "mobilenetv4_conv_small" in shown.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--mulltirun"], ["trainer.epoch=1"], ["--cfg", "model=vit_base"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--mulltirun"], ["trainer.epoch=1"], ["--cfg", "job", "model=vit_base"]]
+)
 def test_help_and_wrong_options_answer_without_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; from har_sweep.__main__ import main\n"

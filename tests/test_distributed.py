@@ -216,14 +216,17 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
     assert record.error.kind == "non_finite_loss"
 
 
-def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     one_gpu = Device("cuda", "A GPU", 2**30, bf16=True)
-    monkeypatch.setattr(hardware, "devices", lambda: (one_gpu, cpu_device()))
+    monkeypatch.setattr(hardware, "find_devices", lambda: (one_gpu, cpu_device()))
     with pytest.raises(InputError, match=r"device_count=2: this machine has 1 cuda device"):
         resolve_hardware(HardwareConfig(device="cuda", device_count=2))
     assert resolve_hardware(HardwareConfig(device="cpu", device_count=2))[0] == "cpu"
-    asked = HardwareConfig(device="cuda", device_count=8, precision="fp16", launcher="slurm")
-    assert resolve_hardware(asked) == ("cuda", "fp16")
+    monkeypatch.undo()
+    spec = small_spec(tmp_path, "hardware=slurm_gpu", "hardware.device_count=8", "hardware.precision=fp16")
+    assert (spec.device, spec.precision) == ("cuda", "fp16")
 
 
 @pytest.mark.gpu

@@ -28,8 +28,8 @@ from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
 CPU = device_named("cpu")
-SLURM_CPU = ["hardware.launcher=slurm", "hardware.device=cpu", "hardware.precision=fp32"]
-SLURM_CUDA = ["hardware.launcher=slurm", "hardware.device=cuda", "hardware.precision=bf16"]
+SLURM_CPU = ["hydra/launcher=slurm", "hardware.device=cpu", "hardware.precision=fp32"]
+SLURM_CUDA = ["hydra/launcher=slurm", "hardware.device=cuda", "hardware.precision=bf16"]
 # In the records that tests edit: seconds for an image in training, for one in evaluation, and for what a run does once.
 TRAINING, EVALUATION, ONCE = 0.5, 0.125, 7.0
 

@@ -38,7 +38,10 @@ def test_the_pixels_are_the_same_on_every_machine() -> None:
 
 
 def test_a_picture_depends_on_nothing_but_its_class_and_index() -> None:
-    code = "from har_sweep.data.sources.stick_figures import draw; import sys; sys.stdout.buffer.write(draw('hugging', 7).tobytes())"
+    code = (
+        "from har_sweep.data.sources.stick_figures import draw; import sys; "
+        "sys.stdout.buffer.write(draw('hugging', 7).tobytes())"
+    )
     alone = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     for index in range(8):
         here = draw("hugging", index)

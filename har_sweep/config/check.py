@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from har_sweep.config.schema import Config, HardwareConfig, Key, keys, value_at
+from har_sweep.config.schema import Config, Key, SlurmLauncher, keys, value_at
 from har_sweep.errors import InputError, nearest
 
 
@@ -51,8 +52,6 @@ def check(config: Config) -> None:
             "trainer.on_oom=split works with one device: several would cut their batches differently.",
             f"Set trainer.accumulation_steps instead, or hardware.device_count=1 (now {hardware.device_count}).",
         )
-    if hardware.launcher == "slurm":
-        _check_slurm(hardware)
     if config.scheduler.warmup_epochs > trainer.epochs:
         raise InputError(
             f"scheduler.warmup_epochs={config.scheduler.warmup_epochs} is longer than trainer.epochs={trainer.epochs}.",
@@ -79,23 +78,40 @@ def check(config: Config) -> None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
 
 
-def _check_slurm(hardware: HardwareConfig) -> None:
-    slurm = hardware.slurm
-    for key, named in (("device", hardware.device), ("precision", hardware.precision)):
-        if named == "auto":
+def check_launcher(config: Config, slurm: SlurmLauncher | None) -> None:
+    """Refuse what SLURM could not be asked for.
+
+    Raises
+    ------
+    InputError
+        naming the key, its value and what it may be.
+    """
+    if slurm is None:
+        return
+    for key in keys(SlurmLauncher, "hydra.launcher."):
+        _check_range(key, getattr(slurm, key.path.rpartition(".")[2]))
+    hardware = config.hardware
+    for name, value in (("device", hardware.device), ("precision", hardware.precision)):
+        if value == "auto":
             raise InputError(
-                f"hardware.{key}=auto cannot be told before the job runs: it is part of what a run is.",
-                f"Say hardware.{key}=" + ("cuda or cpu." if key == "device" else "bf16, fp16 or fp32."),
+                f"hardware.{name}=auto cannot be told before the job runs: it is part of what a run is.",
+                f"Say hardware.{name}=" + ("cuda or cpu." if name == "device" else "bf16, fp16 or fp32."),
             )
-    if slurm.cpus < hardware.device_count:
+    if slurm.gpus_per_node is not None and not re.fullmatch(r"([\w.-]+:)?\d+", slurm.gpus_per_node):
         raise InputError(
-            f"hardware.slurm.cpus={slurm.cpus} is less than hardware.device_count={hardware.device_count}.",
-            "Each device is driven by a task with at least one core.",
+            f"hydra.launcher.gpus_per_node={slurm.gpus_per_node} is no number of GPUs.",
+            "Write N, or TYPE:N as in a100:1.",
         )
-    if 60 * slurm.time_minutes <= slurm.signal_seconds:
+    if slurm.cpus_per_task < hardware.device_count:
         raise InputError(
-            f"hardware.slurm.time_minutes={slurm.time_minutes} is over before hardware.slurm.signal_seconds="
-            f"{slurm.signal_seconds} can warn of its end.",
+            f"hydra.launcher.cpus_per_task={slurm.cpus_per_task} is less than "
+            f"hardware.device_count={hardware.device_count}.",
+            "Each device is driven by a process with at least one core.",
+        )
+    if 60 * slurm.timeout_min <= slurm.signal_delay_s:
+        raise InputError(
+            f"hydra.launcher.timeout_min={slurm.timeout_min} is over before hydra.launcher.signal_delay_s="
+            f"{slurm.signal_delay_s} can warn of its end.",
             "Ask for more time.",
         )
 

@@ -1,43 +1,49 @@
-"""Overrides -> checked configs. Hydra composes; this module finds the tree, expands sweeps and explains mistakes."""
+"""Overrides -> checked configs. Hydra composes; this module expands sweeps and composes once for all of one shape."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, cast, get_origin
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from har_sweep.config.check import check
-from har_sweep.config.schema import Config, keys
-from har_sweep.errors import InputError, nearest
-from har_sweep.files import PACKAGE
+from har_sweep.config.arguments import explain, explained, types
+from har_sweep.config.check import check, check_launcher
+from har_sweep.config.schema import Config, SlurmLauncher
+from har_sweep.config.tree import CONF, groups
+from har_sweep.errors import InputError
 
-# An installed wheel carries the tree inside the package; a checkout has it beside the package.
-_INSTALLED = PACKAGE / "conf"
-CONF = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent / "conf"
-
-ConfigStore.instance().store(name="schema", node=Config)
 SCALARS = [kind for scalar in (bool, int, float, str) for kind in (scalar, scalar | None)]
+Load = Callable[[list[str]], DictConfig]
+"""Composes: overrides -> the config with its ``hydra`` node."""
 
 
-@cache
-def groups() -> dict[str, list[str]]:
-    """Each config group with its options, as the tree has them."""
-    found = {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
-    return dict(sorted(found.items()))
+@dataclass(frozen=True)
+class Composed:
+    """One run as it was asked for.
+
+    ``slurm`` is what a job on a cluster asks for, None on this machine; ``hydra`` is the whole composed config, where
+    Hydra has something to do around the job (a folder of its own, callbacks, logging, variables of the environment).
+    """
+
+    overrides: list[str]
+    config: Config
+    slurm: SlurmLauncher | None = None
+    hydra: DictConfig | None = None
 
 
 def compose(overrides: list[str]) -> Config:
@@ -48,34 +54,101 @@ def compose(overrides: list[str]) -> Config:
     InputError
         naming the key, group or value that does not fit, with the nearest one that does.
     """
-    return compose_all([overrides])[0]
+    return compose_runs([overrides])[0].config
 
 
 def compose_all(choices: list[list[str]]) -> list[Config]:
-    """``compose`` of each choice, much faster: choices that differ only in plain values share one composition.
+    """The config of each choice."""
+    return [run.config for run in compose_runs(choices)]
 
-    Hydra puts the groups together, which takes long, and sets the values last. So a second choice of the same shape is
-    the first one with its own values set, and what interpolates them resolved again.
+
+def compose_runs(choices: list[list[str]], load: Load | None = None, first: int = 0) -> list[Composed]:
+    """Each choice composed and checked; ``first`` is the number of the first one's job.
+
+    Choices that differ only in plain values share one composition: Hydra puts the groups together, which takes long,
+    and sets the values last. So a second choice of the same shape is the first one with its own values set, and what
+    interpolates them resolved again.
     """
+    load = load or _compose
     shared: dict[tuple[str, ...], _Composition] = {}
-    configs = []
-    for choice in choices:
+    runs = []
+    for number, choice in enumerate(choices, first):
         overrides = explain(choice)
+        for override in overrides:
+            if override.is_sweep_override():
+                raise InputError(f"'{override.input_line}' is not one value.", "Add -m to sweep over several.")
         values = _plain_values(overrides)
         shape = tuple(o.key_or_group if o.key_or_group in values else o.input_line or "" for o in overrides)
         if shape in shared:
             try:
-                config = shared[shape].with_values(values)
+                config, slurm = shared[shape].with_values(values)
+                runs.append(_checked(Composed(choice, config, slurm)))
+                continue
             except OmegaConfBaseException:
-                config = compose(choice)  # in whose words errors are explained
-        else:
-            with _explained(choice):
-                tree = _compose(choice)
-                config = cast(Config, OmegaConf.to_object(tree))
-            shared[shape] = _Composition(tree, config)
-        check(config)
-        configs.append(config)
-    return configs
+                pass  # composed alone, its error is explained
+        with explained(choice):
+            whole = load(choice)
+            with read_write(whole), open_dict(whole):
+                whole.hydra.job.num, whole.hydra.job.id = number, str(number)
+            HydraConfig.instance().set_config(whole)
+            hydra, kept = whole.hydra, whole.copy() if _has_to_do_with_jobs(whole.hydra) else None
+            with read_write(whole), open_dict(whole):
+                del whole["hydra"]
+            run = replace(read_composed(whole, hydra), overrides=choice, hydra=kept)
+        refers = "${" in str(OmegaConf.to_container(hydra.launcher))
+        composition = _Composition(whole, run)
+        if run.hydra is None and not refers and "${hydra:" not in composition.text:
+            shared[shape] = composition
+        runs.append(_checked(run))
+    return runs
+
+
+def read_composed(config: DictConfig, hydra: Any) -> Composed:
+    """Plain values of what Hydra composed; ``hydra`` is its own part.
+
+    Raises
+    ------
+    InputError
+        if the primary config is a user's own and does not begin with ours.
+    """
+    plain, launcher = OmegaConf.to_object(config), OmegaConf.to_object(hydra.launcher)
+    if not isinstance(plain, Config):
+        raise InputError(
+            f"The primary config '{hydra.job.config_name}' is not of har_sweep.",
+            "Let it begin with `defaults: [config, _self_]`.",
+        )
+    return Composed(list(hydra.overrides.task), plain, launcher if isinstance(launcher, SlurmLauncher) else None)
+
+
+def anchored(run: Composed, folder: Path, moves: bool) -> Composed:
+    """The run with its paths as seen from ``folder``, where its process ``moves`` elsewhere (hydra.job.chdir=true)."""
+    if not moves:
+        return run
+    paths, data, model = run.config.paths, run.config.data, run.config.model
+
+    def at(path: str) -> str:
+        return str(folder / path)
+
+    def if_there(path: Any) -> Any:  # not a word, nor below data.root
+        return at(path) if path and (folder / path).is_file() else path
+
+    paths = replace(paths, **{name: at(path) for name, path in vars(paths).items()})
+    data = replace(data, root=data.root and at(data.root), csv=if_there(data.csv))
+    model = replace(model, weights=if_there(model.weights))
+    return replace(run, config=replace(run.config, paths=paths, data=data, model=model))
+
+
+def _has_to_do_with_jobs(hydra: Any) -> bool:
+    """Whether Hydra was asked for anything around a sweep's job."""
+    folders = OmegaConf.to_container(hydra.sweep, resolve=False) != {"dir": ".", "subdir": "."}
+    logging = hydra.verbose or (hydra.job_logging or {}).get("root") is not None
+    return bool(hydra.output_subdir or hydra.job.chdir or hydra.job.env_set or hydra.callbacks or folders or logging)
+
+
+def _checked(run: Composed) -> Composed:
+    check(run.config)
+    check_launcher(run.config, run.slurm)
+    return run
 
 
 @dataclass
@@ -83,7 +156,7 @@ class _Composition:
     """What choices of one shape share."""
 
     tree: DictConfig
-    config: Config
+    run: Composed
 
     @cached_property
     def interpolating(self) -> dict[str, str]:
@@ -91,20 +164,24 @@ class _Composition:
         unresolved = cast(dict[str, Any], OmegaConf.to_container(self.tree))
         return {name: str(part) for name, part in unresolved.items() if "${" in str(part)}
 
-    def with_values(self, values: dict[str, Any]) -> Config:
-        """The config of a choice with other plain values; they stay in the tree until the next ones overwrite them."""
+    @property
+    def text(self) -> str:
+        return "".join(self.interpolating.values())
+
+    def with_values(self, values: Mapping[str, Any]) -> tuple[Config, SlurmLauncher | None]:
+        """What a choice with other plain values comes to; they stay in the tree until the next overwrite them."""
         for path, value in values.items():
             OmegaConf.update(self.tree, path, value)
         changed = {path.split(".")[0] for path in values}
         # ${a.b} refers to a.b or what is below it. Any other form gives "" here, as it may refer to everything.
-        referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", "".join(self.interpolating.values())))
+        referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", self.text))
         if any(path.startswith(referred) for path in values):
             changed.update(self.interpolating)
-        config = deepcopy(self.config)
+        config = deepcopy(self.run.config)
         for name in changed:
             part = self.tree[name]
             setattr(config, name, OmegaConf.to_object(part) if OmegaConf.is_config(part) else part)
-        return config
+        return config, self.run.slurm
 
 
 def _plain_values(overrides: list[Override]) -> dict[str, Any]:
@@ -116,115 +193,60 @@ def _plain_values(overrides: list[Override]) -> dict[str, Any]:
         o.key_or_group: o.value()
         for o in overrides
         if (o.type, o.value_type, o.package) == (OverrideType.CHANGE, ValueType.ELEMENT, None)
-        and _types().get(o.key_or_group) in SCALARS
+        and types().get(o.key_or_group) in SCALARS
+        and not o.key_or_group.startswith("hydra.")
         and ("." in o.key_or_group or not isinstance(o.value(), str))  # a user's tree may have a group called seed
         and sum(f"{o.key_or_group}.".startswith(f"{key}.") for key in written) == 1
     }
 
 
-def expand(overrides: list[str]) -> list[list[str]]:
-    """A sweep's override lists: the product of all ``key=a,b``, and of an experiment's own where nothing beats it."""
-    own = _experiment_sweep([o.input_line or "" for o in explain(overrides) if not o.is_sweep_override()])
+def expand(
+    overrides: list[str], params: Mapping[str, Any] | None = None, loader: ConfigLoader | None = None
+) -> list[list[str]]:
+    """A sweep's override lists: the product of all ``key=a,b``, and of an experiment's own where nothing beats it.
+
+    ``params`` are the experiment's (``hydra.sweeper.params``), looked up if they are not given; ``loader`` knows the
+    options that a ``glob(...)`` stands for.
+    """
+    if params is None:
+        params = _experiment_sweep([o.input_line or "" for o in explain(overrides) if not o.is_sweep_override()])
     swept: dict[str, list[str]] = {}
-    for override in explain([*own, *overrides]):
-        key = override.get_key_element()
+    for override in explain([*(f"{key}={value}" for key, value in params.items()), *overrides]):
+        line, key = override.input_line or "", override.get_key_element()
+        if override.value_type == ValueType.INTERVAL_SWEEP:
+            raise InputError(
+                f"'{line}' is not a list of choices.",
+                f"Write {override.key_or_group}=a,b,c or {override.key_or_group}=range(0,3); an interval is for a "
+                "search: hydra/sweeper=optuna.",
+            )
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            override = _with_options(line, loader)
         if override.is_sweep_override():
             swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not swept[key]:
+                raise InputError(
+                    f"'{line}' matches nothing.", f"There are {', '.join(groups()[override.key_or_group])}."
+                )
         else:
-            swept[key] = [override.input_line or ""]
+            swept[key] = [line]
     return [list(choice) for choice in itertools.product(*swept.values())]
 
 
-def refuse_sweep(overrides: list[str]) -> None:
-    """Commas make a sweep only with ``-m``.
-
-    Raises
-    ------
-    InputError
-        naming the override that has them.
-    """
-    for override in explain(overrides):
-        if override.is_sweep_override():
-            raise InputError(f"'{override.input_line}' lists several values.", "Add -m to sweep over them.")
+def _with_options(line: str, loader: ConfigLoader | None) -> Override:
+    """The override of a ``glob(...)``, which can then tell what it stands for."""
+    if loader is None:
+        with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides([line])[0]
 
 
-def explain(overrides: list[str]) -> list[Override]:
-    """Parse; refuse misspelt keys, groups and options with the nearest right one, as Hydra's own words say less."""
-    own_tree = any(o.startswith("hydra.searchpath") for o in overrides)
-    return [_known(line, own_tree) for line in overrides]
-
-
-@cache
-def _known(line: str, own_tree: bool) -> Override:
-    with _explained([line]):
-        override = OverridesParser.create().parse_overrides([line])[0]
-    name = override.key_or_group
-    if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
-        raise InputError(f"'{line}' is not a list of choices.", f"Write {name}=a,b,c or {name}=range(0,3).")
-    if name.split(".")[0].split("/")[0] == "hydra" or name in _types():
-        return override
-    if name in groups():
-        for option in [] if own_tree else _options(override):
-            if option not in groups()[name]:
-                near = nearest(option, groups()[name])
-                raise InputError(
-                    f"There is no {name} '{option}'.", f"{near} There are {', '.join(groups()[name])}.".strip()
-                )
-    elif not any(
-        path.startswith(f"{name}.") or (name.startswith(f"{path}.") and get_origin(kind) is dict)
-        for path, kind in _types().items()
-    ):
-        near = nearest(name, [*groups(), *_types()])
-        raise InputError(
-            f"There is no key '{name}' (in '{line}').", near or "`python -m har_sweep --help` lists every key."
-        )
-    return override
-
-
-@cache
-def _types() -> dict[str, Any]:
-    return {key.path: key.type for key in keys()}
-
-
-def _options(override: Override) -> list[str]:
-    if override.is_sweep_override():
-        return [str(option) for option in override.sweep_string_iterator()]
-    value = override.value()
-    return [] if isinstance(value, (dict, list)) or override.is_delete() else ["null" if value is None else str(value)]
-
-
-def _experiment_sweep(overrides: list[str]) -> list[str]:
+def _experiment_sweep(overrides: list[str]) -> dict[str, Any]:
     if not any(o.startswith("experiment=") for o in overrides):
-        return []
-    with _explained(overrides):
-        params = _compose(overrides, return_hydra_config=True).hydra.sweeper.params
-    return [f"{key}={value}" for key, value in (params or {}).items()]
+        return {}
+    with explained(overrides):
+        return dict(_compose(overrides).hydra.sweeper.get("params") or {})
 
 
-def _compose(overrides: list[str], **kwargs: Any) -> DictConfig:
+def _compose(overrides: list[str]) -> DictConfig:
     with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
-        return hydra_compose("config", overrides, **kwargs)
-
-
-@contextmanager
-def _explained(overrides: list[str]) -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's exceptions into one sentence about what the user wrote."""
-    try:
-        yield
-    except OverrideParseException as e:
-        raise InputError(
-            f"'{e.override}' cannot be read.", "Write key=value, or key=a,b,c with -m; quote what holds = or commas."
-        ) from e
-    except (HydraException, OmegaConfBaseException) as e:
-        if "issing mandatory value: " in str(e):  # met directly, or by way of another key's interpolation
-            key = str(e).splitlines()[0].split("andatory value: ")[1]
-            raise InputError(f"{key} has no value, and has no default.", f"Add {key}=...") from e
-        cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        key = getattr(cause, "full_key", None) or ""
-        hint = "`python -m har_sweep --help` lists every key with its default."
-        if "is not in struct" in lines[0] or lines[0].startswith("Could not append"):
-            hint = "Write ++key=value: it adds an entry, or replaces the one that is there."
-        elif wrote := [o for o in overrides if key and o.lstrip("+").startswith(f"{key}=")]:
-            hint = f"You wrote '{wrote[0]}'."
-        raise InputError(f"{f'{key}: ' if key else ''}{lines[0]}", hint) from e
+        return hydra_compose("config", overrides, return_hydra_config=True)

@@ -137,30 +137,53 @@ class TrainerConfig:
     save_model: bool = _key(True, "keep model.safetensors", identity=False)
 
 
-@dataclass
-class SlurmConfig:
-    """What a run asks SLURM for; whatever sbatch knows beside these goes into ``extra``."""
+LAUNCHER = "hydra_plugins.har_sweep_plugins.launcher.HarSweepLauncher"
 
+
+@dataclass
+class LocalLauncher:
+    """``hydra/launcher=local``: runs on this machine, ``launch.parallel`` at once."""
+
+    _target_: str = _key(LAUNCHER, "the launcher's class", identity=False)
+
+
+@dataclass
+class SlurmLauncher:
+    """``hydra/launcher=slurm``: a job for each run. The names are those of Hydra's submitit launcher; what sbatch knows
+    beside these goes into ``additional_parameters``."""
+
+    _target_: str = _key(LAUNCHER, "the launcher's class", identity=False)
     partition: Optional[str] = _key(None, "partition; null takes the cluster's default", identity=False)
     account: Optional[str] = _key(None, "account to charge", identity=False)
     qos: Optional[str] = _key(None, "quality of service", identity=False)
     constraint: Optional[str] = _key(None, "features that the node must have", identity=False)
-    gpus: Optional[int] = _key(
-        None, "GPUs for one run; null takes hardware.device_count on cuda, else none", identity=False, low=0
+    gpus_per_node: Optional[str] = _key(
+        None, "GPUs for one run, N or TYPE:N; null takes hardware.device_count on cuda, else none", identity=False
     )
-    gpu_type: Optional[str] = _key(None, "the GPU's name in SLURM, such as a100", identity=False)
-    cpus: int = _key(8, "CPU cores for one run", identity=False, low=1)
-    memory_gib: float = _key(32.0, "memory for one run, in GiB", identity=False, above=0.0)
-    time_minutes: int = _key(
-        240, "time limit of a job; a run that needs longer goes on in another", identity=False, low=1
+    cpus_per_task: int = _key(8, "CPU cores for one run", identity=False, low=1)
+    mem_gb: float = _key(32.0, "memory for one run, in SLURM's G (GiB)", identity=False, above=0.0)
+    timeout_min: int = _key(
+        240, "time limit of a job in minutes; a run that needs longer goes on in another", identity=False, low=1
     )
-    signal_seconds: int = _key(90, "warning before the time limit: time for a checkpoint", identity=False, low=5)
+    signal_delay_s: int = _key(
+        90, "warning before the time limit, in seconds: time for a checkpoint", identity=False, low=5
+    )
     array_parallelism: int = _key(256, "runs of one array at once", identity=False, low=1)
+    name: str = _key("har_sweep", "the jobs' name in the queue", identity=False)
     setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]", identity=False)
-    extra: dict[str, Any] = _key(
-        {}, "further sbatch options by their long names: +hardware.slurm.extra.nodelist=node1", identity=False
-    )
+    additional_parameters: dict[str, Any] = _key(
+        {}, "further sbatch options by their long names: +hydra.launcher.additional_parameters.nodelist=node1",
+        identity=False,
+    )  # fmt: skip
     python: Optional[str] = _key(None, "Python on the nodes; null takes the one that submits", identity=False)
+
+
+@dataclass
+class OwnSweeper:
+    """``hydra/sweeper=har_sweep``: all runs of a sweep are planned at once."""
+
+    _target_: str = "hydra_plugins.har_sweep_plugins.sweeper.HarSweepSweeper"
+    params: Optional[dict[str, Any]] = None
 
 
 @dataclass
@@ -179,8 +202,6 @@ class HardwareConfig:
         1, "threads gathering batches ahead; 0 gathers in the loop", identity=False, low=0, high=64
     )
     price_per_device_hour: Optional[float] = _key(None, "money for one device and hour", identity=False, low=0.0)
-    launcher: str = _key("local", "who starts runs: this machine, or SLURM", identity=False, choices=("local", "slurm"))
-    slurm: SlurmConfig = _section(SlurmConfig, "what SLURM is asked for")
 
 
 @dataclass
@@ -201,6 +222,11 @@ class PathsConfig:
 @dataclass
 class SweepConfig:
     name: Optional[str] = _key(None, "the sweep's name; null derives one from the overrides", identity=False)
+    objective: Any = _key(
+        "metrics/val/accuracy",
+        "what a run returns to a search (hydra/sweeper=optuna): one of the record's numbers, or a list",
+        identity=False,
+    )
 
 
 @dataclass

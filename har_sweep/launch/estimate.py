@@ -107,7 +107,7 @@ def _works(planned: list[Planned], past: list[Past]) -> list[Work | None]:
         images, left = data.counts(), spec.config.trainer.epochs
         if spec.run_id in begun and spec.paths.checkpoint.exists():
             left -= begun[spec.run_id].epochs
-        if spec.config.hardware.launcher == "local" and spec.device == "cpu":
+        if spec.slurm is None and spec.device == "cpu":
             spec = with_threads(spec, slots([spec])[0].threads)
         evaluated = left * images["val"] + images["val"] + images["test"]
         works.append(Work(spec, left, left * images["train"], evaluated, len(data.classes)))

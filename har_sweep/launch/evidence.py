@@ -69,7 +69,7 @@ class Work:
 
     @property
     def on_cluster(self) -> bool:
-        return self.spec.config.hardware.launcher == "slurm"
+        return self.spec.slurm is not None
 
     def seconds(self, speed: Speed) -> float:
         return self.trained * speed.training + self.evaluated * speed.evaluation + speed.once

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from har_sweep.events import Event, Line, Phase, Step, Tell
 from har_sweep.files import redact_text
+from har_sweep.launch.hydra_job import as_hydra_job
 from har_sweep.launch.terminal import SECONDS_BETWEEN_LINES, describe
 from har_sweep.record.claim import Owner, take_claim
 from har_sweep.record.folder import RunPaths, find_record, is_done, read_record, write_record
@@ -56,7 +57,7 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
 
         from har_sweep.run.execute import execute
 
-        record = execute(replace(spec, claim=claim.number), told, stop)
+        record = as_hydra_job(spec.hydra, lambda: execute(replace(spec, claim=claim.number), told, stop))
         if record.error:
             print(record.error.traceback, flush=True)
             tell(Line(f"{record.error.message} {record.error.hint}", warning=True))

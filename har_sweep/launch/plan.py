@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config
 from har_sweep.data.dataset import Dataset
@@ -27,10 +28,13 @@ from har_sweep.spec.weights import ModelPlan, resolve
 
 @dataclass(frozen=True)
 class Planned:
-    """A run and its state: one of ``Look``'s, or ``again`` for what is done and shall be computed once more."""
+    """A run and its state: one of ``Look``'s, or ``again`` for what is done and shall be computed once more.
+
+    ``places`` says which of the runs asked for it is: two ways to ask for one run are one run."""
 
     spec: RunSpec
     state: str
+    places: tuple[int, ...] = ()
 
     @property
     def to_do(self) -> bool:
@@ -39,10 +43,10 @@ class Planned:
 
     @property
     def on_cluster(self) -> bool:
-        return self.spec.config.hardware.launcher == "slurm"
+        return self.spec.slurm is not None
 
 
-def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planned]:
+def plan(runs: list[Composed], screen: Screen) -> list[Planned]:
     """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
 
     Raises
@@ -50,12 +54,14 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
     InputError
         if any of them could not run: then none is started.
     """
-    targets = [resolve_hardware(config.hardware) for _, config in configs]
+    hardware = [(run.config.hardware, run.slurm) for run in runs]
+    targets = [(h.device, h.precision) if slurm else resolve_hardware(h) for h, slurm in hardware]
+    configs = [run.config for run in runs]
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
     with screen.live():
-        for _, config in configs:
+        for config in configs:
             key = _model_key(config)
             if key not in models and key not in refused:
                 try:
@@ -64,22 +70,24 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
                     refused[key] = e
         if refused:
             raise InputError("\n".join(e.message for e in refused.values()), next(iter(refused.values())).hint)
-        datasets = _datasets([(config, models[_model_key(config)]) for _, config in configs], screen)
-    name = configs[0][1].sweep.name or sweep_name([overrides for overrides, _ in configs])
+        datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
+    name = configs[0].sweep.name or sweep_name([run.overrides for run in runs])
     specs: dict[str, RunSpec] = {}
+    places = defaultdict[str, list[int]](list)
     git = git_state()
-    common = set.intersection(*(set(overrides) for overrides, _ in configs))
-    for (overrides, config), target in zip(configs, targets, strict=True):
-        model, dataset = models[_model_key(config)], datasets[_data_key(config)]
-        choices = [o for o in overrides if o not in common and not o.startswith("model=")]
-        spec = _spec(overrides, choices, _decided(config, model), target, name, model, dataset, git)
+    common = set.intersection(*(set(run.overrides) for run in runs))
+    for place, (run, target) in enumerate(zip(runs, targets, strict=True)):
+        model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
+        choices = [o for o in run.overrides if o not in common and not o.startswith("model=")]
+        spec = _spec(replace(run, config=_decided(run.config, model)), choices, target, name, model, dataset, git)
         specs.setdefault(spec.run_id, spec)
-    return _seen(list(specs.values()))
+        places[spec.run_id].append(place)
+    return [replace(p, places=tuple(places[p.spec.run_id])) for p in _seen(list(specs.values()))]
 
 
 def _seen(specs: list[RunSpec]) -> list[Planned]:
     """What is known of each run already."""
-    rerun, cluster = specs[0].config.rerun, any(spec.config.hardware.launcher == "slurm" for spec in specs)
+    rerun, cluster = specs[0].config.rerun, any(spec.slurm for spec in specs)
     try:
         looks = run_states([spec.paths for spec in specs], rerun, ask_slurm=cluster)
     except Unreachable as e:
@@ -129,9 +137,8 @@ def _decided(config: Config, model: ModelPlan) -> Config:
 
 
 def _spec(
-    overrides: list[str],
+    run: Composed,
     choices: list[str],
-    config: Config,
     target: tuple[str, str],
     sweep: str,
     model: ModelPlan,
@@ -139,7 +146,7 @@ def _spec(
     git: tuple[str | None, bool | None],
 ) -> RunSpec:
     """One run, all decided; ``target`` is its device kind and precision, ``choices`` what the sweep varies."""
-    device, precision = target
+    config, (device, precision) = run.config, target
     identified = identify(
         config,
         weights=model.weights,
@@ -170,13 +177,15 @@ def _spec(
         name=name,
         label=" ".join([name, *(_short(choice) for choice in choices)]),
         config=config,
-        overrides=overrides,
+        overrides=run.overrides,
         sweep=sweep,
         model=model,
         device=device,
         precision=precision,
         dataset_file=dataset.file,
         warnings=tuple(warnings),
+        slurm=run.slurm,
+        hydra=run.hydra,
         git_commit=git[0],
         git_dirty=git[1],
     )

@@ -7,17 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
-from har_sweep.config.compose import compose_all, expand
+from har_sweep.config.compose import Composed
 from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
-from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags
+from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags, sbatch_options
 from har_sweep.launch.slurm.submit import submit_arrays
 from har_sweep.launch.state import OVER, run_states
 from har_sweep.launch.terminal import Screen, failure
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import find_record
+from har_sweep.spec.run_spec import RunSpec
 
 LISTED_RUNS = 20
 WORDS = {
@@ -30,26 +32,25 @@ WORDS = {
 }
 
 
-def sweep(overrides: list[str], screen: Screen) -> int:
-    """Plan, run or submit what is missing, show what came out; 0 all done, 1 some are not, 2 none so much as began.
+def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[int, list[RunSpec]]:
+    """Plan, run or submit what is missing, show what came out; ``overrides`` are the command's.
+
+    Returns the exit status (0 all done, 1 some are not, 2 none so much as began) and what each run came to be.
 
     Raises
     ------
     InputError
         before anything was started.
     """
-    choices = expand(overrides)
-    runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
-    screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
-    configs = list(zip(choices, compose_all(choices), strict=True))
-    launch, folder = configs[0][1].launch, Path(configs[0][1].paths.runs)
+    launch, folder = runs[0].config.launch, Path(runs[0].config.paths.runs)
     check_writable(folder)
-    check_resources([config.hardware for _, config in configs if config.hardware.launcher == "slurm"])
-    planned = ordered(plan(configs, screen), launch.order, screen)
+    check_resources([sbatch_options(run.slurm, run.config.hardware) for run in runs if run.slurm])
+    planned = ordered(plan(runs, screen), launch.order, screen)
+    specs = [spec for _, spec in sorted(((place, p.spec) for p in planned for place in p.places), key=itemgetter(0))]
     announce(planned, screen)
     if launch.dry_run:
         forecast(planned, screen)
-        return 0
+        return 0, specs
     note = note_sweep([p.spec for p in planned], overrides)
     for done in (p for p in planned if p.state == "done"):
         join_sweep(done.spec)
@@ -63,10 +64,10 @@ def sweep(overrides: list[str], screen: Screen) -> int:
         raise
     if cluster and not launch.wait:
         hints(planned, screen)
-        return 0
+        return 0, specs
     causes = follow(planned, screen) if cluster else {}
     all_done = summarise(planned, causes, screen)
-    return 0 if all_done else 2 if len(causes) == len(planned) else 1
+    return 0 if all_done else 2 if len(causes) == len(planned) else 1, specs
 
 
 def run_here(planned: list[Planned], note: Path, screen: Screen) -> None:
@@ -130,10 +131,12 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
     from har_sweep.launch.estimate import estimate
 
     for asked, specs in resource_shapes([p.spec for p in planned if p.on_cluster and p.to_do]):
-        most = min(len(specs), specs[0].config.hardware.slurm.array_parallelism)
+        slurm = specs[0].slurm
+        assert slurm is not None
+        most = min(len(specs), slurm.array_parallelism)
         array = f"--array=0-{len(specs) - 1}%{most}"
         screen.say(f"sbatch {' '.join(sbatch_flags(asked))} {array}", "bold")
-        for line in specs[0].config.hardware.slurm.setup:
+        for line in slurm.setup:
             screen.say(f"  setup: {line}")
     with screen.live():
         estimates = estimate(planned, screen)

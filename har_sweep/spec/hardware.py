@@ -84,15 +84,13 @@ def _nvidia() -> list[Device]:
 
 
 def resolve_hardware(config: HardwareConfig) -> tuple[str, str]:
-    """What ``auto`` means here, where runs are local: ``(device kind, precision)``. On SLURM nothing is ``auto``.
+    """What ``auto`` means here, on this machine: ``(device kind, precision)``.
 
     Raises
     ------
     InputError
         if the devices asked for are not here, or do not compute in the precision asked for.
     """
-    if config.launcher == "slurm":
-        return config.device, config.precision
     here = {device.kind: device for device in reversed(find_devices())}
     kind = find_devices()[0].kind if config.device == "auto" else config.device
     if kind not in here:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from har_sweep.config.schema import Config
+from har_sweep.config.schema import Config, SlurmLauncher
 from har_sweep.record.folder import RunPaths
 from har_sweep.spec.weights import ModelPlan
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote;
     ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of the code that planned it;
-    ``failures_allowed`` counts those of earlier sweeps too.
+    ``failures_allowed`` counts those of earlier sweeps too. ``slurm`` is what a job on a cluster asks for, None on this
+    machine; ``hydra`` is the whole composed config where Hydra has something to do around the job.
 
     The run's owner adds ``claim``, the number it writes under, and ``splits``, how often batches are cut in two from
     the start because the system has killed the run for its memory.
@@ -31,6 +36,8 @@ class RunSpec:
     precision: str
     dataset_file: Path
     warnings: tuple[str, ...]
+    slurm: SlurmLauncher | None = None
+    hydra: DictConfig | None = None
     git_commit: str | None = None
     git_dirty: bool | None = None
     failures_allowed: int = 0

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from har_sweep.config.compose import groups
 from har_sweep.config.schema import ModelConfig
+from har_sweep.config.tree import groups
 from har_sweep.errors import InputError, nearest
 from har_sweep.events import Progress, no_progress
 from har_sweep.files import PACKAGE, atomic

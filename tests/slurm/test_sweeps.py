@@ -28,8 +28,8 @@ EPOCHS = 16
 pytestmark = pytest.mark.timeout(600)
 TRAINING = [*(o for o in SMALL if o != "hardware=cpu"), f"trainer.epochs={EPOCHS}", "hardware.precision=fp32"]
 ASKED = [
-    "hardware=slurm_cpu", "hardware.slurm.cpus=1", "hardware.slurm.memory_gib=3", "hardware.slurm.time_minutes=5",
-    "hardware.slurm.signal_seconds=30", "launch.heartbeat_seconds=1",
+    "hardware=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=3", "hydra.launcher.timeout_min=5",
+    "hydra.launcher.signal_delay_s=30", "launch.heartbeat_seconds=1",
 ]  # fmt: skip
 SWEEP = ["-m", *TRAINING, *ASKED]
 
@@ -122,7 +122,7 @@ def test_three_models_run_to_the_end_as_here_and_the_same_command_submits_nothin
         "trainer.epochs=2",
         models,
     ]
-    done = sweep(cluster, there, "-m", *training, *ASKED, "hardware.slurm.gpus=1")
+    done = sweep(cluster, there, "-m", *training, *ASKED, "hydra.launcher.gpus_per_node=1")
     assert done.returncode == 0, done.stdout
     assert "3 to do" in done.stdout
     assert "Each of 3 asks SLURM for 1 GPU, 1 CPUs, 3072M and 5 minutes" in done.stdout
@@ -133,7 +133,7 @@ def test_three_models_run_to_the_end_as_here_and_the_same_command_submits_nothin
     assert len(jobs) == 3
     assert {record.environment.slurm_job_id for record in runs(there).values()} == jobs
     before = learned(there)
-    again = sweep(cluster, there, "-m", *training, *ASKED, "hardware.slurm.gpus=1")
+    again = sweep(cluster, there, "-m", *training, *ASKED, "hydra.launcher.gpus_per_node=1")
     assert again.returncode == 0
     assert "3 done already" in again.stdout
     assert "Submitted" not in again.stdout
@@ -143,7 +143,7 @@ def test_three_models_run_to_the_end_as_here_and_the_same_command_submits_nothin
 def test_a_preempted_run_goes_on_by_itself(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
-    with sweeping(cluster, tmp_path, *SWEEP, "+hardware.slurm.extra.nodelist=node1") as process:
+    with sweeping(cluster, tmp_path, *SWEEP, "+hydra.launcher.additional_parameters.nodelist=node1") as process:
         cluster.wait(at_work(tmp_path, process), 120)
         cluster.ask(
             "sbatch",
@@ -192,7 +192,7 @@ def test_an_administrators_requeue_loses_nothing(
 
 def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluster, tmp_path: Path) -> None:
     # A job has 20 seconds; fast processors train for 36.
-    longer = ["trainer.epochs=150", "hardware.slurm.time_minutes=1", "hardware.slurm.signal_seconds=40"]
+    longer = ["trainer.epochs=150", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"]
     done = sweep(cluster, tmp_path, *SWEEP, *longer)
     assert done.returncode == 0, done.stdout
     attempts = only(tmp_path).attempts
@@ -211,7 +211,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluste
 def test_a_killed_run_is_named_and_goes_on_from_its_checkpoint(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]], retries: int
 ) -> None:
-    given = [*SWEEP, "+hardware.slurm.extra.nodelist=node1", f"launch.retries={retries}"]
+    given = [*SWEEP, "+hydra.launcher.additional_parameters.nodelist=node1", f"launch.retries={retries}"]
     with sweeping(cluster, tmp_path, *given) as process:
         cluster.wait(at_work(tmp_path, process), 120)
         (victim,) = trainers(cluster, "node1")
@@ -226,7 +226,7 @@ def test_a_killed_run_is_named_and_goes_on_from_its_checkpoint(
 
 
 def test_a_run_that_takes_more_memory_than_it_asked_for_is_told_so(cluster: Cluster, tmp_path: Path) -> None:
-    done = sweep(cluster, tmp_path, *SWEEP, "hardware.slurm.memory_gib=0.5")
+    done = sweep(cluster, tmp_path, *SWEEP, "hydra.launcher.mem_gb=0.5")
     if runs(tmp_path):  # SLURM looks at memory now and then: the run may have begun
         assert done.returncode == 1
         assert "out of memory" in done.stdout
@@ -277,7 +277,7 @@ def test_an_old_copy_behind_a_cut_link_stops_before_it_writes(
 def test_a_run_on_two_devices_is_two_tasks_and_survives_a_requeue(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
-    two = ["hardware.device_count=2", "hardware.slurm.cpus=2", "hardware.slurm.memory_gib=6"]
+    two = ["hardware.device_count=2", "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=6"]
     with sweeping(cluster, tmp_path, *SWEEP, *two) as process:
         record = cluster.wait(at_work(tmp_path, process), 120)
         assert record
@@ -380,7 +380,7 @@ def test_a_hundred_runs_are_one_array_submitted_without_torch(cluster: Cluster, 
         "import sys; from har_sweep.__main__ import main; status = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
-    many = ["seed=range(0,100)", "launch.wait=false", "+hardware.slurm.extra.hold=true"]
+    many = ["seed=range(0,100)", "launch.wait=false", "+hydra.launcher.additional_parameters.hold=true"]
     done = cluster.run(sys.executable, "-c", check, *SWEEP, *many, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Submitted 100 runs" in done.stdout
@@ -403,7 +403,7 @@ def test_jobs_run_the_code_and_config_of_their_submission(cluster: Cluster, tmp_
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=checkout, check=True, capture_output=True, text=True
     ).stdout.strip()
-    given = [*SWEEP, "trainer.epochs=1", "+hardware.slurm.extra.hold=true", "launch.wait=false"]
+    given = [*SWEEP, "trainer.epochs=1", "+hydra.launcher.additional_parameters.hold=true", "launch.wait=false"]
     environment = {"PYTHONPATH": str(checkout)}
     assert sweep(cluster, checkout, *given, **environment).returncode == 0
     (checkout / "har_sweep" / "run.py").write_text("raise SystemExit('edited')")
@@ -422,10 +422,10 @@ def test_jobs_run_the_code_and_config_of_their_submission(cluster: Cluster, tmp_
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["hardware.slurm.partition=lo"], "Did you mean 'low'?"),
-        (["hardware.slurm.time_minutes=0"], "hardware.slurm.time_minutes=0 is out of range"),
-        (["hardware.slurm.gpus=3"], "gpu:2"),
-        (["hardware.slurm.cpus=64"], "hardware.slurm."),
+        (["hydra.launcher.partition=lo"], "Did you mean 'low'?"),
+        (["hydra.launcher.timeout_min=0"], "hydra.launcher.timeout_min=0 is out of range"),
+        (["hydra.launcher.gpus_per_node=3"], "gpu:2"),
+        (["hydra.launcher.cpus_per_task=64"], "hydra.launcher."),
         (["hardware.device=auto"], "hardware.device=auto cannot be told"),
         (["paths.runs=/proc/runs"], "cannot be written"),
     ],
@@ -446,11 +446,11 @@ def test_no_sbatch_is_said(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_the_node_does_not_see_and_a_python_it_lacks_are_named(cluster: Cluster, tmp_path: Path) -> None:
-    lacking = sweep(cluster, tmp_path, *SWEEP, "hardware.slurm.python=/no/such/python")
+    lacking = sweep(cluster, tmp_path, *SWEEP, "hydra.launcher.python=/no/such/python")
     assert lacking.returncode == 2, lacking.stdout
-    assert "hardware.slurm.python" in lacking.stdout
+    assert "hydra.launcher.python" in lacking.stdout
     cluster.hide("node2", tmp_path)
-    hidden = sweep(cluster, tmp_path, *SWEEP, "seed=1", "+hardware.slurm.extra.nodelist=node2")
+    hidden = sweep(cluster, tmp_path, *SWEEP, "seed=1", "+hydra.launcher.additional_parameters.nodelist=node2")
     assert hidden.returncode == 2, hidden.stdout
     assert "does not see" in hidden.stdout
     assert not runs(tmp_path)

@@ -42,8 +42,8 @@ class Job:
         began = time.time()
         # Not every cluster confines a job to what it asked for.
         spec = with_threads(self.spec, int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or None)
-        limit_seconds = 60 * self.spec.config.hardware.slurm.time_minutes
-        near_limit = began + limit_seconds - self.spec.config.hardware.slurm.signal_seconds - 60
+        assert spec.slurm is not None
+        near_limit = began + 60 * spec.slurm.timeout_min - spec.slurm.signal_delay_s - 60
 
         def explain(number: signal.Signals) -> str:
             if number == signal.SIGUSR2:
@@ -95,11 +95,11 @@ def _go_on(record: Record, spec: RunSpec, job: str) -> None:
 
 
 def _too_short(spec: RunSpec) -> RunError:
-    minutes = spec.config.hardware.slurm.time_minutes
+    minutes = spec.slurm.timeout_min if spec.slurm else 0
     return RunError(
         "time_limit",
         f"In {minutes} minutes, its time limit, the job did not come to anything that the next could go on from.",
-        "Give it more with hardware.slurm.time_minutes; then the same command goes on.",
+        "Give it more with hydra.launcher.timeout_min; then the same command goes on.",
         "",
     )
 

@@ -6,31 +6,30 @@ import re
 import shutil
 from typing import Any
 
-from har_sweep.config.schema import HardwareConfig
+from har_sweep.config.schema import HardwareConfig, SlurmLauncher
 from har_sweep.errors import InputError, nearest
 from har_sweep.launch.slurm.queue import run_command, words_of
 from har_sweep.spec.run_spec import RunSpec
 
 
-def sbatch_options(hardware: HardwareConfig) -> dict[str, Any]:
+def sbatch_options(slurm: SlurmLauncher, hardware: HardwareConfig) -> dict[str, Any]:
     """What a run asks sbatch for, by sbatch's long names with underscores: its resource shape."""
-    slurm = hardware.slurm
-    gpus = slurm.gpus if slurm.gpus is not None else hardware.device_count if hardware.device == "cuda" else 0
+    gpus = slurm.gpus_per_node or (hardware.device_count if hardware.device == "cuda" else None)
     asked: dict[str, Any] = {
-        "job_name": "har_sweep",
+        "job_name": slurm.name,
         "partition": slurm.partition,
         "account": slurm.account,
         "qos": slurm.qos,
         "constraint": slurm.constraint,
         "nodes": 1,
         "ntasks_per_node": 1,
-        "cpus_per_task": slurm.cpus,
-        "mem": f"{round(1024 * slurm.memory_gib)}M",
-        "gpus_per_node": None if not gpus else f"{slurm.gpu_type}:{gpus}" if slurm.gpu_type else gpus,
-        "time": slurm.time_minutes,
+        "cpus_per_task": slurm.cpus_per_task,
+        "mem": f"{round(1024 * slurm.mem_gb)}M",
+        "gpus_per_node": None if gpus == "0" else gpus,
+        "time": slurm.timeout_min,
         "requeue": True,
     }
-    asked |= {name.replace("-", "_"): value for name, value in slurm.extra.items()}
+    asked |= {name.replace("-", "_"): value for name, value in slurm.additional_parameters.items()}
     return {name: value for name, value in asked.items() if value is not None and value is not False}
 
 
@@ -44,29 +43,28 @@ def resource_shapes(specs: list[RunSpec]) -> list[tuple[dict[str, Any], list[Run
     """The runs by what they ask for; each group is one job array."""
     groups: dict[str, tuple[dict[str, Any], list[RunSpec]]] = {}
     for spec in specs:
-        slurm = spec.config.hardware.slurm
-        asked = sbatch_options(spec.config.hardware)
-        key = str((asked, slurm.setup, slurm.python, slurm.signal_seconds, slurm.array_parallelism))
-        groups.setdefault(key, (asked, []))[1].append(spec)
+        assert spec.slurm is not None
+        asked = sbatch_options(spec.slurm, spec.config.hardware)
+        groups.setdefault(str((asked, spec.slurm)), (asked, []))[1].append(spec)
     return list(groups.values())
 
 
-def check_resources(hardware: list[HardwareConfig]) -> None:
-    """Ask the controller whether it could ever run what is asked for.
+def check_resources(shapes: list[dict[str, Any]]) -> None:
+    """Ask the controller whether it could ever run what is asked for, each of ``sbatch_options``.
 
     Raises
     ------
     InputError
         with the controller's words and what there is instead; nothing was submitted.
     """
-    if not hardware:
+    if not shapes:
         return
     if not shutil.which("sbatch") or not shutil.which("srun"):
         raise InputError(
             "There is no sbatch on this machine.",
             "Give this command where jobs are submitted (the cluster's login node), or run here with hardware=auto.",
         )
-    for asked in {str(asked): asked for asked in map(sbatch_options, hardware)}.values():
+    for asked in {str(asked): asked for asked in shapes}.values():
         test = run_command("sbatch", "--test-only", *sbatch_flags(asked), "--wrap=true")
         if test.returncode:
             words = re.sub(r"^(sbatch|allocation failure|error|Batch job submission failed): ", "", words_of(test))
@@ -86,10 +84,14 @@ def remedy(words: str, asked: dict[str, Any]) -> str:
         return "Is the SLURM controller up (scontrol ping)? Give the same command again when it answers."
     if "partition" in words:
         near = nearest(str(asked.get("partition")), [name for name, *_ in partitions])
-        return f"{near} Set hardware.slurm.partition; there are: {known}.".strip()
-    for word in ("account", "qos", "license", "time limit"):
+        return f"{near} Set hydra.launcher.partition; there are: {known}.".strip()
+    keys = {
+        "account": "account",
+        "qos": "qos",
+        "license": "additional_parameters.licenses",
+        "time limit": "timeout_min",
+    }
+    for word, key in keys.items():
         if word in words.lower():
-            return (
-                f"Set hardware.slurm.{word.replace(' limit', '_minutes')}; sacctmgr and your site's pages know which."
-            )
-    return f"Ask for less, or for another partition (hardware.slurm.*); there are: {known}."
+            return f"Set hydra.launcher.{key}; sacctmgr and your site's pages know which."
+    return f"Ask for less, or for another partition (hydra.launcher.*); there are: {known}."

@@ -37,20 +37,21 @@ def submit_arrays(specs: list[RunSpec]) -> dict[str, str]:
     code, largest = snapshot(runs), _largest_array()
     jobs: dict[str, str] = {}
     for asked, group in resource_shapes(specs):
-        slurm = group[0].config.hardware.slurm
+        slurm = group[0].slurm
+        assert slurm is not None
         python = slurm.python or shlex.quote(sys.executable)
         executor = SlurmExecutor(runs / ".slurm", max_num_timeout=10**6, python=python)
         executor.update_parameters(
             setup=[*slurm.setup, *_environment(code, runs)],
             # A step that died without a word cannot close its record; the script around it can.
             teardown=["code=$?", f"[ $code = 0 ] || {python} -m har_sweep.launch.slurm.node $code", "exit $code"],
-            signal_delay_s=slurm.signal_seconds,
+            signal_delay_s=slurm.signal_delay_s,
             array_parallelism=slurm.array_parallelism,
             stderr_to_stdout=True,
             wckey=None,
             # srun does not take over the batch job's CPUs; ranks end with rank 0, which has the end to write down.
             srun_args=[f"--cpus-per-task={asked['cpus_per_task']}"],
-            time=slurm.time_minutes,
+            time=slurm.timeout_min,
             additional_parameters=asked,
         )
         for start in range(0, len(group), largest):

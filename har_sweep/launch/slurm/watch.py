@@ -103,9 +103,9 @@ def _cause(view: RunState, end: Ended | None) -> str | None:
         )
     text = view.log.read_text(errors="replace")
     if end.state == "OUT_OF_MEMORY" or any(sign in text for sign in OUT_OF_MEMORY):
-        return f"Job {job} took more memory than it asked for: raise hardware.slurm.memory_gib. {_tail(view)}"
+        return f"Job {job} took more memory than it asked for: raise hydra.launcher.mem_gb. {_tail(view)}"
     if "execve" in text:
-        return f"The node has no such Python: set hardware.slurm.python or hardware.slurm.setup. {_tail(view)}"
+        return f"The node has no such Python: set hydra.launcher.python or hydra.launcher.setup. {_tail(view)}"
     return f"Job {job} ended ({end.state}, exit {end.exit_code}) before the run began. {_tail(view)}"
 
 

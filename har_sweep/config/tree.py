@@ -1,0 +1,27 @@
+"""The tree of config files, and the nodes that type it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hydra.core.config_store import ConfigStore
+
+from har_sweep.config.schema import Config, LocalLauncher, OwnSweeper, SlurmLauncher
+from har_sweep.files import PACKAGE
+
+# An installed wheel carries the tree inside the package; a checkout has it beside the package.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "submitit_slurm": SlurmLauncher}
+
+_store = ConfigStore.instance()
+_store.store(name="schema", node=Config)
+_store.store(group="hydra/sweeper", name="har_sweep", node=OwnSweeper)
+for _name, _node in LAUNCHERS.items():
+    _store.store(group="hydra/launcher", name=_name, node=_node)
+
+
+@cache
+def groups() -> dict[str, list[str]]:
+    """Each config group with its options, as the tree has them."""
+    found = {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
+    return dict(sorted(found.items())) | {"hydra/launcher": ["local", "slurm"]}

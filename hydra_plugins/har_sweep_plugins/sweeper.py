@@ -1,0 +1,27 @@
+"""``hydra/sweeper=har_sweep``: all runs of a sweep go to the launcher at once."""
+
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class HarSweepSweeper(Sweeper):
+    """The product of what the command line and ``params`` list."""
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Results of the runs, in their order."""
+        from har_sweep.config.compose import expand
+
+        return self.launcher.launch(expand(arguments, self.params, self.hydra_context.config_loader), 0)
