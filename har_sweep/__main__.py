@@ -23,6 +23,7 @@ flags:
   --hydra-help                  what Hydra takes beside this; --experimental-rerun FILE
   -h, --help; --version         this, with every group and key; the version
 """
+STARTERS = {"hydra/launcher": ["local", "slurm"], "hydra/sweeper": ["har_sweep", "optuna, if installed"]}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +60,7 @@ def help_text() -> str:
     from har_sweep.config.tree import groups
 
     lines = [ABOUT, "groups (group=option):"]
-    lines += [f"  {name + ':':15} {', '.join(options)}" for name, options in groups().items()]
+    lines += [f"  {name + ':':15} {', '.join(options)}" for name, options in {**groups(), **STARTERS}.items()]
     lines += ["", "keys (key=value), with the default where no group sets another:"]
     for key in (*keys(), *keys(SlurmLauncher, "hydra.launcher.")):
         shown = key.path + ("=" + ("null" if key.default is None else str(key.default)))

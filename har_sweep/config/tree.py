@@ -24,4 +24,4 @@ for _name, _node in LAUNCHERS.items():
 def groups() -> dict[str, list[str]]:
     """Each config group with its options, as the tree has them."""
     found = {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
-    return dict(sorted(found.items())) | {"hydra/launcher": ["local", "slurm"]}
+    return dict(sorted(found.items()))
