@@ -50,15 +50,17 @@ def examine(overrides: list[str]) -> list[Check]:
     InputError
         if the overrides cannot be used.
     """
-    from har_sweep.config.compose import compose_all, expand
+    from har_sweep.config.compose import compose_runs, expand
     from har_sweep.spec.hub import Hub
 
     # Seeds change nothing here, and each config takes a tenth of a second.
     choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
-    configs = compose_all([list(choice) for choice in choices])
+    runs = compose_runs([list(choice) for choice in choices])
+    configs = [run.config for run in runs]
     hub = _background(Hub(ANSWER_SECONDS).problem)
     away: list[Future[Check | None]] = [_background(cuda_in_torch), _background(wandb), _background(slurm)]
-    checks = [*devices(configs), *machine(), *disk(configs), *datasets(configs)]
+    here = [run.config for run in runs if run.slurm is None]
+    checks = [*devices(here), *machine(), *disk(configs), *datasets(configs)]
     hub_problem = hub.result()
     checks += weights(configs, hub_problem)
     checks.append(
