@@ -125,21 +125,23 @@ def is_like(p: Past, work: Work) -> bool:
         return True
     if p.hardware.device_name != device_named(spec.device):
         return False
-    threads = theirs.get("launcher", "local"), theirs["cpu_threads"]
-    return spec.device != "cpu" or threads == ("local", spec.config.hardware.cpu_threads)
+    # Of a cluster's node, whose processor may only have the same name. (Older records have the launcher in hardware.)
+    if "hydra" in p.config or theirs.get("launcher") == "slurm":
+        return spec.device != "cpu"
+    return spec.device != "cpu" or theirs["cpu_threads"] == spec.config.hardware.cpu_threads
 
 
 def most_alike(candidates: list[Past], work: Work) -> list[Past]:
     """Those that are done, if any, and whose settings are the most like the run's; all on one device; latest first."""
     if not candidates:
         return []
-    ours = asdict(work.spec.config)
+    ours, slurm = asdict(work.spec.config), work.spec.slurm
 
     def likeness(p: Past) -> tuple[bool, int, int]:
         def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
             return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
 
-        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"]["slurm"])
+        asked = equal(p.config.get("hydra", {}).get("launcher", {}), asdict(slurm) if slurm else {})
         device = equal(p.config["hardware"], ours["hardware"])
         training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
         return p.done, asked + device, training

@@ -61,7 +61,7 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
         name=spec.name,
         sweeps=[spec.sweep],
         seed=config.seed,
-        config=redact(asdict(config)),
+        config=redact(asdict(config) | ({"hydra": {"launcher": asdict(spec.slurm)}} if spec.slurm else {})),
         overrides=spec.overrides,
         started_at=utc_now(),
         environment=environment(spec.git_commit, spec.git_dirty),
