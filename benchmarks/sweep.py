@@ -6,7 +6,8 @@
 predictions and offline W&B run. What is on top is the sweep's time without training, evaluating and measuring
 latency, which are the runs' purpose; the peer, the same training in one process under Hydra's basic launcher, keeps
 nothing. 200 runs that are done: records of that many seeds, each a copy of a real one, so that all are recognised. The
-first training step: ResNet-18 at 224 px from a cache. The last line is JSON.
+first training step: ResNet-18 at 224 px from a cache. 100 runs are submitted to a SLURM that is started for it,
+where that can be (root, and what tests/slurm/install.sh installs). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SHORT = ["model=resnet18", "model.weights=scratch", "model.input_size=32", "trai
 
 
 SEEDS = itertools.count(1000, RUNS)  # of runs that nobody has done
+SUBMITTED = itertools.count(100_000, 100)
 
 
 def seeds(first: int, count: int) -> str:
@@ -122,6 +124,35 @@ def first_line(place: Path) -> float:
     return seconds
 
 
+def answer(place: Path, *arguments: str) -> float:
+    """Seconds of a command that runs nothing."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "har_sweep", *arguments], cwd=place, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def submitting(place: Path) -> list[float]:
+    """Seconds to plan and submit 100 runs, some times; none where no SLURM can be started."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from slurm.cluster import Cluster
+
+    seconds = []
+    try:
+        with Cluster() as cluster:
+            for _ in range(PAIRS):
+                first, started = next(SUBMITTED), time.perf_counter()
+                given = [*SHORT[:-1], "hardware=slurm_cpu", "hydra.launcher.cpus_per_task=1", "launch.wait=false"]
+                held = "+hydra.launcher.additional_parameters.hold=true"
+                command = [sys.executable, "-m", "har_sweep", "-m", *given, held, seeds(first, 100)]
+                ended = cluster.run(*command, cwd=place)
+                if ended.returncode:
+                    sys.exit(ended.stdout + ended.stderr)
+                seconds.append(time.perf_counter() - started)
+    except RuntimeError as e:
+        print(f"100 runs are not submitted: {e}", file=sys.stderr)
+    return seconds
+
+
 def first_step(place: Path) -> float:
     """Seconds from the command to the end of a new run's first training step."""
     seed, began = next(SEEDS), time.time()
@@ -164,6 +195,9 @@ def main() -> None:
         lines = take_turns(lambda: first_line(done_place))[0]
         har_sweep(place, "model=resnet18", "model.weights=scratch", "hardware=cpu", "trainer.epochs=1", "seed=0")
         steps = take_turns(lambda: first_step(place))[0]
+        helps = take_turns(lambda: answer(place, "--help"))[0]
+        configs = take_turns(lambda: answer(place, "--cfg", "job"))[0]
+        submitted = submitting(place)
     on_top, going, with_latency = ([pair[n] for pair in mine] for n in range(3))
     hydra_on_top = [(seconds - training) / RUNS for seconds, training in other]
     table(
@@ -174,9 +208,12 @@ def main() -> None:
             shown("the same from run to run, without the start of the first", going, "0.5 s"),
             shown("the first with measuring latency", with_latency),
             shown("Hydra's basic launcher: a run on top of training (no process, record or W&B)", hydra_on_top),
-            shown(f"{DONE} runs that are done, in all", done, "4 s"),
+            shown(f"{DONE} runs that are done, in all", done, "1.6 s"),
             shown(f"Hydra's basic launcher: {DONE} runs that return at once", hydra_done),
-            shown("the first line on the screen", lines, "2 s"),
+            *([shown("100 runs planned and submitted to SLURM", submitted, "5 s")] if submitted else []),
+            shown("`--help`", helps, "0.5 s"),
+            shown("`--cfg job`", configs, "0.6 s"),
+            shown("the first line on the screen", lines, "1 s"),
             shown("the first training step is over (ResNet-18, 224 px, cached)", steps, "8 s"),
         ],
     )
@@ -185,7 +222,8 @@ def main() -> None:
         with_latency_seconds=median(with_latency),
         hydra_seconds_on_top=median(hydra_on_top), done_seconds=median(done),
         done_ratio_to_hydra=Pairs(done, hydra_done).ratio, first_line_seconds=median(lines),
-        first_step_seconds=median(steps), pairs=PAIRS,
+        first_step_seconds=median(steps), help_seconds=median(helps), config_seconds=median(configs),
+        submitting_seconds=median(submitted) if submitted else None, pairs=PAIRS,
     )  # fmt: skip
 
 
