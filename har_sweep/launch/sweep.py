@@ -190,7 +190,7 @@ def summarise(planned: list[Planned], causes: dict[str, str], screen: Screen) ->
         paths = p.spec.paths
         record = find_record(paths)
         status: str = record.status if record else "not started"
-        if living_owner(paths.folder):
+        if status != "done" and living_owner(paths.folder):  # of a done run, the owner is only leaving
             status = "running elsewhere"
         rows.append((record, p.spec.label, p.spec.run_id, "done before" if p.state == "done" else status))
         if record and status == "failed":

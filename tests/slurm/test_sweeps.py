@@ -274,7 +274,7 @@ def test_an_old_copy_behind_a_cut_link_stops_before_it_writes(
     assert "was taken over" in logs
 
 
-def test_a_run_on_two_devices_is_two_tasks_and_survives_a_requeue(
+def test_a_run_on_two_devices_is_one_task_and_survives_a_requeue(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]]
 ) -> None:
     two = ["hardware.device_count=2", "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=6"]
