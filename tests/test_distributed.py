@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
 
 def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     one_gpu = Device("cuda", "A GPU", 2**30, bf16=True)
-    monkeypatch.setattr(hardware, "devices", lambda: (one_gpu, cpu_device()))
+    monkeypatch.setattr(hardware, "find_devices", lambda: (one_gpu, cpu_device()))
     with pytest.raises(InputError, match=r"device_count=2: this machine has 1 cuda device"):
         resolve_hardware(HardwareConfig(device="cuda", device_count=2))
     assert resolve_hardware(HardwareConfig(device="cpu", device_count=2))[0] == "cpu"
