@@ -244,7 +244,7 @@ def test_cheapest_first_goes_by_macs_and_measures_nothing(like: Like, remember: 
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with estimating._torch() as ask, pytest.raises(estimating.Unanswered, match="died"):
+    with estimating.asking_torch() as ask, pytest.raises(estimating.Unanswered, match="died"):
         ask("count_macs", Lethal())
 
 
@@ -259,7 +259,7 @@ def test_planning_by_records_imports_no_torch(real: RunSpec) -> None:
     script = (
         "import sys; from pathlib import Path; from small import small_spec\n"
         "from har_sweep.launch.estimate import estimate; from har_sweep.launch.plan import Planned\n"
-        "from har_sweep.launch.screen import Screen\n"
+        "from har_sweep.launch.terminal import Screen\n"
         "(known,) = estimate([Planned(small_spec(Path(sys.argv[1]), 'seed=5'), 'new')], Screen())\n"
         "assert known.device_hours and 'torch' not in sys.modules"
     )
