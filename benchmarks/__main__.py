@@ -17,9 +17,8 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from har_sweep.data.cache import cores
 from har_sweep.record.environment import git_state
-from har_sweep.spec.hardware import find_devices
+from har_sweep.spec.hardware import find_devices, logical_cores
 
 # The quick ones first; what a GPU has no part in is left out of its list.
 ON_CPU = ("augmenting", "reading", "sweep", "inference", "training", "memory", "growth", "analysis", "accuracy")
@@ -61,7 +60,7 @@ def main() -> int:
     known = ON_GPU if args.device == "cuda" else ON_CPU
     if unknown := set(args.names) - set(known):
         parser.error(f"no {args.device} benchmark {', '.join(unknown)}; there are {', '.join(known)}")
-    stem = f"{device.name} {cores()} cores" if args.device == "cpu" else device.name
+    stem = f"{device.name} {logical_cores()} cores" if args.device == "cpu" else device.name
     file = HERE / "results" / f"{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')}.md"
     sections: dict[str, str] = {}
     if file.exists():

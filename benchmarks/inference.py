@@ -31,17 +31,18 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, split: str, 
     from har_sweep.device.ranks import Ranks
     from har_sweep.model.build import build_model
     from har_sweep.train.evaluate import forward_of, predict
+    from har_sweep.train.session import Session
 
-    spec = photographs.planned(place, f"model={model_name}", f"hardware={device}")
-    dataset = Dataset.read(spec.dataset_file)
-    compute = prepare_compute(spec.config.hardware, spec.device, spec.precision, Ranks())
+    given = f"model={model_name}", f"hardware={device}"
+    specs = [photographs.planned(place, *given, f"trainer.batch_size={batch_size}") for batch_size in batch_sizes]
+    spec, dataset = specs[0], Dataset.read(specs[0].dataset_file)
+    compute = prepare_compute(spec, Ranks())
     model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None).eval()
-    model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
-    forward = forward_of(model, spec.model, compute)
+    forward = forward_of(compute.place(model), spec.model, compute)
     answer((spec.model.timm_name, spec.precision))
     while True:
-        for batch_size in batch_sizes:
-            answer(predict(forward, dataset, split, SIZE, batch_size, 1, compute).seconds)
+        for each in specs:
+            answer(predict(forward, Session(each, dataset, compute), split).seconds)
 
 
 def theirs(answer: Answer, place: Path, timm_name: str, device: str) -> None:

@@ -32,11 +32,11 @@ def theirs(answer: Answer, *args: Any) -> None:
     """The script's epochs, each with the most bytes that its processes together have held so far (Linux alone)."""
     before = most = _in_use_by_all()
 
-    def look() -> None:  # seldom, since it takes a tenth of a second: what is missed would make the script's more
+    def sample() -> None:  # seldom, since it takes a tenth of a second: what is missed would make the script's more
         nonlocal most
         most = max(most, _in_use_by_all())
 
-    with repeatedly(look, 0.25):
+    with repeatedly(sample, 0.25):
         training.theirs(lambda epoch: answer((epoch, most - before)), *args)
 
 

@@ -42,27 +42,24 @@ class Epoch:
 
 def ours(answer: Answer, place: Path, model_name: str, device: str, precision: str) -> None:
     """First what the model multiplies for an image, then one epoch after the other."""
-    from har_sweep.cost.memory import memory_now
     from har_sweep.cost.static import static_costs
     from har_sweep.data.dataset import Dataset
-    from har_sweep.device.compute import prepare_compute
     from har_sweep.device.ranks import Ranks
+    from har_sweep.events import tell_nobody
     from har_sweep.model.build import build_model
     from har_sweep.record.record import TrainingCost
     from har_sweep.stop import Stop
-    from har_sweep.train.loop import Trained, train
+    from har_sweep.train.checkpoint import Trained
+    from har_sweep.train.loop import train
+    from har_sweep.train.session import Session
 
     spec = photographs.planned(
         place, f"model={model_name}", f"hardware={device}", f"hardware.precision={precision}", "trainer.epochs=1000",
         f"trainer.batch_size={BATCH_SIZE}", "trainer.selection=last", "optimizer=adam", f"optimizer.lr={LR}",
     )  # fmt: skip
-    dataset, stop = Dataset.read(spec.dataset_file), Stop()
-    ranks = Ranks()
-    compute = prepare_compute(spec.config.hardware, spec.device, spec.precision, ranks)
-    baseline_bytes = memory_now(compute.device)
-    model = build_model(spec.config, spec.model, len(dataset.classes), lambda text: None)
+    session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell_nobody, Stop())
+    model, compute = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn), session.compute
     answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision, compute.device_name))
-    model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     before = TrainingCost()
 
     def on_epoch(trained: Trained) -> None:
@@ -73,7 +70,7 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, precision: s
         before = cost
         answer(Epoch(seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
 
-    train(model, dataset, spec, compute, ranks, baseline_bytes, lambda event: None, on_epoch, stop)
+    train(compute.place(model), session, on_epoch)
 
 
 def theirs(answer: Answer, place: Path, timm_name: str, device: str, precision: str) -> None:

@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     screen = Screen()
     try:
         note = find_sweep(args.runs, args.sweep)
-        looks = run_states([RunPaths(args.runs / run.run_id) for run in note.runs])
-        jobs = [view.submission.job for view in looks if view.submission and view.queued]
+        states = run_states([RunPaths(args.runs / run.run_id) for run in note.runs])
+        jobs = [state.job for state in states if state.job and state.queued]
         if jobs:
             cancel_jobs(jobs)
     except InputError as e:

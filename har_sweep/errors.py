@@ -39,6 +39,11 @@ class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint; the same command goes on from it."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` Did you mean ...?`` for the closest known word, or an empty string."""
     known = list(known)

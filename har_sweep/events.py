@@ -36,10 +36,13 @@ class Line:
 
 Event = Step | Phase | Line
 Tell = Callable[[Event], None]
-
-
 Progress = Callable[[str, int, int], None]
+"""``(what, done, total)``, in bytes for a download; 0 of 1 where there is nothing to count."""
+
+
+def tell_nobody(event: Event) -> None:
+    """For a run that nobody watches."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """For work that nobody watches."""

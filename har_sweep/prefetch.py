@@ -18,9 +18,10 @@ from har_sweep.config.compose import compose_all, expand
 from har_sweep.config.schema import Config, ModelConfig
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.har import KAGGLE_DATASET, har_differences
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
+from har_sweep.units import byte_size
 
 USAGE = """\
 Fetch data and pretrained weights ahead, so that sweeps run on machines without network.
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
         parts.append(part)
     table = Table("what", Column("where", overflow="fold"), Column("size", justify="right"), "status")
     for part in parts:
-        size = "" if part.size_bytes is None else f"{part.size_bytes / 1e6:,.1f} MB"
+        size = "" if part.size_bytes is None else byte_size(part.size_bytes)
         table.add_row(part.what, part.where, size, part.status or "failed", style="red" if part.error else "")
     out = Console(highlight=False)
     out.print(table, markup=False)
@@ -178,19 +179,15 @@ def _fetch_har(target: Path) -> str:
         ) from e
     except requests.RequestException as e:
         raise InputError(
-            f"The download of {KAGGLE_DATASET} from Kaggle failed: {_reason(e)}.",
+            f"The download of {KAGGLE_DATASET} from Kaggle failed: {first_line(e)}.",
             "Give the same command again to go on from there, on a machine with network.",
         ) from e
     except Exception as e:  # kagglehub's own, of credentials, checksums and archives, share no base
-        raise InputError(f"{KAGGLE_DATASET} cannot be had from Kaggle: {_reason(e)}.", credentials) from e
+        raise InputError(f"{KAGGLE_DATASET} cannot be had from Kaggle: {first_line(e)}.", credentials) from e
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # a link whose cache was deleted
     target.symlink_to(folder.resolve(), target_is_directory=True)
     return "fetched"
-
-
-def _reason(e: Exception) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 LOG_LINES = 12
-LOOK_SECONDS = 3.0
+POLL_SECONDS = 3.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     paths = [RunPaths(args.runs / run.run_id) for run in note.runs]
 
-    def looks() -> list[RunState]:
+    def states() -> list[RunState]:
         try:
             return run_states(paths)
         except Unreachable as e:
@@ -44,29 +44,29 @@ def main(arguments: list[str] | None = None) -> int:
             return run_states(paths, ask_slurm=False)
 
     screen.say(f"Sweep {note.name}, asked for at {note.asked_at}: {' '.join(note.overrides)}")
-    seen = looks()
+    seen = states()
     if args.watch:
         try:
             with screen.board() as show:
-                while not all(view.state in OVER for view in seen):
-                    show([view.standing(run.label) for run, view in zip(note.runs, seen, strict=True)], "")
-                    time.sleep(LOOK_SECONDS)
-                    seen = looks()
+                while not all(state.state in OVER for state in seen):
+                    show([state.standing(run.label) for run, state in zip(note.runs, seen, strict=True)], "")
+                    time.sleep(POLL_SECONDS)
+                    seen = states()
         except KeyboardInterrupt:
             pass
     rows = list(zip(note.runs, seen, strict=True))
     if args.failed:
-        rows = [(run, view) for run, view in rows if view.state in ("failed", "lost", "interrupted")]
+        rows = [(run, state) for run, state in rows if state.state in ("failed", "lost", "interrupted")]
     if rows:
-        screen.console.print(standings([view.standing(run.label) for run, view in rows]))
+        screen.console.print(standings([state.standing(run.label) for run, state in rows]))
     else:
         screen.say("Nothing has failed.")
-    for run, view in rows if args.failed else []:
-        lines = failure(view.record, view.paths.log) if view.record else [f"{run.label} ({run.run_id}): it never began"]
-        for line in lines:
+    for run, state in rows if args.failed else []:
+        never = [f"{run.label} ({run.run_id}): it never began"]
+        for line in failure(state.record, state.paths.log) if state.record else never:
             screen.say(line, "" if line.startswith(" ") else "red")
-        if view.log:
-            for line in view.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
+        if state.log:
+            for line in state.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
                 screen.say(f"    {line}", "dim")
     others = [other.name for other in read_sweeps(args.runs) if other.name != note.name]
     if others and not args.sweep:

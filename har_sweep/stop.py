@@ -5,27 +5,46 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 
 from har_sweep.errors import Interrupted
+
+
+class Cause(Enum):
+    """Why a run is asked to end, as far as the moment of asking tells."""
+
+    ASKED = "It was asked to end"
+    PREEMPTED = "Preempted"
+    TIME_LIMIT = "The time limit is near"
 
 
 class Stop:
     """Whether the run was asked to end; training puts it off to the end of a step, for a checkpoint.
 
-    ``explain`` may know better than the first signal's name what it means; it is asked when there is time.
+    ``cause_of`` tells what a signal means at the moment when it arrives; ``explain`` puts that into words, when there
+    is time.
     """
 
-    def __init__(self, explain: Callable[[signal.Signals], str] = lambda number: number.name) -> None:
-        self.requested = False
-        self._explain = explain
-        self._first: signal.Signals | None = None
+    def __init__(
+        self,
+        cause_of: Callable[[signal.Signals], Cause] = lambda number: Cause.ASKED,
+        explain: Callable[[signal.Signals, Cause], str] = lambda number, cause: number.name,
+    ) -> None:
+        self.cause: Cause | None = None
+        self._signal = signal.SIGINT
+        self._cause_of, self._explain = cause_of, explain
         self._can_wait = False
+
+    @property
+    def requested(self) -> bool:
+        return self.cause is not None
 
     def __call__(self, number: int = signal.SIGTERM, *_: object) -> None:
         """As a signal handler."""
         if self.requested:
             return  # a second signal must not break off what the first began: the closing of the record
-        self._first, self.requested = signal.Signals(number), True
+        asked_by = signal.Signals(number)
+        self._signal, self.cause = asked_by, self._cause_of(asked_by)
         if not self._can_wait:
             raise Interrupted
 
@@ -38,7 +57,7 @@ class Stop:
     @property
     def reason(self) -> str:
         """Why, for the record."""
-        return self._explain(self._first or signal.SIGINT)
+        return self._explain(self._signal, self.cause or Cause.ASKED)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

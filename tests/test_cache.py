@@ -323,7 +323,7 @@ def test_a_killed_builder_leaves_neither_processes_nor_files_and_the_next_one_bu
     killed = builder("pause")
     read_until(killed, "|16|36")
     workers = children_of(killed.pid)
-    assert workers or cache_module.cores() == 1
+    assert workers or cache_module.logical_cores() == 1
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     left = list((tmp_path / "cache").rglob("*.building"))
@@ -342,8 +342,8 @@ def test_a_killed_builder_leaves_neither_processes_nor_files_and_the_next_one_bu
 
 def test_one_core_and_all_cores_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_images(tmp_path / "images", per_class=12, side=360)
-    monkeypatch.setattr(cache_module, "cores", lambda: 2)
+    monkeypatch.setattr(cache_module, "logical_cores", lambda: 2)
     two = prepared(tmp_path).caches[16].read_bytes()
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setattr(cache_module, "cores", lambda: 1)
+    monkeypatch.setattr(cache_module, "logical_cores", lambda: 1)
     assert prepared(tmp_path).caches[16].read_bytes() == two

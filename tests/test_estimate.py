@@ -244,7 +244,7 @@ def test_cheapest_first_goes_by_macs_and_measures_nothing(like: Like, remember: 
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with estimating._torch() as ask, pytest.raises(estimating.Unanswered, match="died"):
+    with estimating.asking_torch() as ask, pytest.raises(estimating.Unanswered, match="died"):
         ask("count_macs", Lethal())
 
 

@@ -34,8 +34,9 @@ from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.train import loop as train
+from har_sweep.train import epoch as training
 from har_sweep.train.augmentation import augment
+from har_sweep.train.session import Session
 
 
 def run(spec: RunSpec, tell: Callable[[Event], None] = lambda event: None) -> Record:
@@ -88,8 +89,6 @@ def test_another_seed_gives_another_model(undisturbed: RunSpec, tmp_path: Path) 
 
 
 def test_every_step_of_every_epoch_augments_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from har_sweep.train import loop as training
-
     seeds: list[int] = []
 
     def watched(images: torch.Tensor, *rest: Any) -> Any:
@@ -189,7 +188,7 @@ def test_the_saved_model_is_the_one_that_predicted(undisturbed: RunSpec) -> None
     compute = Compute(torch.device("cpu"), undisturbed.precision, torch.channels_last)
     dataset = Dataset.read(undisturbed.dataset_file)
     forward = forward_of(model.eval().to(memory_format=torch.channels_last), undisturbed.model, compute)
-    again = predict(forward, dataset, "test", 64, 16, 0, compute)
+    again = predict(forward, Session(undisturbed, dataset, compute), "test")
     table = pd.read_parquet(undisturbed.paths.predictions)
     assert np.array_equal(again.probabilities, np.stack(table[table.split == "test"].probabilities.to_list()))
 
@@ -236,7 +235,7 @@ def test_the_loop_waits_for_its_device_only_where_it_reads_the_loss(
         return move(self, tensor)
 
     steps: list[int] = []
-    monkeypatch.setitem(train.STEPS_BETWEEN_READS, "cpu", train.STEPS_BETWEEN_READS["cuda"])
+    monkeypatch.setitem(training.STEPS_BETWEEN_READS, "cpu", training.STEPS_BETWEEN_READS["cuda"])
     monkeypatch.setattr(Compute, "move", moving)
 
     def tell(event: object) -> None:

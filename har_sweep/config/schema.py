@@ -1,7 +1,8 @@
 """The configuration: every key typed, documented, range-checked, and told whether it is part of a run's identity.
 
 A field's metadata holds ``doc`` (one line for ``--help``), optionally ``choices``, ``low``/``high`` (inclusive bounds),
-``above`` (exclusive lower bound), and ``identity=False`` for what can change neither what is learned nor what it costs.
+``above`` (exclusive lower bound), and ``identity=False`` for what can change neither what is learned nor what it costs;
+a section that says so says it for all its keys.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ def _key(default: Any, doc: str, *, identity: bool = True, **limits: Any) -> Any
     return field(default=default, metadata=metadata)
 
 
-def _section(cls: type, doc: str) -> Any:
-    return field(default_factory=cls, metadata={"doc": doc})
+def _section(cls: type, doc: str, *, identity: bool = True) -> Any:
+    return field(default_factory=cls, metadata={"doc": doc, "identity": identity})
 
 
 @dataclass
 class LearningRates:
     """A model's default learning rate under each optimizer; ``optimizer.lr`` on the command line beats it."""
 
-    adam: float = _key(1e-3, "learning rate with Adam", identity=False, above=0.0)
-    adamw: float = _key(1e-4, "learning rate with AdamW", identity=False, above=0.0)
-    sgd: float = _key(1e-2, "learning rate with SGD", identity=False, above=0.0)
+    adam: float = _key(1e-3, "learning rate with Adam", above=0.0)
+    adamw: float = _key(1e-4, "learning rate with AdamW", above=0.0)
+    sgd: float = _key(1e-2, "learning rate with SGD", above=0.0)
 
 
 @dataclass
@@ -48,7 +49,7 @@ class ModelConfig:
     mean: Optional[list[float]] = _key(None, "normalisation mean of R, G, B in 0..1; null takes timm's")
     std: Optional[list[float]] = _key(None, "normalisation standard deviation; null takes timm's")
     drop_path_rate: float = _key(0.0, "stochastic depth", low=0.0, high=0.9)
-    default_lr: LearningRates = _section(LearningRates, "default learning rates by optimizer")
+    default_lr: LearningRates = _section(LearningRates, "default learning rates by optimizer", identity=False)
 
 
 @dataclass
@@ -88,34 +89,31 @@ class AugmentationConfig:
 class DataConfig:
     """Identity comes from the content's and the split's fingerprints, so none of these keys is part of it."""
 
-    source: str = _key(
-        "sample", "where images come from", identity=False, choices=("sample", "har", "folder", "csv", "hub")
-    )
-    name: str = _key("sample", "the dataset's name in tables", identity=False)
-    root: Optional[str] = _key(None, "folder of the images", identity=False)
-    csv: Optional[str] = _key(None, "table of paths and labels; relative to data.root, else to here", identity=False)
-    path_column: str = _key("path", "column of image paths: a name, or a number from 0", identity=False)
-    label_column: str = _key("label", "column of labels: a name, or a number from 0", identity=False)
-    split_column: Optional[str] = _key(None, "column of train/val/test, if the table has one", identity=False)
-    delimiter: str = _key("auto", "what separates columns: auto, whitespace, tab, or a character", identity=False)
-    header: bool = _key(True, "the table's first row names its columns", identity=False)
-    hub_name: Optional[str] = _key(None, "Hugging Face dataset, owner/name, or a local folder", identity=False)
-    hub_config: Optional[str] = _key(None, "the Hugging Face dataset's configuration", identity=False)
-    hub_image_column: str = _key("image", "the Hugging Face dataset's image column", identity=False)
-    hub_label_column: str = _key("label", "the Hugging Face dataset's label column", identity=False)
-    images_per_class: int = _key(6, "sample: pictures drawn for each class", identity=False, low=3, high=10_000)
-    val_fraction: float = _key(0.15, "share of images for validation", identity=False, above=0.0, high=0.9)
-    test_fraction: float = _key(0.15, "share of images for the test", identity=False, above=0.0, high=0.9)
-    split_seed: int = _key(0, "the split's own seed, the same for every run", identity=False, low=0)
-    on_error: str = _key("fail", "a broken image: fail or skip", identity=False, choices=("fail", "skip"))
-    max_megapixels: float = _key(64.0, "larger images are refused", identity=False, above=0.0)
+    source: str = _key("sample", "where images come from", choices=("sample", "har", "folder", "csv", "hub"))
+    name: str = _key("sample", "the dataset's name in tables")
+    root: Optional[str] = _key(None, "folder of the images")
+    csv: Optional[str] = _key(None, "table of paths and labels; relative to data.root, else to here")
+    path_column: str = _key("path", "column of image paths: a name, or a number from 0")
+    label_column: str = _key("label", "column of labels: a name, or a number from 0")
+    split_column: Optional[str] = _key(None, "column of train/val/test, if the table has one")
+    delimiter: str = _key("auto", "what separates columns: auto, whitespace, tab, or a character")
+    header: bool = _key(True, "the table's first row names its columns")
+    hub_name: Optional[str] = _key(None, "Hugging Face dataset, owner/name, or a local folder")
+    hub_config: Optional[str] = _key(None, "the Hugging Face dataset's configuration")
+    hub_image_column: str = _key("image", "the Hugging Face dataset's image column")
+    hub_label_column: str = _key("label", "the Hugging Face dataset's label column")
+    images_per_class: int = _key(6, "sample: pictures drawn for each class", low=3, high=10_000)
+    val_fraction: float = _key(0.15, "share of images for validation", above=0.0, high=0.9)
+    test_fraction: float = _key(0.15, "share of images for the test", above=0.0, high=0.9)
+    split_seed: int = _key(0, "the split's own seed, the same for every run", low=0)
+    on_error: str = _key("fail", "a broken image: fail or skip", choices=("fail", "skip"))
+    max_megapixels: float = _key(64.0, "larger images are refused", above=0.0)
     cache: str = _key(
         "disk",
         "disk decodes once into a memory map; stream decodes in every epoch",
-        identity=False,
         choices=("disk", "stream"),
     )
-    default_weights: str = _key("pretrained", "what model.weights is unless given", identity=False)
+    default_weights: str = _key("pretrained", "what model.weights is unless given")
 
 
 @dataclass
@@ -144,7 +142,7 @@ LAUNCHER = "hydra_plugins.har_sweep_plugins.launcher.HarSweepLauncher"
 class LocalLauncher:
     """``hydra/launcher=local``: runs on this machine, ``launch.parallel`` at once."""
 
-    _target_: str = _key(LAUNCHER, "the launcher's class", identity=False)
+    _target_: str = _key(LAUNCHER, "the launcher's class")
 
 
 @dataclass
@@ -152,30 +150,25 @@ class SlurmLauncher:
     """``hydra/launcher=slurm``: a job for each run. The names are those of Hydra's submitit launcher; what sbatch knows
     beside these goes into ``additional_parameters``."""
 
-    _target_: str = _key(LAUNCHER, "the launcher's class", identity=False)
-    partition: Optional[str] = _key(None, "partition; null takes the cluster's default", identity=False)
-    account: Optional[str] = _key(None, "account to charge", identity=False)
-    qos: Optional[str] = _key(None, "quality of service", identity=False)
-    constraint: Optional[str] = _key(None, "features that the node must have", identity=False)
+    _target_: str = _key(LAUNCHER, "the launcher's class")
+    partition: Optional[str] = _key(None, "partition; null takes the cluster's default")
+    account: Optional[str] = _key(None, "account to charge")
+    qos: Optional[str] = _key(None, "quality of service")
+    constraint: Optional[str] = _key(None, "features that the node must have")
     gpus_per_node: Optional[str] = _key(
-        None, "GPUs for one run, N or TYPE:N; null takes hardware.device_count on cuda, else none", identity=False
+        None, "GPUs for one run, N or TYPE:N; null takes hardware.device_count on cuda, else none"
     )
-    cpus_per_task: int = _key(8, "CPU cores for one run", identity=False, low=1)
-    mem_gb: float = _key(32.0, "memory for one run, in SLURM's G (GiB)", identity=False, above=0.0)
-    timeout_min: int = _key(
-        240, "time limit of a job in minutes; a run that needs longer goes on in another", identity=False, low=1
-    )
-    signal_delay_s: int = _key(
-        90, "warning before the time limit, in seconds: time for a checkpoint", identity=False, low=5
-    )
-    array_parallelism: int = _key(256, "runs of one array at once", identity=False, low=1)
-    name: str = _key("har_sweep", "the jobs' name in the queue", identity=False)
-    setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]", identity=False)
+    cpus_per_task: int = _key(8, "CPU cores for one run", low=1)
+    mem_gb: float = _key(32.0, "memory for one run, in SLURM's G (GiB)", above=0.0)
+    timeout_min: int = _key(240, "time limit of a job in minutes; a run that needs longer goes on in another", low=1)
+    signal_delay_s: int = _key(90, "warning before the time limit, in seconds: time for a checkpoint", low=5)
+    array_parallelism: int = _key(256, "runs of one array at once", low=1)
+    name: str = _key("har_sweep", "the jobs' name in the queue")
+    setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]")
     additional_parameters: dict[str, Any] = _key(
         {}, "further sbatch options by their long names: +hydra.launcher.additional_parameters.nodelist=node1",
-        identity=False,
     )  # fmt: skip
-    python: Optional[str] = _key(None, "Python on the nodes; null takes the one that submits", identity=False)
+    python: Optional[str] = _key(None, "Python on the nodes; null takes the one that submits")
 
 
 @dataclass
@@ -206,26 +199,25 @@ class HardwareConfig:
 
 @dataclass
 class TrackingConfig:
-    backend: str = _key("wandb", "who else is told", identity=False, choices=("wandb", "none"))
-    mode: str = _key("offline", "Weights & Biases: offline or online", identity=False, choices=("offline", "online"))
-    project: str = _key("har_sweep", "Weights & Biases project", identity=False)
-    entity: Optional[str] = _key(None, "Weights & Biases entity; null takes your default", identity=False)
+    backend: str = _key("wandb", "who else is told", choices=("wandb", "none"))
+    mode: str = _key("offline", "Weights & Biases: offline or online", choices=("offline", "online"))
+    project: str = _key("har_sweep", "Weights & Biases project")
+    entity: Optional[str] = _key(None, "Weights & Biases entity; null takes your default")
 
 
 @dataclass
 class PathsConfig:
-    runs: str = _key("runs", "where records go", identity=False)
-    cache: str = _key("cache", "decoded images and what was learned about files", identity=False)
-    data: str = _key("data", "datasets that were fetched or drawn", identity=False)
+    runs: str = _key("runs", "where records go")
+    cache: str = _key("cache", "decoded images and what was learned about files")
+    data: str = _key("data", "datasets that were fetched or drawn")
 
 
 @dataclass
 class SweepConfig:
-    name: Optional[str] = _key(None, "the sweep's name; null derives one from the overrides", identity=False)
+    name: Optional[str] = _key(None, "the sweep's name; null derives one from the overrides")
     objective: Any = _key(
         "metrics/val/accuracy",
         "what a run returns to a search (hydra/sweeper=optuna): one of the record's numbers, or a list",
-        identity=False,
     )
 
 
@@ -258,13 +250,13 @@ class Config:
     optimizer: OptimizerConfig = _section(OptimizerConfig, "the optimizer")
     scheduler: SchedulerConfig = _section(SchedulerConfig, "the learning-rate schedule")
     augmentation: AugmentationConfig = _section(AugmentationConfig, "what training images go through")
-    data: DataConfig = _section(DataConfig, "the images")
+    data: DataConfig = _section(DataConfig, "the images", identity=False)
     trainer: TrainerConfig = _section(TrainerConfig, "the training loop")
     hardware: HardwareConfig = _section(HardwareConfig, "where and how it computes")
-    tracking: TrackingConfig = _section(TrackingConfig, "Weights & Biases")
-    paths: PathsConfig = _section(PathsConfig, "folders")
-    sweep: SweepConfig = _section(SweepConfig, "the sweep")
-    launch: LaunchConfig = _section(LaunchConfig, "how its runs are started")
+    tracking: TrackingConfig = _section(TrackingConfig, "Weights & Biases", identity=False)
+    paths: PathsConfig = _section(PathsConfig, "folders", identity=False)
+    sweep: SweepConfig = _section(SweepConfig, "the sweep", identity=False)
+    launch: LaunchConfig = _section(LaunchConfig, "how its runs are started", identity=False)
     seed: int = _key(0, "seed of initialisation, order and augmentation", low=0, high=2**31 - 1)
     rerun: bool = _key(False, "compute again what is already done", identity=False)
 
@@ -280,20 +272,20 @@ class Key:
 
 
 @cache
-def keys(cls: type = Config, prefix: str = "") -> tuple[Key, ...]:
+def keys() -> tuple[Key, ...]:
     """Every leaf key, in the order of the dataclasses."""
-    return tuple(_keys(cls, prefix))
+    return tuple(_keys(Config, "", True))
 
 
-def _keys(cls: type, prefix: str) -> Iterator[Key]:
+def _keys(cls: type, prefix: str, in_identity: bool) -> Iterator[Key]:
     hints = get_type_hints(cls)
     for f in fields(cls):
-        path, hint = prefix + f.name, hints[f.name]
+        path, hint, identity = prefix + f.name, hints[f.name], in_identity and f.metadata["identity"]
         if is_dataclass(hint) and isinstance(hint, type):
-            yield from keys(hint, path + ".")
+            yield from _keys(hint, path + ".", identity)
         else:
             default = f.default_factory() if f.default_factory is not MISSING else f.default
-            yield Key(path, hint, default, dict(f.metadata))
+            yield Key(path, hint, default, {**f.metadata, "identity": identity})
 
 
 def value_at(config: Any, path: str) -> Any:

@@ -27,17 +27,17 @@ class Energy:
     @property
     def joules(self) -> float | None:
         """None where nothing counts it."""
-        self.look()
+        self.sample()
         return self._joules
 
-    def look(self) -> None:
+    def sample(self) -> None:
         with self._lock:
             if self._counter is not None:
                 self._joules = self._counter()
 
     def close(self) -> None:
         """The phase is over: what is used later is not in it."""
-        self.look()
+        self.sample()
         self._counter = None
 
 
@@ -55,7 +55,7 @@ def measured_energy(device: torch.device, powercap: Path = _POWERCAP) -> Iterato
     energy = Energy(counter)
     try:
         # RAPL's counters wrap within the hour at full load, so they are also read in between.
-        with repeatedly(energy.look, _SAMPLE_SECONDS):
+        with repeatedly(energy.sample, _SAMPLE_SECONDS):
             yield energy
         synchronise(device)
     finally:

@@ -46,16 +46,16 @@ class Peak:
 
     @property
     def bytes(self) -> int:
-        self.look()
+        self.sample()
         return self._most
 
-    def look(self) -> None:
+    def sample(self) -> None:
         if self._read is not None:
             self._most = max(self._most, self._read())
 
     def close(self) -> None:
         """The phase is over: what comes later is not in it."""
-        self.look()
+        self.sample()
         self._read = None
 
 
@@ -63,7 +63,7 @@ class Peak:
 def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
     """Measure the most memory in use during the phase, above ``baseline`` (``memory_now`` before there was a model).
 
-    On CUDA it is the allocator's own count, reset here; elsewhere memory is looked at every 10 ms.
+    On CUDA it is the allocator's own count, reset here; elsewhere memory is sampled every 10 ms.
     """
     release(device)
     if device.type == "cuda":
@@ -76,7 +76,7 @@ def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
     else:
         peak = Peak(lambda: _in_use(device) - baseline)
         try:
-            with repeatedly(peak.look, _SAMPLE_SECONDS):
+            with repeatedly(peak.sample, _SAMPLE_SECONDS):
                 yield peak
         finally:
             peak.close()

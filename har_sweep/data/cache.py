@@ -32,6 +32,8 @@ from har_sweep.data.sources.listing import file_name
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 from har_sweep.files import atomic, sync_folder
+from har_sweep.spec.hardware import logical_cores
+from har_sweep.units import byte_size
 
 _CHUNK = 16
 _BYTES_WORTH_A_PROCESS = 4 << 20
@@ -116,11 +118,6 @@ class ImageMap:
         np.take(self.pixels, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
 
 
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _signature(root: Path, paths: Sequence[str], max_pixels: int) -> tuple[str, int]:
     """A hash that changes when a file may have changed, and the bytes of all files.
 
@@ -194,13 +191,13 @@ def _build(
     needed, free = len(paths) * sum(s * s * 3 for s in maps), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"Decoding {len(paths):,} images at {_px(maps)} takes {needed / 1e9:.2f} GB of disk; {folder.parent} has"
-            f" {free / 1e9:.2f} GB left.",
+            f"Decoding {len(paths):,} images at {_px(maps)} takes {byte_size(needed)} of disk; {folder.parent} has"
+            f" {byte_size(free)} left.",
             "Free some, point paths.cache at another disk, or set data.cache=stream.",
         )
     what = f"Checking {len(paths):,} images"
     if maps:
-        what = f"Decoding {len(paths):,} images at {_px(maps)} ({needed / 1e9:.1f} GB in {os.path.relpath(folder)})"
+        what = f"Decoding {len(paths):,} images at {_px(maps)} ({byte_size(needed)} in {os.path.relpath(folder)})"
     progress(what, 0, len(paths))
     hashes, errors = [""] * len(paths), [""] * len(paths)
     targets = {size: _building(folder, size) for size in maps}
@@ -209,7 +206,7 @@ def _build(
             with file.open("xb") as handle:
                 handle.truncate(len(paths) * size * size * 3)
         chunks = [(start, paths[start : start + _CHUNK]) for start in range(0, len(paths), _CHUNK)]
-        workers = min(cores(), len(chunks), 1 + total_bytes // _BYTES_WORTH_A_PROCESS)
+        workers = min(logical_cores(), len(chunks), 1 + total_bytes // _BYTES_WORTH_A_PROCESS)
         done = 0
         for start, found in _run(chunks, workers, root, targets, max_pixels):
             for row, (content, error) in enumerate(found, start):

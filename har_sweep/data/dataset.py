@@ -49,7 +49,7 @@ class Dataset:
 
     @staticmethod
     def read(file: Path) -> Dataset:
-        """What ``prepare`` wrote; nothing is listed or computed again.
+        """What ``prepare_dataset`` wrote; nothing is listed or computed again.
 
         Raises
         ------

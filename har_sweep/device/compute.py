@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import nn
 
-from har_sweep.config.schema import HardwareConfig
 from har_sweep.device.cpu_kernels import fast_kernels
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
+from har_sweep.spec.hardware import device_named
+from har_sweep.spec.run_spec import RunSpec
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,22 +50,25 @@ class Compute:
         """``tensor`` on the device; from pinned memory without waiting."""
         return tensor.to(self.device, non_blocking=True)
 
+    def place(self, model: nn.Module) -> nn.Module:
+        """``model`` itself, its tensors on the device in the run's memory format."""
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+
     @property
     def device_name(self) -> str:
         """The device as its maker calls it."""
-        from har_sweep.spec.hardware import device_named
-
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else device_named(self.device.type)
 
 
-def prepare_compute(config: HardwareConfig, kind: str, precision: str, ranks: Ranks) -> Compute:
-    """Set threads, TF32 and determinism for this process and open its device.
+def prepare_compute(spec: RunSpec, ranks: Ranks) -> Compute:
+    """Set threads, TF32 and determinism for this process as a run wants them, and open its device.
 
     Raises
     ------
     RunFailure
         ``device_unavailable`` or ``precision_unavailable`` if torch cannot use them: never others in their place.
     """
+    config, kind, precision = spec.config.hardware, spec.device, spec.precision
     if threads := ranks.threads(config.cpu_threads):
         torch.set_num_threads(threads)
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]

@@ -75,13 +75,7 @@ class Ranks:
             dist.destroy_process_group()
 
     def check(self) -> None:
-        """Nothing, while all ranks live and work.
-
-        Raises
-        ------
-        RunFailure
-            if one does not any more.
-        """
+        """Raise RunFailure or Interrupted if another rank has failed, died or been asked to stop."""
         if isinstance(self._tie, Crew):
             self._tie.check()
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-if TYPE_CHECKING:
-    pass
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -56,7 +53,7 @@ class CpuSyncBatchNormAct(CpuSyncBatchNorm):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The ranks' sum; its gradient is the sum of their gradients."""
+    """The ranks' sum; its gradient is the sum of their gradients. PyTorch's own is deprecated, or not public."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:

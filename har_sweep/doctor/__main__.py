@@ -7,20 +7,15 @@ image, downloads nothing and waits a few seconds at most for any network. Exit s
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
 from har_sweep.doctor.inputs import datasets, weights
 from har_sweep.doctor.machine import cuda_in_torch, devices, disk, machine
 from har_sweep.doctor.packages import REINSTALL, packages, python
-from har_sweep.doctor.services import ANSWER_SECONDS, _background, slurm, wandb
-
-if TYPE_CHECKING:
-    pass
+from har_sweep.doctor.services import ANSWER_SECONDS, in_background, slurm, wandb
 
 
 def main(arguments: list[str]) -> int:
@@ -57,8 +52,8 @@ def examine(overrides: list[str]) -> list[Check]:
     choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
     runs = compose_runs([list(choice) for choice in choices])
     configs = [run.config for run in runs]
-    hub = _background(Hub(ANSWER_SECONDS).problem)
-    away: list[Future[Check | None]] = [_background(cuda_in_torch), _background(wandb), _background(slurm)]
+    hub = in_background(Hub(ANSWER_SECONDS).problem)
+    away: list[Future[Check | None]] = [in_background(cuda_in_torch), in_background(wandb), in_background(slurm)]
     here = [run.config for run in runs if run.slurm is None]
     checks = [*devices(here), *machine(), *disk(configs), *datasets(configs)]
     hub_problem = hub.result()

@@ -1,16 +1,13 @@
-"""What one check found, and the remedy."""
+"""What one check found, and the remedy. In this room only what Python itself brings is imported at the top of a file:
+a missing package must be reported, not met."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    pass
-
-
-# At the top only what Python itself brings: a missing package must be reported, not met.
-
+T = TypeVar("T")
 OK = "ok"
 NOTE = "note"  # something optional is not there
 PROBLEM = "problem"  # a sweep could not run
@@ -24,3 +21,12 @@ class Check:
     status: str
     finding: str
     remedy: str = ""
+
+
+def distinct(values: Iterable[T]) -> list[T]:
+    """In order, each once; configs compare but do not hash."""
+    found: list[T] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
-from har_sweep.doctor.services import T
+from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check, distinct
 
 if TYPE_CHECKING:
     from har_sweep.config.schema import Config
@@ -18,7 +16,7 @@ def datasets(configs: list[Config]) -> Iterator[Check]:
     """Whether each dataset is where the sweep will look; images are listed, not read."""
     from har_sweep.errors import InputError
 
-    for data, paths in _distinct((config.data, config.paths) for config in configs):
+    for data, paths in distinct((config.data, config.paths) for config in configs):
         if data.source == "sample":
             yield Check("data", OK, "sample: synthetic, drawn by har_sweep when first used")
         elif data.source == "hub":
@@ -42,7 +40,7 @@ def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
     from har_sweep.errors import InputError
     from har_sweep.spec.weights import WORDS, is_cached, on_command_line
 
-    for model in _distinct(config.model for config in configs):
+    for model in distinct(config.model for config in configs):
         subject = f"weights of {model.name}"
         fetch = f"`python -m har_sweep.prefetch {on_command_line(model)}`"
         try:
@@ -70,12 +68,3 @@ def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
                 f"not cached, and the hub is away: {hub_problem}",
                 f"With network, {fetch}; or model.weights=FILE, or scratch.",
             )
-
-
-def _distinct(values: Iterable[T]) -> list[T]:
-    """In order, each once; configs compare but do not hash."""
-    found: list[T] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
-from har_sweep.doctor.inputs import _distinct
+from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check, distinct
+from har_sweep.units import byte_size
 
 if TYPE_CHECKING:
     from har_sweep.config.schema import Config
 
-GIB = 2**30
-DISK_NEEDED_BYTES = 2 * GIB  # a checkpoint of ViT-B with its optimizer takes 1 GiB, and the next is written beside it
-MEMORY_WISHED_BYTES = 4 * GIB
+DISK_NEEDED_BYTES = 2 * 2**30  # a checkpoint of ViT-B with its optimizer takes 1 GiB, and the next is written beside it
+MEMORY_WISHED_BYTES = 4 * 2**30
 
 
 def devices(configs: list[Config]) -> Iterator[Check]:
@@ -28,11 +27,11 @@ def devices(configs: list[Config]) -> Iterator[Check]:
 
     found = find_devices()
     for device in found:
-        memory = f", {_gib(device.memory_bytes)}" if device.memory_bytes else ""
+        memory = f", {byte_size(device.memory_bytes)}" if device.memory_bytes else ""
         yield Check(device.kind, OK, f"{device.name}{memory}, {'bf16' if device.bf16 else 'no bf16'}")
     if found[0].kind == "cpu":
         yield Check("GPU", NOTE, "none: sweeps run on the CPU", "With an NVIDIA GPU, `nvidia-smi` should list it.")
-    for asked in _distinct(config.hardware for config in configs):
+    for asked in distinct(config.hardware for config in configs):
         try:
             resolve_hardware(asked)
         except InputError as e:
@@ -61,10 +60,11 @@ def machine() -> Iterator[Check]:
     """CPU threads and main memory."""
     import psutil
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("CPU threads", OK, f"{usable} of {os.cpu_count()} usable")
+    from har_sweep.spec.hardware import logical_cores
+
+    yield Check("CPU threads", OK, f"{logical_cores()} of {os.cpu_count()} usable")
     memory = psutil.virtual_memory()
-    finding = f"{_gib(memory.available)} of {_gib(memory.total)} available"
+    finding = f"{byte_size(memory.available)} of {byte_size(memory.total)} available"
     if memory.available < MEMORY_WISHED_BYTES:
         yield Check("memory", NOTE, finding, "Large models may not fit: close programs, or lower trainer.batch_size.")
     else:
@@ -74,7 +74,7 @@ def machine() -> Iterator[Check]:
 def disk(configs: list[Config]) -> Iterator[Check]:
     """Free space where records, caches and data go."""
     for name in ("runs", "cache", "data"):
-        for path in _distinct(Path(getattr(config.paths, name)).expanduser().absolute() for config in configs):
+        for path in distinct(Path(getattr(config.paths, name)).expanduser().absolute() for config in configs):
             yield _disk(f"paths.{name}", path)
 
 
@@ -85,11 +85,7 @@ def _disk(key: str, path: Path) -> Check:
     if not os.access(there, os.W_OK | os.X_OK):
         return Check(key, PROBLEM, f"{there} cannot be written", f"Choose another folder: {key}=FOLDER")
     free = shutil.disk_usage(there).free
-    finding = f"{_gib(free)} free in {path}"
+    finding = f"{byte_size(free)} free in {path}"
     if free < DISK_NEEDED_BYTES:
-        return Check(key, PROBLEM, finding, f"Free {_gib(DISK_NEEDED_BYTES)} or choose another disk: {key}=FOLDER")
+        return Check(key, PROBLEM, finding, f"Free {byte_size(DISK_NEEDED_BYTES)} or choose another disk: {key}=FOLDER")
     return Check(key, OK, finding)
-
-
-def _gib(count: float) -> str:
-    return f"{count / GIB:.1f} GiB"

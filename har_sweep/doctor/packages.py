@@ -7,13 +7,9 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
 from har_sweep.files import PACKAGE
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN_PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "wandb")
 REINSTALL = (

@@ -11,14 +11,10 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from har_sweep.doctor.finding import NOTE, OK, Check
-
-if TYPE_CHECKING:
-    pass
-
 
 T = TypeVar("T")
 
@@ -78,12 +74,12 @@ def _answer(url: str) -> str:
         return ""
 
     try:
-        return _background(ask).result(ANSWER_SECONDS)
+        return in_background(ask).result(ANSWER_SECONDS)
     except TimeoutError:
         return f"does not answer within {ANSWER_SECONDS:g} s"
 
 
-def _background(work: Callable[[], T]) -> Future[T]:
+def in_background(work: Callable[[], T]) -> Future[T]:
     """Start ``work`` in a thread that cannot keep the process from ending: a name server can hold one for minutes."""
     future: Future[T] = Future()
 

@@ -10,50 +10,48 @@ import torch
 from torch import nn
 
 from har_sweep.cost.static import static_costs
-from har_sweep.device.compute import prepare_compute, synchronise
+from har_sweep.data.dataset import Dataset
+from har_sweep.device.compute import synchronise
 from har_sweep.device.ranks import Ranks
+from har_sweep.events import tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.train.augmentation import augment
+from har_sweep.stop import Stop
+from har_sweep.train.epoch import train_step
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
+from har_sweep.train.session import Session
 
 TRAINING_SHARE = 0.75  # of the time for measuring; the rest is for evaluation
 
 
-def count_macs(spec: RunSpec, classes: int) -> int:
+def count_macs(spec: RunSpec) -> int:
     """Multiply-adds of one image in a run's model."""
-    size = spec.model.input_size
-    return static_costs(_untrained(spec, classes), [3, size, size]).macs
+    return static_costs(_untrained(spec, Dataset.read(spec.dataset_file)), [3, *[spec.model.input_size] * 2]).macs
 
 
-def measure_speed(spec: RunSpec, classes: int, seconds: float) -> tuple[float, float, float]:
+def measure_speed(spec: RunSpec, seconds: float) -> tuple[float, float, float]:
     """Train and evaluate a run's model on random pixels, on one device, for about so many seconds.
 
     Returns seconds for an image in training, for an image in evaluation, and for building the model.
     """
     config, size, device_count = spec.config, spec.model.input_size, spec.config.hardware.device_count
     batch_size = config.trainer.batch_size // (device_count if spec.device == "cuda" else 1)
-    compute = prepare_compute(config.hardware, spec.device, spec.precision, Ranks())
+    session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell_nobody, Stop())
+    compute = session.compute
     began = time.monotonic()
-    model = _untrained(spec, classes)
+    model = _untrained(spec, session.dataset)
     static_costs(model, [3, size, size])  # as every run does
-    model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
+    model = compute.place(model)
     build_seconds = time.monotonic() - began
-    learner = Learner(model, config, compute, Ranks(), 1, lambda event: None)
-    generator = torch.Generator()
+    learner, generator = Learner(model, config, compute, Ranks(), 1, tell_nobody, 0), torch.Generator()
     pixels = torch.randint(256, (1, spec.source_size, spec.source_size, 3), dtype=torch.uint8)
-    labels = torch.randint(classes, (batch_size,))
+    labels = torch.randint(len(session.dataset.classes), (batch_size,))
+    forward = forward_of(model, spec.model, compute)
 
     def train(count: int) -> None:
-        inputs, targets = augment(
-            compute.move(pixels.expand(count, -1, -1, -1)), compute.move(labels[:count]), config.augmentation,
-            size, spec.model.mean, spec.model.std, generator, classes,
-        )  # fmt: skip
-        learner.learn(inputs.contiguous(memory_format=compute.memory_format), targets)
-
-    forward = forward_of(model, spec.model, compute)
+        train_step(learner, pixels.expand(count, -1, -1, -1), labels[:count], generator, session)
 
     def evaluate(count: int) -> None:
         forward(compute.move(pixels[:, :size, :size].expand(count, -1, -1, -1)))
@@ -88,7 +86,7 @@ def seconds_per_image(step: Callable[[int], None], batch_size: int, seconds: flo
     return step_seconds / count
 
 
-def _untrained(spec: RunSpec, classes: int) -> nn.Module:
+def _untrained(spec: RunSpec, dataset: Dataset) -> nn.Module:
     """The run's model without its weights, which need not be here."""
     scratch = replace(spec.model, weights="scratch", weights_file=None)
-    return build_model(spec.config, scratch, classes, lambda text: None)
+    return build_model(spec.config, scratch, len(dataset.classes), lambda text: None)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import multiprocessing
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from har_sweep.data.dataset import Dataset
+from har_sweep.errors import first_line
 from har_sweep.files import atomic
 from har_sweep.launch.evidence import (
     FEW,
@@ -34,16 +35,15 @@ from har_sweep.launch.evidence import (
     past_runs,
 )
 from har_sweep.launch.job import with_threads
-from har_sweep.launch.local import slots
+from har_sweep.launch.local import die_with_parent, slots
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
 
 CALIBRATION_SECONDS = 12.0  # beside what importing torch and building the model take
-"""timm's name and the input size in pixels: what MACs follow from."""
 Ask = Callable[..., Any]
-"""Calls a function of ``har_sweep.calibrate``, given its name and its arguments."""
+"""Calls a function of ``calibrate``, given its name and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def estimate(planned: list[Planned], screen: Screen) -> list[Estimate]:
     """What each run will take; measures this machine for some seconds where nothing else tells."""
     past = past_runs(planned)
     works = _works(planned, past)
-    with _torch() as ask:
+    with asking_torch() as ask:
         known = iter(_known([work for work in works if work], past, ask, screen, calibrating=True))
     return [
         _estimate(work, *next(known)) if work else _priced(p.spec, 0.0, "its record, as it is done")
@@ -80,7 +80,7 @@ def cheapness(planned: list[Planned], screen: Screen) -> list[float]:
     past = past_runs(planned)
     works = _works(planned, past)
     todo = [work for work in works if work]
-    with _torch() as ask:
+    with asking_torch() as ask:
         speeds = [speed for speed, _ in _known(todo, past, ask, screen, calibrating=False)]
         if None in speeds:
             macs = _macs(todo, past, ask, screen)
@@ -103,14 +103,13 @@ def _works(planned: list[Planned], past: list[Past]) -> list[Work | None]:
         if p.state == "done":
             works.append(None)
             continue
-        spec, data = p.spec, dataset(p.spec.dataset_file)
-        images, left = data.counts(), spec.config.trainer.epochs
+        spec, images, left = p.spec, dataset(p.spec.dataset_file).counts(), p.spec.config.trainer.epochs
         if spec.run_id in begun and spec.paths.checkpoint.exists():
             left -= begun[spec.run_id].epochs
         if spec.slurm is None and spec.device == "cpu":
             spec = with_threads(spec, slots([spec])[0].threads)
         evaluated = left * images["val"] + images["val"] + images["test"]
-        works.append(Work(spec, left, left * images["train"], evaluated, len(data.classes)))
+        works.append(Work(spec, left, left * images["train"], evaluated))
     return works
 
 
@@ -171,7 +170,7 @@ def _calibrated(group: dict[str, tuple[Work, int]], seconds: float, ask: Ask, sc
     screen.progress(f"Measuring how fast this machine trains {spec.model.timm_name}, about 20 s", 0, 0)
     plain = replace(spec.config, hardware=replace(spec.config.hardware, compile=False))  # compiling takes minutes
     try:
-        measured = Speed(*ask("measure_speed", replace(spec, config=plain), cheapest.classes, seconds))
+        measured = Speed(*ask("measure_speed", replace(spec, config=plain), seconds))
     except Unanswered as e:
         return dict.fromkeys(group, (None, f"nothing: this machine could not be measured ({e})"))
     if spec.device == "cuda":  # one was measured; all train, one evaluates
@@ -222,7 +221,7 @@ def _macs(works: list[Work], past: list[Past], ask: Ask, screen: Screen) -> dict
     for n, (model, work) in enumerate(new.items()):
         screen.progress("Counting the MACs of models without a record; the first takes about 10 s", n, len(new))
         try:
-            counted[_key(model)] = ask("count_macs", work.spec, work.classes)
+            counted[_key(model)] = ask("count_macs", work.spec)
         except Unanswered as e:
             macs[model] = str(e)
     if new:
@@ -236,50 +235,39 @@ def _key(model: Model) -> str:
 
 
 @contextmanager
-def _torch() -> Iterator[Ask]:
+def asking_torch() -> Iterator[Ask]:
     """Inside, questions are answered by a process with torch; it is started by the first of them."""
-    context = multiprocessing.get_context("spawn")
-    connection: Connection | None = None
-    processes: list[SpawnProcess] = []
+    pool: ProcessPoolExecutor | None = None
 
     def ask(name: str, *args: Any) -> Any:
-        nonlocal connection
-        if connection is None:
-            connection, theirs = context.Pipe()
-            processes.append(context.Process(target=_answer, args=(theirs,), daemon=True))
-            processes[-1].start()
-            theirs.close()
+        nonlocal pool
+        pool = pool or ProcessPoolExecutor(1, get_context("spawn"), _begin_silently)
         try:
-            connection.send((name, args))
-            value, error = connection.recv()
-        except (EOFError, OSError) as e:
-            connection = None
+            return pool.submit(_answer, name, *args).result()
+        except BrokenProcessPool as e:
+            pool = None
             raise Unanswered("the process that tried it died; `python -m har_sweep.doctor` checks torch") from e
-        if error:
-            raise Unanswered(error)
-        return value
 
     try:
         yield ask
     finally:
-        for process in processes:
-            process.kill()  # it has nothing to save
-            process.join()
+        if pool:
+            pool.shutdown(cancel_futures=True)
 
 
-def _answer(connection: Connection) -> None:
-    """The process: answers until nobody can ask any more."""
+def _begin_silently() -> None:
+    """The process: nothing that it prints is shown, and it does not outlive whoever asks."""
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
-    while True:
-        try:
-            name, args = connection.recv()
-        except EOFError:
-            return
-        try:
-            from har_sweep.launch import calibrate
+    die_with_parent()
 
-            connection.send((getattr(calibrate, name)(*args), None))
-        except Exception as e:
-            connection.send((None, (str(e).strip().splitlines() or [type(e).__name__])[0]))
+
+def _answer(name: str, *args: Any) -> Any:
+    """In the process: call a function of ``calibrate``."""
+    try:
+        from har_sweep.launch import calibrate
+
+        return getattr(calibrate, name)(*args)
+    except Exception as e:
+        raise Unanswered(first_line(e)) from None

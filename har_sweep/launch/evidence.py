@@ -16,6 +16,7 @@ from har_sweep.spec.run_spec import RunSpec
 FEW = 5  # records, the latest, that an estimate rests on
 
 Model = tuple[str, int]
+"""timm's name and the input size in pixels: what MACs follow from."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Work:
     epochs: int
     trained: int
     evaluated: int
-    classes: int
 
     @property
     def model(self) -> Model:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from har_sweep.events import Event, Line, Phase, Step, Tell
 from har_sweep.files import redact_text
@@ -19,11 +18,8 @@ from har_sweep.record.claim import Owner, take_claim
 from har_sweep.record.folder import RunPaths, find_record, is_done, read_record, write_record
 from har_sweep.record.record import Record, RunError, close_attempt, utc_now
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import Stop
 from har_sweep.units import byte_size, duration
-
-if TYPE_CHECKING:
-    from har_sweep.stop import Stop
-
 
 FAILURES = ("failed", "killed", "out_of_memory")  # outcomes of attempts that count against launch.retries
 
@@ -108,8 +104,8 @@ def may_try_again(record: Record, spec: RunSpec) -> bool:
         return False
     if record.error.kind == "out_of_memory" and record.attempts[-1].outcome == "out_of_memory":
         trainer = spec.config.trainer
-        splits = sum(attempt.outcome == "out_of_memory" for attempt in record.attempts)
-        if trainer.on_oom == "split" and trainer.accumulation_steps << (splits - 1) < trainer.batch_size:
+        halvings = sum(attempt.outcome == "out_of_memory" for attempt in record.attempts)
+        if trainer.on_oom == "split" and trainer.accumulation_steps << (halvings - 1) < trainer.batch_size:
             return True
     return failures(record) <= spec.failures_allowed
 

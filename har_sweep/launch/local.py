@@ -25,12 +25,12 @@ from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_ag
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
-from har_sweep.spec.hardware import find_devices
+from har_sweep.spec.hardware import find_devices, logical_cores
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
-LOOK_SECONDS = 1.0  # between looks at runs that other processes compute
+POLL_SECONDS = 1.0  # of runs that other processes compute
 
 
 @dataclass
@@ -76,7 +76,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                     process.start()
                     theirs.close()
                     children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
-                for connection in wait(list(children), LOOK_SECONDS if elsewhere else None):
+                for connection in wait(list(children), POLL_SECONDS if elsewhere else None):
                     assert isinstance(connection, Connection)
                     try:
                         screen.show(children[connection].label, connection.recv())
@@ -125,7 +125,7 @@ def slots(specs: list[RunSpec]) -> list[Slot]:
             )
         groups = [ids[n * per_run : (n + 1) * per_run] for n in range(parallel or most)]
         return [Slot({"CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
-    threads = max(1, _cores() // (parallel or 1)) if parallel and parallel > 1 else None
+    threads = max(1, logical_cores() // (parallel or 1)) if parallel and parallel > 1 else None
     return [Slot({}, threads)] * (parallel or 1)
 
 
@@ -134,10 +134,6 @@ def _visible_cuda_devices() -> list[str]:
     if visible:
         return [part for part in re.split(r"\s*,\s*", visible.strip()) if part]
     return [str(n) for n, _ in enumerate(d for d in find_devices() if d.kind == "cuda")]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], screen: Screen) -> None:
@@ -210,7 +206,7 @@ def _out_of_memory_kills() -> int:
 def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> None:
     """The run's process: its output goes to ``run.log``, its events to ``connection``."""
     os.environ.update(environment)
-    _die_with_parent()
+    die_with_parent()  # nobody would see this run, and the same command must find it free
     log = log_to(spec.paths.log)
     faulthandler.enable(file=2)
 
@@ -232,8 +228,8 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
     connection.close()
 
 
-def _die_with_parent() -> None:
-    """A run whose sweep was killed ends too: nobody would see it, and the same command must find it free."""
+def die_with_parent() -> None:
+    """End this process when its parent has ended, even if that was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

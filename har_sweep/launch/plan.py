@@ -28,7 +28,7 @@ from har_sweep.spec.weights import ModelPlan, resolve
 
 @dataclass(frozen=True)
 class Planned:
-    """A run and its state: one of ``Look``'s, or ``again`` for what is done and shall be computed once more.
+    """A run and its state: one of ``RunState``'s, or ``again`` for what is done and shall be computed once more.
 
     ``places`` says which of the runs asked for it is: two ways to ask for one run are one run."""
 
@@ -89,17 +89,18 @@ def _seen(specs: list[RunSpec]) -> list[Planned]:
     """What is known of each run already."""
     rerun, cluster = specs[0].config.rerun, any(spec.slurm for spec in specs)
     try:
-        looks = run_states([spec.paths for spec in specs], rerun, ask_slurm=cluster)
+        states = run_states([spec.paths for spec in specs], rerun, ask_slurm=cluster)
     except Unreachable as e:
         raise InputError(
             f"Jobs were submitted for some of these runs, and SLURM does not say how they are: {e}.",
             "Give the same command again when it answers, where jobs are submitted.",
         ) from e
-    states = ["again" if view.state == "done" else view.state for view in looks] if rerun else [v.state for v in looks]
-    counts = [failures(view.record) + spec.config.launch.retries for view, spec in zip(looks, specs, strict=True)]
     return [
-        Planned(replace(spec, failures_allowed=count), state)
-        for spec, state, count in zip(specs, states, counts, strict=True)
+        Planned(
+            replace(spec, failures_allowed=failures(state.record) + spec.config.launch.retries),
+            "again" if rerun and state.state == "done" else state.state,
+        )
+        for spec, state in zip(specs, states, strict=True)
     ]
 
 

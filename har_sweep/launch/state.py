@@ -53,8 +53,13 @@ class RunState:
             accuracy=f"{100 * accuracy:.2f}" if accuracy is not None else "-",
             left=duration(float(left)) if left is not None else "-",
             node=host if self.state in ("running", "done", "failed", "interrupted") else "-",
-            job=self.submission.job if self.submission else "-",
+            job=self.job or "-",
         )
+
+    @property
+    def job(self) -> str:
+        """The batch job that was last submitted for it; empty if there was none."""
+        return self.submission.job if self.submission else ""
 
     @property
     def log(self) -> Path | None:

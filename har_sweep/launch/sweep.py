@@ -92,8 +92,8 @@ def submit(planned: list[Planned], folder: Path, screen: Screen) -> None:
     """Submit what nobody has, one sweep at a time: what another has just submitted is seen."""
     with _alone(folder / ".submitting", screen):
         cluster = [p.spec for p in planned if p.on_cluster and p.to_do]
-        looks = run_states([spec.paths for spec in cluster], any(spec.config.rerun for spec in cluster))
-        todo = [spec for spec, view in zip(cluster, looks, strict=True) if view.state in OVER]
+        states = run_states([spec.paths for spec in cluster], any(spec.config.rerun for spec in cluster))
+        todo = [spec for spec, state in zip(cluster, states, strict=True) if state.state in OVER]
         began = time.monotonic()
         jobs = submit_arrays(todo) if todo else {}
     if jobs:

@@ -52,15 +52,10 @@ def claim_path(folder: Path, number: int) -> Path:
 
 
 def check_claim(folder: Path, number: int) -> None:
-    """Nothing, while no later claim exists.
+    """Raise ClaimLost if there is a later claim: the run has been taken over.
 
     NFS remembers for a while what a folder held, but not past the making of another file in it, such as the temporary
     one that is about to be renamed.
-
-    Raises
-    ------
-    ClaimLost
-        if the run has been taken over.
     """
     if _latest_number(folder) > number:
         raise ClaimLost(f"Claim {number} on {folder.name} was taken over.")

@@ -33,7 +33,7 @@ class RunPaths:
     claim: int = 0  # the number under which its owner writes; 0 for readers
 
     def check(self) -> None:
-        """For writers, last thing before a write takes effect: ``ClaimLost`` if the run is somebody else's by now."""
+        """Raise ClaimLost if the run is somebody else's by now; the last thing before a write takes effect."""
         if self.claim:
             check_claim(self.folder, self.claim)
 

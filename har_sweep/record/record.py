@@ -1,7 +1,7 @@
 """The record of a run: the one contract between ``har_sweep`` and ``multirun_analysis``.
 
-SI units: bytes and seconds, unless a name says otherwise. This module alone knows the file's layout, and ``RunPaths``
-alone the names inside a run's folder. It imports no torch, and of ``har_sweep`` only the errors and the claims.
+SI units: bytes and seconds, unless a name says otherwise. This module alone knows the file's layout; it imports nothing
+of ``har_sweep``.
 """
 
 from __future__ import annotations

@@ -6,15 +6,17 @@ import errno
 import os
 import socket
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.errors import ClaimLost, InputError, Interrupted, RunFailure
 from har_sweep.files import atomic, redact, redact_text
 from har_sweep.record.environment import environment, slurm_job_id
-from har_sweep.record.folder import read_record, write_record
+from har_sweep.record.folder import RunPaths, read_record, write_record
 from har_sweep.record.record import (
     Attempt,
     DatasetInfo,
@@ -27,6 +29,7 @@ from har_sweep.record.record import (
     utc_now,
 )
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import Stop
 from har_sweep.train.learner import is_out_of_memory
 
 
@@ -95,13 +98,36 @@ def conclude(record: Record, status: Status, why: str | None) -> None:
     close_attempt(record, status, why, record.finished_at)
 
 
+@contextmanager
+def concluding(record: Record, paths: RunPaths, stop: Stop) -> Iterator[None]:
+    """Around a run's work: what breaks it off ends the run, not the process, and stands in its record.
+
+    Raises
+    ------
+    ClaimLost
+        when another process has taken the run over; nothing more is written.
+    """
+    try:
+        yield
+    except ClaimLost:
+        raise
+    except (Interrupted, KeyboardInterrupt) as asked:
+        with stop.deferred():  # another rank may have been asked first
+            conclude(record, "interrupted", str(asked) or stop.reason)
+            write_record(record, paths)
+    except Exception as error:
+        record.error = run_error(error)
+        conclude(record, "failed", record.error.message)
+    write_record(record, paths)
+
+
 def is_disk_full(error: Exception) -> bool:
     """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
 
-def explain(error: Exception) -> RunError:
+def run_error(error: Exception) -> RunError:
     """What went wrong, in the record's words."""
     trace = redact_text("".join(traceback.format_exception(error)))
     if isinstance(error, RunFailure):

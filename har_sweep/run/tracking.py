@@ -24,7 +24,7 @@ import psutil
 
 from har_sweep.config.schema import TrackingConfig
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import Interrupted
+from har_sweep.errors import ClaimLost, Interrupted, first_line
 from har_sweep.files import redact, redact_text
 from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import Epoch, Record, flatten
@@ -57,6 +57,16 @@ class Tracker:
             mode: Mode = "online" if config.mode == "online" else "offline"
             self._starting = ThreadPoolExecutor(1, "wandb").submit(self._start, mode)
 
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        """Close the run as its record says; if somebody else has it, abandon it."""
+        if error is None:
+            self.close(0 if self._record.status == "done" else 1)
+        elif isinstance(error, ClaimLost):
+            self.abandon()
+
     def ready(self) -> None:
         """Wait until logging has begun, or has failed."""
         starting = self._starting
@@ -86,7 +96,7 @@ class Tracker:
                 raise
             _kill_service()
             warnings.append(
-                f"Weights & Biases could not be reached ({_first_line(e)}); "
+                f"Weights & Biases could not be reached ({first_line(e)}); "
                 "logging offline: `wandb sync` uploads it later."
             )
             run = self._init("offline", resume=False)
@@ -165,7 +175,7 @@ class Tracker:
                 raise
             _kill_service()
             self._warn(
-                f"Weights & Biases could not be reached at the end ({_first_line(e)}); "
+                f"Weights & Biases could not be reached at the end ({first_line(e)}); "
                 "the run is kept offline: `wandb sync` uploads it later."
             )
             self._start("offline")
@@ -194,7 +204,7 @@ class Tracker:
             raise
         except Exception as e:
             self._run = None
-            self._warn(f"Weights & Biases stopped logging ({_first_line(e)}); the run goes on, its record is complete.")
+            self._warn(f"Weights & Biases stopped logging ({first_line(e)}); the run goes on, its record is complete.")
 
 
 def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> None:
@@ -238,7 +248,3 @@ def _kill_service() -> None:
         psutil.wait_procs(services)
     with suppress(Exception, SystemExit):  # it finds its process killed, and would end this one with it
         wandb.teardown()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

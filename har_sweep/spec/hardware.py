@@ -7,15 +7,11 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,6 @@ def device_named(kind: str) -> str:
 @cache
 def cpu_device() -> Device:
     """This machine's processor; ``bf16`` where it multiplies bfloat16 in hardware."""
-    import psutil
-
     name, flags = platform.processor() or platform.machine(), set[str]()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -115,7 +109,11 @@ def resolve_hardware(config: HardwareConfig) -> tuple[str, str]:
     return kind, precision
 
 
+def logical_cores() -> int:
+    """What this process may use of the processor's cores, each counted as often as it runs threads at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
     """The processor's cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+    return min(logical_cores(), psutil.cpu_count(logical=False) or logical_cores())

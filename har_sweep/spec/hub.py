@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from har_sweep.errors import first_line
 from har_sweep.events import Progress
 
 
@@ -81,7 +82,7 @@ class Hub:
                 raise WeightsUnavailable(f"the hub has no repository {repo}", permanent=True) from e
             except Exception as e:
                 # Whatever the client met, the next model of the sweep would meet it again after the same minute.
-                self._problem = f"the download of {repo}/{file} broke off: {_first_line(e)}"
+                self._problem = f"the download of {repo}/{file} broke off: {first_line(e)}"
                 raise WeightsUnavailable(self._problem, permanent=False) from e
         raise WeightsUnavailable(f"the hub's {repo} has no {' or '.join(files)}", permanent=True)
 
@@ -105,7 +106,3 @@ def _bar(what: str, progress: Progress) -> type:
             progress(what, int(self.n), int(self.total or 1))
 
     return Bar
-
-
-def _first_line(e: Exception) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``data.prepare`` wrote;
+    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``prepare_dataset`` wrote;
     ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of the code that planned it;
     ``failures_allowed`` counts those of earlier sweeps too. ``slurm`` is what a job on a cluster asks for, None on this
     machine; ``hydra`` is the whole composed config where Hydra has something to do around the job.
 
-    The run's owner adds ``claim``, the number it writes under, and ``splits``, how often batches are cut in two from
-    the start because the system has killed the run for its memory.
+    The run's owner adds ``claim``, the number it writes under, and ``halvings``, how often batches are cut in two
+    from the start because the system has killed the run for its memory.
     """
 
     run_id: str
@@ -42,7 +42,7 @@ class RunSpec:
     git_dirty: bool | None = None
     failures_allowed: int = 0
     claim: int = 0
-    splits: int = 0
+    halvings: int = 0
 
     @property
     def paths(self) -> RunPaths:

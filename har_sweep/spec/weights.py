@@ -23,7 +23,6 @@ from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
 WORDS = ("pretrained", "if_available", "scratch")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""``(what, done, total)``, in bytes for a download; 0 of 1 where there is nothing to count."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ModelPlan:
     """A model decided to the last detail.
 
     ``weights`` is the start's identity: a pretrained tag, ``sha256:<hex>`` of a file, or ``scratch``; ``weights_file``
-    is where it lies (None for scratch). ``requested`` is ``model.weights`` as given. ``input_size`` in pixels.
+    is where it lies (None for scratch). ``input_size`` in pixels.
     """
 
     timm_name: str
@@ -41,7 +40,6 @@ class ModelPlan:
     std: tuple[float, ...]
     weights: str
     weights_file: Path | None
-    requested: str
     warnings: tuple[str, ...] = ()
 
 
@@ -88,7 +86,6 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
         std=tuple(model.std or facts["std"]),
         weights=weights,
         weights_file=file,
-        requested=model.weights,
         warnings=tuple(warnings),
     )
 

@@ -13,13 +13,14 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from har_sweep.data.batches import batches
-from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, keep_freed_memory, synchronise
 from har_sweep.record.record import ClassMetrics, Metrics
 from har_sweep.spec.weights import ModelPlan
 from har_sweep.train.augmentation import normalise
+from har_sweep.train.session import Session
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+"""uint8 images [B, H, W, 3] on the device -> logits [B, classes] float32: all that evaluating a model needs of it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Predictions:
 
 
 def forward_of(model: nn.Module, model_plan: ModelPlan, compute: Compute) -> Forward:
-    """uint8 images [B, H, W, 3] on the device -> logits [B, classes] float32: what every model is timed by."""
+    """The forward pass of a module, normalisation included: what every model is evaluated and timed by."""
     keep_freed_memory(compute.device)
 
     @torch.inference_mode()
@@ -56,13 +57,14 @@ def forward_of(model: nn.Module, model_plan: ModelPlan, compute: Compute) -> For
     return forward
 
 
-def predict(
-    forward: Forward, dataset: Dataset, split: str, size: int, batch_size: int, threads: int, compute: Compute
-) -> Predictions:
+def predict(forward: Forward, session: Session, split: str) -> Predictions:
     """Run ``forward`` over a split; ``seconds`` covers it whole, the last result included."""
+    spec, dataset, compute = session.spec, session.dataset, session.compute
+    threads, pin = spec.config.hardware.loader_threads, compute.device.type == "cuda"
     started, logits, indices = time.monotonic(), [], []
-    pin = compute.device.type == "cuda"
-    for batch in batches(dataset, split, size, batch_size, threads=threads, pin=pin):
+    for batch in batches(
+        dataset, split, spec.model.input_size, spec.config.trainer.batch_size, threads=threads, pin=pin
+    ):
         logits.append(forward(compute.move(batch.images)))
         indices.append(batch.indices)
     probabilities = torch.cat(logits).softmax(dim=1).cpu().numpy()

@@ -27,11 +27,11 @@ OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could
 
 
 class Learner:
-    """A model with what trains it. ``steps`` is the number of batches in an epoch; ``splits`` is how often to cut them
-    in two from the start. With several ranks each has one, and all are always in the same state."""
+    """A model with what trains it. ``steps`` is the number of batches in an epoch; ``halvings`` is how often to cut
+    them in two from the start. With several ranks each has one, and all are always in the same state."""
 
     def __init__(
-        self, model: nn.Module, config: Config, compute: Compute, ranks: Ranks, steps: int, tell: Tell, splits: int = 0
+        self, model: nn.Module, config: Config, compute: Compute, ranks: Ranks, steps: int, tell: Tell, halvings: int
     ) -> None:
         trainer = config.trainer
         self.model, self._trainer, self._compute, self._tell = model, trainer, compute, tell
@@ -50,7 +50,7 @@ class Learner:
         if trainer.ema_decay:
             average = get_ema_multi_avg_fn(trainer.ema_decay)
             self._ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        self._accumulation_steps = min(trainer.accumulation_steps << splits, trainer.batch_size)
+        self._accumulation_steps = min(trainer.accumulation_steps << halvings, trainer.batch_size)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -17,7 +17,7 @@ from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_ag
 from har_sweep.record.environment import slurm_job_id
 from har_sweep.record.record import Record, RunError, utc_now
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.stop import Stop
+from har_sweep.stop import Cause, Stop
 
 HOLD_SECONDS = 600.0  # for SLURM to end what it has asked to end
 # What the accounting or a step's daemon says when memory was the reason.
@@ -39,20 +39,9 @@ class Job:
 
     def __call__(self) -> None:
         """Compute the run; ends by requeueing the job where SLURM or a failure asks for another."""
-        began = time.time()
         # Not every cluster confines a job to what it asked for.
         spec = with_threads(self.spec, int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or None)
-        assert spec.slurm is not None
-        near_limit = began + 60 * spec.slurm.timeout_min - spec.slurm.signal_delay_s - 60
-
-        def explain(number: signal.Signals) -> str:
-            if number == signal.SIGUSR2:
-                return f"{'The time limit is near' if time.time() >= near_limit else 'Preempted'} (SIGUSR2)."
-            return f"{_why_ended()} ({number.name})."
-
-        stop = Stop(explain)
-        stop.take(signal.SIGUSR2, signal.SIGTERM)
-        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        stop = _listening(spec)
         job, restarts = _myself()
         print(f"{utc_now()} job {job}, restart {restarts}, run {spec.run_id}", flush=True)
         tell = log_to(spec.paths.log)
@@ -71,14 +60,33 @@ class Job:
             return
         if record and record.status == "failed":
             _go_on(record, spec, job)
-        elif stop.requested and "SIGUSR2" in stop.reason:
-            if "limit" in stop.reason and _version(spec.paths.checkpoint) == before:
-                close_record(spec.paths, "failed", _too_short(spec), closes=("running", "interrupted"))
-                sys.exit(1)
+        elif stop.cause is Cause.TIME_LIMIT and _version(spec.paths.checkpoint) == before:
+            close_record(spec.paths, "failed", _too_short(spec), closes=("running", "interrupted"))
+            sys.exit(1)
+        elif stop.cause in (Cause.TIME_LIMIT, Cause.PREEMPTED):
             requeue(job)
         elif stop.requested:
             time.sleep(HOLD_SECONDS)  # SLURM ends this process, and may start it anew: an exit would look like its own
             sys.exit(1)
+
+
+def _listening(spec: RunSpec) -> Stop:
+    """What takes SLURM's signals from now on: SIGUSR2 warns, of the time limit or of another job; SIGTERM ends."""
+    assert spec.slurm is not None
+    near_limit = time.time() + 60 * spec.slurm.timeout_min - spec.slurm.signal_delay_s - 60
+
+    def cause_of(number: signal.Signals) -> Cause:
+        if number != signal.SIGUSR2:
+            return Cause.ASKED
+        return Cause.TIME_LIMIT if time.time() >= near_limit else Cause.PREEMPTED
+
+    def explain(number: signal.Signals, cause: Cause) -> str:
+        return f"{_why_ended() if cause is Cause.ASKED else cause.value} ({number.name})."
+
+    stop = Stop(cause_of, explain)
+    stop.take(signal.SIGUSR2, signal.SIGTERM)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    return stop
 
 
 def _myself() -> tuple[str, int]:

@@ -34,7 +34,7 @@ def sbatch_options(slurm: SlurmLauncher, hardware: HardwareConfig) -> dict[str, 
 
 
 def sbatch_flags(asked: dict[str, Any]) -> list[str]:
-    """``options`` as they stand on a command line."""
+    """``asked`` as it stands on a command line."""
     names = {name: "--" + name.replace("_", "-") for name in asked}
     return [names[name] if value is True else f"{names[name]}={value}" for name, value in asked.items()]
 

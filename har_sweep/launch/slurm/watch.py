@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from dataclasses import dataclass
 
 from har_sweep.files import from_here
 from har_sweep.launch.job import close_record, death, may_try_again
@@ -15,72 +15,94 @@ from har_sweep.launch.terminal import Screen
 from har_sweep.record.record import RunError
 from har_sweep.spec.run_spec import RunSpec
 
-LOOK_SECONDS = 3.0
-GONE_LOOKS = 3  # so often in a row a job must be missing: SLURM shows a requeued one as over for a moment
-PATIENT_LOOKS = 20  # for an accounting that does not know yet
+POLL_SECONDS = 3.0
+GONE_POLLS = 3  # so often in a row a job must be missing: SLURM shows a requeued one as over for a moment
+PATIENT_POLLS = 20  # for an accounting that does not know yet
 FRUITLESS_JOBS = 3  # in a row, before a run is left
 NOT_OVER = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")  # the accounting lags behind the queue
 # Ends that are no fault of the run. COMPLETED: the job left the run to another, whose owner has died since.
 LOST = ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED", "COMPLETED")
 
 
+@dataclass
+class Followed:
+    """A run that is followed: its state, polls in a row that found it with nobody, and jobs in a row that came to
+    nothing. It is left once it is ``over``; ``cause`` is why it never began, where it did not."""
+
+    spec: RunSpec
+    state: RunState | None = None
+    polls_gone: int = 0
+    fruitless_jobs: int = 0
+    attempts: int = 0
+    over: bool = False
+    cause: str = ""
+
+    def see(self, state: RunState) -> None:
+        """Take note of how it stands."""
+        self.state = state
+        gone = state.state in OVER and state.state != "done" and not self.over
+        self.polls_gone = self.polls_gone + 1 if gone else 0
+        self.over |= state.state == "done"
+
+    def needs_job(self, state: RunState, end: Ended | None) -> bool:
+        """Whether it needs another job, its last one having come to this end; if not, it is over."""
+        if end and end.state in NOT_OVER and self.polls_gone < PATIENT_POLLS:
+            return False
+        attempts = len(state.record.attempts) if state.record else 0
+        self.fruitless_jobs = self.fruitless_jobs + 1 if self.attempts == attempts else 1
+        self.attempts = attempts
+        self.cause = _cause(state, end)
+        self.over = bool(self.cause) or not _wants_another(self.spec, state, end)
+        if not self.over and self.fruitless_jobs > FRUITLESS_JOBS:
+            self.over, self.cause = True, f"{FRUITLESS_JOBS} jobs in a row came to nothing. {_tail(state)}"
+        if not self.over:
+            self.polls_gone = 0
+        return not self.over
+
+
 def watch(specs: list[RunSpec], screen: Screen) -> dict[str, str]:
     """Follow runs until each is over; returns why a run never began (run id -> cause), where one did not."""
-    over, causes = set[str](), dict[str, str]()
-    missing, fruitless, attempts = Counter[str](), Counter[str](), Counter[str]()
-    looks: list[RunState] = []
+    runs = [Followed(spec) for spec in specs]
     with screen.board() as show:
         while True:
             note = ""
             try:
-                looks = run_states([spec.paths for spec in specs], any(spec.config.rerun for spec in specs))
-                left = []
-                for spec, view in zip(specs, looks, strict=True):
-                    gone = view.state in OVER and view.state != "done" and spec.run_id not in over
-                    missing[spec.run_id] = missing[spec.run_id] + 1 if gone else 0
-                    if missing[spec.run_id] >= GONE_LOOKS:
-                        left.append((spec, view))
-                ends = ended_jobs([view.submission.job for _, view in left if view.submission])
-                again = []
-                for spec, view in left:
-                    end = ends.get(view.submission.job if view.submission else "")
-                    if end and end.state in NOT_OVER and missing[spec.run_id] < PATIENT_LOOKS:
-                        continue
-                    run_id, tries = spec.run_id, len(view.record.attempts) if view.record else 0
-                    fruitless[run_id] = fruitless[run_id] + 1 if attempts[run_id] == tries else 1
-                    attempts[run_id] = tries
-                    cause = _cause(view, end)
-                    if cause is None and not _wants_another(spec, view, end):
-                        cause = ""
-                    if cause is None and fruitless[run_id] > FRUITLESS_JOBS:
-                        cause = f"{FRUITLESS_JOBS} jobs in a row came to nothing. {_tail(view)}"
-                    if cause is None:
-                        again.append(spec)
-                        missing[run_id] = 0
-                    else:
-                        over.add(run_id)
-                        causes |= {run_id: cause} if cause else {}
-                if again:
-                    submit_arrays(again)
+                poll(runs)
             except Unreachable as e:
                 note = f"SLURM does not answer ({e}); the jobs go on."
-            show([view.standing(spec.label) for spec, view in zip(specs, looks, strict=False)], note)
-            if len(looks) == len(specs) and all(
-                v.state == "done" or s.run_id in over for s, v in zip(specs, looks, strict=True)
-            ):
-                return causes
-            time.sleep(LOOK_SECONDS)
+            show([run.state.standing(run.spec.label) for run in runs if run.state], note)
+            if all(run.over for run in runs):
+                return {run.spec.run_id: run.cause for run in runs if run.cause}
+            time.sleep(POLL_SECONDS)
 
 
-def _wants_another(spec: RunSpec, view: RunState, end: Ended | None) -> bool:
+def poll(runs: list[Followed]) -> None:
+    """See how all stand, and give those a new job that have lost theirs.
+
+    Raises
+    ------
+    Unreachable
+        if the controller does not answer.
+    """
+    states = run_states([run.spec.paths for run in runs], any(run.spec.config.rerun for run in runs))
+    for run, state in zip(runs, states, strict=True):
+        run.see(state)
+    gone = [(run, state) for run, state in zip(runs, states, strict=True) if run.polls_gone >= GONE_POLLS]
+    ends = ended_jobs([state.job for _, state in gone if state.job])
+    again = [run.spec for run, state in gone if run.needs_job(state, ends.get(state.job))]
+    if again:
+        submit_arrays(again)
+
+
+def _wants_another(spec: RunSpec, state: RunState, end: Ended | None) -> bool:
     """Whether a run that nobody has any more needs a new job; its job's end is put into its record."""
-    job = view.submission.job if view.submission else ""
-    if view.state == "failed":
+    job = state.job
+    if state.state == "failed":
         return False  # its job knew, and has tried again as often as it may
     if end is None or end.state in (*LOST, *NOT_OVER, "CANCELLED"):
         close_record(spec.paths, "interrupted", None, lambda owner: owner.job == job)
         return end is None or end.state != "CANCELLED"
-    if view.state == "interrupted":
+    if state.state == "interrupted":
         return True  # it was asked to end, and could not be put back into the queue
     outcome, error = death(end.exit_code, end.state == "OUT_OF_MEMORY")
     error = RunError(error.kind, f"{error.message} SLURM says of job {job}: {end.state}.", error.hint, "")
@@ -88,30 +110,30 @@ def _wants_another(spec: RunSpec, view: RunState, end: Ended | None) -> bool:
     return record is not None and may_try_again(record, spec)
 
 
-def _cause(view: RunState, end: Ended | None) -> str | None:
-    """Why a run's job came to nothing before it wrote a record, if that is known, and what to do about it."""
-    if view.record or end is None or end.state in LOST:
-        return None
-    job = view.submission.job if view.submission else ""
+def _cause(state: RunState, end: Ended | None) -> str:
+    """Why a run's job came to nothing before it wrote a record, and what to do about it; empty where nothing tells."""
+    if state.record or end is None or end.state in LOST:
+        return ""
+    job = state.job
     if end.state == "CANCELLED":
         return f"Job {job} was cancelled before the run began."
-    if view.log is None:
-        runs = view.paths.folder.parent.absolute()
+    if state.log is None:
+        runs = state.paths.folder.parent.absolute()
         return (
             f"Job {job} failed and could not even write its log: the node does not see {runs}. "
             "Put paths.runs, paths.cache and the Python environment on a file system that the nodes share."
         )
-    text = view.log.read_text(errors="replace")
+    text = state.log.read_text(errors="replace")
     if end.state == "OUT_OF_MEMORY" or any(sign in text for sign in OUT_OF_MEMORY):
-        return f"Job {job} took more memory than it asked for: raise hydra.launcher.mem_gb. {_tail(view)}"
+        return f"Job {job} took more memory than it asked for: raise hydra.launcher.mem_gb. {_tail(state)}"
     if "execve" in text:
-        return f"The node has no such Python: set hydra.launcher.python or hydra.launcher.setup. {_tail(view)}"
-    return f"Job {job} ended ({end.state}, exit {end.exit_code}) before the run began. {_tail(view)}"
+        return f"The node has no such Python: set hydra.launcher.python or hydra.launcher.setup. {_tail(state)}"
+    return f"Job {job} ended ({end.state}, exit {end.exit_code}) before the run began. {_tail(state)}"
 
 
-def _tail(view: RunState) -> str:
+def _tail(state: RunState) -> str:
     """The end of a log, for a cause that nothing else tells."""
-    if view.log is None:
+    if state.log is None:
         return ""
-    lines = [line for line in view.log.read_text(errors="replace").splitlines() if line.strip()][-3:]
-    return f"The end of {from_here(view.log)}: {' / '.join(lines)}"
+    lines = [line for line in state.log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+    return f"The end of {from_here(state.log)}: {' / '.join(lines)}"

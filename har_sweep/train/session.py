@@ -1,0 +1,57 @@
+"""What a process works with while it computes a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from har_sweep.cost.memory import memory_now
+from har_sweep.data.dataset import Dataset
+from har_sweep.device.compute import Compute, prepare_compute
+from har_sweep.device.ranks import Ranks
+from har_sweep.events import Line, Tell, tell_nobody
+from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import Stop
+
+
+@dataclass(frozen=True)
+class Session:
+    """The run as planned, its images, where it is computed and with whom, who is told, and whether it shall end.
+
+    ``memory_baseline_bytes`` were in use before there was a model.
+    """
+
+    spec: RunSpec
+    dataset: Dataset
+    compute: Compute
+    memory_baseline_bytes: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
+    tell: Tell = tell_nobody
+    stop: Stop = field(default_factory=Stop)
+
+    @classmethod
+    def begin(cls, spec: RunSpec, dataset: Dataset, ranks: Ranks, tell: Tell, stop: Stop) -> Session:
+        """Make the device ready, while there is no model yet.
+
+        Raises
+        ------
+        RunFailure
+            ``device_unavailable`` or ``precision_unavailable``.
+        """
+        compute = prepare_compute(spec, ranks)
+        return cls(spec, dataset, compute, memory_now(compute.device), ranks, tell, stop)
+
+    @cached_property
+    def images(self) -> int:
+        """In an epoch."""
+        return len(self.dataset.indices("train"))
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; the last may be smaller."""
+        return math.ceil(self.images / self.spec.config.trainer.batch_size)
+
+    def warn(self, text: str) -> None:
+        """Tell what must not be missed."""
+        self.tell(Line(text, warning=True))
