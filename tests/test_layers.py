@@ -13,7 +13,7 @@ GROUND = ("errors", "events", "files", "stop", "units")
 # rooms that stand on the core) is on top: it may use everything, and nobody uses it.
 FLOORS = {
     "har_sweep": [
-        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "api",
+        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "app", "api",
     ],
     "multirun_analysis": [
         "quantities", "findings", "sources", "analysis", "tables figures", "report", "outputs", "api",

@@ -226,21 +226,19 @@ class LaunchConfig:
     order: str = _key(
         "interleaved",
         "interleaved: each model's first run before any model's second; as given; or cheapest first",
-        identity=False,
         choices=("interleaved", "given", "cheapest_first"),
     )
     parallel: Optional[int] = _key(
         None,
         "runs at once on this machine; null is one for each GPU, or one on a CPU",
-        identity=False,
         low=1,
         high=1024,
     )
-    retries: int = _key(0, "how often a run that failed by itself is tried again", identity=False, low=0)
-    wait: bool = _key(True, "SLURM: follow the jobs until all runs are over; false submits and leaves", identity=False)
-    dry_run: bool = _key(False, "show what would run and what it would cost, and start nothing", identity=False)
+    retries: int = _key(0, "how often a run that failed by itself is tried again", low=0)
+    wait: bool = _key(True, "SLURM: follow the jobs until all runs are over; false submits and leaves")
+    dry_run: bool = _key(False, "show what would run and what it would cost, and start nothing")
     heartbeat_seconds: float = _key(
-        10.0, "a run's sign of life; six times as late, it counts as dead", identity=False, low=0.1, high=600.0
+        10.0, "a run's sign of life; six times as late, it counts as dead", low=0.1, high=600.0
     )
 
 
