@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import multiprocessing
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ from har_sweep.launch.job import with_threads
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
+from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
 
@@ -238,15 +238,14 @@ def _key(model: Model) -> str:
 @contextmanager
 def _torch() -> Iterator[Ask]:
     """Inside, questions are answered by a process with torch; it is started by the first of them."""
-    context = multiprocessing.get_context("spawn")
     connection: Connection | None = None
     processes: list[SpawnProcess] = []
 
     def ask(name: str, *args: Any) -> Any:
         nonlocal connection
         if connection is None:
-            connection, theirs = context.Pipe()
-            processes.append(context.Process(target=_answer, args=(theirs,), daemon=True))
+            connection, theirs = SPAWN.Pipe()
+            processes.append(SPAWN.Process(target=_answer, args=(theirs,), daemon=True))
             processes[-1].start()
             theirs.close()
         try:
