@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from har_sweep.app import run_hydra
 
-        return run_hydra(arguments, screen)
+        return run_hydra(arguments, screen).status
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2

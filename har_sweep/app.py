@@ -26,6 +26,7 @@ from har_sweep.errors import InputError, RunFailure
 from har_sweep.launch.objective import objective_of
 from har_sweep.launch.sweep import sweep
 from har_sweep.launch.terminal import Screen
+from har_sweep.spec.run_spec import RunSpec
 
 
 class Application:
@@ -34,6 +35,7 @@ class Application:
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
         self.status = 0  # the exit status
+        self.specs: list[RunSpec] = []  # of every run that was asked for
         self.error: InputError | None = None
 
     def __call__(self, config: DictConfig) -> Any:
@@ -45,11 +47,11 @@ class Application:
             check_launcher(run.config, run.slurm)
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)
-            self.status, (spec,) = sweep([run], run.overrides, self.screen)
+            self.status, self.specs = sweep([run], run.overrides, self.screen)
         except InputError as e:
             self.error = e  # Hydra would print where in its code it passed
             return None
-        return objective_of(spec)
+        return objective_of(self.specs[0])
 
 
 def launch(
@@ -70,6 +72,7 @@ def launch(
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
     status, specs = sweep(asked, overrides, application.screen)
     application.status = max(application.status, status)
+    application.specs += specs
     returns = []
     for run, spec in zip(composed, specs, strict=True):
         returned = JobReturn(overrides=run.overrides, cfg=OmegaConf.structured(run.config), task_name="har_sweep")
@@ -81,8 +84,8 @@ def launch(
     return returns
 
 
-def run_hydra(arguments: list[str], screen: Screen) -> int:
-    """Hydra's command line; returns the exit status.
+def run_hydra(arguments: list[str], screen: Screen) -> Application:
+    """Hydra's command line; returns what it came to: the exit status, and the runs.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def run_hydra(arguments: list[str], screen: Screen) -> int:
             os.environ["HYDRA_FULL_ERROR"] = full_error
     if application.error:
         raise application.error
-    return application.status
+    return application
 
 
 def _read(arguments: list[str]) -> tuple[list[str], list[str]]:

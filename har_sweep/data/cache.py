@@ -19,7 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import msgspec
@@ -32,6 +32,7 @@ from har_sweep.data.sources.listing import file_name
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 from har_sweep.files import atomic, sync_folder
+from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import logical_cores
 from har_sweep.units import byte_size
 
@@ -236,7 +237,7 @@ def _run(
             yield start, _decode_rows(root, paths, start, targets, max_pixels)
         return
     # spawn, not forkserver: the launcher's fork server is preloaded with torch and must stay so.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_start_worker)
     try:
         futures: dict[Future[list[tuple[str, str]]], int] = {
             pool.submit(_decode_rows, root, paths, start, targets, max_pixels): start for start, paths in chunks

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -18,6 +18,7 @@ import msgspec
 import torch.distributed as dist
 
 from har_sweep.errors import Interrupted, RunFailure
+from har_sweep.processes import SPAWN
 from har_sweep.record.record import RunError
 from har_sweep.stop import Stop
 
@@ -115,14 +116,13 @@ class Crew:
         self._spawn()
 
     def _spawn(self) -> None:
-        context = get_context("spawn")
         resource_tracker.ensure_running()  # or starting the first process starts it, and unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # held back until a rank can take them
         try:
             for rank in range(1, self._count):
-                ours, theirs = context.Pipe()
+                ours, theirs = SPAWN.Pipe()
                 self._links[ours] = rank
-                process = context.Process(target=_spawned, args=(self._follow, rank, theirs), name=f"rank {rank}")
+                process = SPAWN.Process(target=_spawned, args=(self._follow, rank, theirs), name=f"rank {rank}")
                 process.start()
                 self._processes[rank] = process
                 theirs.close()

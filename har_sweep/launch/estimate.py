@@ -15,7 +15,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from har_sweep.launch.job import with_threads
 from har_sweep.launch.local import die_with_parent, slots
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
+from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
 
@@ -241,7 +241,7 @@ def asking_torch() -> Iterator[Ask]:
 
     def ask(name: str, *args: Any) -> Any:
         nonlocal pool
-        pool = pool or ProcessPoolExecutor(1, get_context("spawn"), _begin_silently)
+        pool = pool or ProcessPoolExecutor(1, SPAWN, _begin_silently)
         try:
             return pool.submit(_answer, name, *args).result()
         except BrokenProcessPool as e:

@@ -23,6 +23,7 @@ from har_sweep.events import Event, Line
 from har_sweep.files import redact_text
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
 from har_sweep.launch.terminal import Screen
+from har_sweep.processes import FORK_SERVER
 from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
 from har_sweep.spec.hardware import find_devices, logical_cores
@@ -52,8 +53,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
     KeyboardInterrupt
         after SIGINT or SIGTERM, once the runs at hand have saved their checkpoints.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["har_sweep.launch.preload"])
+    FORK_SERVER.set_forkserver_preload(["har_sweep.launch.preload"])
     shares = slots([*specs, *others])
     waiting, elsewhere, children = deque(specs), list(others), dict[Connection, _Child]()
     labels = {
@@ -69,10 +69,10 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                     label = labels[spec.run_id]
                     screen.progress(f"{label}  {'Loading torch and timm' if first else 'Starting'}", 0, 0, of=label)
                     first = False
-                    ours, theirs = context.Pipe(duplex=False)
+                    ours, theirs = FORK_SERVER.Pipe(duplex=False)
                     share = shares[slot]
                     given = (with_threads(spec, share.threads), theirs, share.environment)
-                    process = context.Process(target=job, args=given)
+                    process = FORK_SERVER.Process(target=job, args=given)
                     process.start()
                     theirs.close()
                     children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
@@ -183,7 +183,10 @@ def _stop(children: list[_Child], grace_seconds: float) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends a sweep as Ctrl-C does."""
+    """Inside, SIGTERM ends a sweep as Ctrl-C does; but only the main thread may take signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -47,6 +47,11 @@ COLUMNS = (
     "data\nwait %",
 )
 RUN_WIDTH, COLUMN_WIDTH = 44, 9  # of label and status, and of each number
+PROGRESS_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(bar_width=24),
+    TextColumn("{task.fields[detail]}"),
+)
 
 
 class Screen:
@@ -81,8 +86,7 @@ class Screen:
         if not self.console.is_terminal:
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*PROGRESS_COLUMNS, console=self.console, transient=True) as progress:
             self._progress = progress
             try:
                 yield

@@ -1,0 +1,61 @@
+"""Processes that begin as their parent stands at that moment, be it a command, a plain script or a notebook."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+
+
+class _Here(BaseProcess):
+    """Begins in the parent's folder and environment, and does not run its ``__main__`` again.
+
+    By itself, multiprocessing takes the folder in which it was imported, and a fork server the environment in which
+    that was started; and in each process a script without ``if __name__ == "__main__"`` would start itself anew.
+    """
+
+    def start(self) -> None:
+        self._folder, self._environment = os.getcwd(), dict(os.environ)
+        with _without_main():
+            super().start()
+
+    def run(self) -> None:
+        os.chdir(self._folder)
+        for name in os.environ.keys() - self._environment.keys():
+            del os.environ[name]
+        os.environ.update(self._environment)
+        super().run()
+
+
+class _Spawned(_Here, SpawnProcess):
+    pass
+
+
+class _Forked(_Here, ForkServerProcess):
+    pass
+
+
+class _Spawning(SpawnContext):
+    Process = _Spawned
+
+
+class _Forking(ForkServerContext):
+    Process = _Forked
+
+
+SPAWN, FORK_SERVER = _Spawning(), _Forking()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Inside, multiprocessing finds no file or module that a new process would have to run as its ``__main__``."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
