@@ -149,10 +149,8 @@ def close(exit_code: int) -> None:
     folder = Path(os.environ["HAR_SWEEP_JOBS"])
     submitted: Any = DelayedSubmission.load(JobPaths(folder, job_id=job).submitted_pickle).function
     spec: RunSpec = submitted.spec
-    listed = run_command(
-        "sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"]
-    ).stdout
-    said = listed + JobPaths(folder, job_id=job).stdout.read_text(errors="replace")
+    listed = run_command("sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"])
+    said = listed.stdout + JobPaths(folder, job_id=job).stdout.read_text(errors="replace")
     record = close_record(
         spec.paths,
         *death(signal_or_status(exit_code), any(sign in said for sign in OUT_OF_MEMORY)),
