@@ -26,29 +26,26 @@ def atomic(path: Path, mode: str = "wb", check: Callable[[], None] = lambda: Non
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        check()
-        os.replace(name, path)
-        sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with _becoming(path, Path(name), check), os.fdopen(handle, mode) as file:
+        yield file
 
 
 def atomic_file(path: Path, save: Callable[[Path], object], check: Callable[[], None] = lambda: None) -> None:
     """As ``atomic``, for libraries that want a file's name: ``save`` writes to the path it is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with _becoming(path, temporary, check):
         save(temporary)
+
+
+@contextmanager
+def _becoming(path: Path, temporary: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Inside, ``temporary`` is written; it becomes ``path`` on leaving, or goes with an error."""
+    try:
+        yield
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some libraries write for their user alone
+        temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
         check()
         os.replace(temporary, path)
         sync_folder(path.parent)

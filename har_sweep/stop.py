@@ -1,11 +1,15 @@
-"""The wish that a run should end, as a signal brings it."""
+"""The wish that a run should end, as a signal brings it, and the end of a process whose parent is gone."""
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 
 from har_sweep.errors import Interrupted
 
@@ -67,3 +71,15 @@ class Stop:
             yield
         finally:
             self._can_wait = False
+
+
+def die_with_parent() -> None:
+    """End this process when its parent has ended, even if that was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from har_sweep.config.compose import compose_runs
 from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
@@ -52,6 +54,18 @@ def runs(folder: Path) -> dict[str, Record]:
     """The records under ``folder/runs`` by run id."""
     found = sorted((folder / "runs").glob("*/record.json"))
     return {path.parent.name: read_record(path) for path in found}
+
+
+def what_was_learned(spec: RunSpec) -> dict[str, object]:
+    """All of a run that must be the same to the bit."""
+    record = read_record(spec.paths.record)
+    return {
+        "weights": spec.paths.model.read_bytes(),
+        "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
+        "metrics": record.metrics,
+        "epochs": [replace(epoch, seconds=0.0) for epoch in record.epochs],
+        "selected": record.selected_epoch,
+    }
 
 
 def learned(folder: Path) -> dict[str, tuple[Any, ...]]:

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from small import small_spec
+from small import small_spec, what_was_learned
 
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
@@ -78,17 +77,6 @@ def run(spec: RunSpec, at: Callable[[Step, Stop], None] = lambda step, stop: Non
         signal.signal(signal.SIGTERM, before)
         torch.set_num_threads(threads)
         assert not ranks_above_0()
-
-
-def what_was_learned(spec: RunSpec) -> dict[str, object]:
-    """All that must be the same to the bit."""
-    record = read_record(spec.paths.record)
-    return {
-        "weights": spec.paths.model.read_bytes(),
-        "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
-        "metrics": record.metrics,
-        "epochs": [replace(epoch, seconds=0.0) for epoch in record.epochs],
-    }
 
 
 def differences(one: Record, two: Record) -> list[float]:

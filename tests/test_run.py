@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
-from small import small_spec
+from small import small_spec, what_was_learned
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from har_sweep.data.dataset import Dataset
@@ -52,18 +51,6 @@ def run_to(spec: RunSpec, epoch: int, step: int) -> Record:
             stop()
 
     return execute(spec, tell, stop)
-
-
-def what_was_learned(spec: RunSpec) -> dict[str, object]:
-    """All that must be the same to the bit."""
-    record = read_record(spec.paths.record)
-    return {
-        "weights": spec.paths.model.read_bytes(),
-        "predictions": pd.read_parquet(spec.paths.predictions).to_json(double_precision=15),
-        "metrics": record.metrics,
-        "epochs": [replace(epoch, seconds=0.0) for epoch in record.epochs],
-        "selected": record.selected_epoch,
-    }
 
 
 @pytest.fixture(scope="module")

@@ -270,9 +270,9 @@ class Key:
 
 
 @cache
-def keys() -> tuple[Key, ...]:
+def keys(cls: type = Config, prefix: str = "", in_identity: bool = True) -> tuple[Key, ...]:
     """Every leaf key, in the order of the dataclasses."""
-    return tuple(_keys(Config, "", True))
+    return tuple(_keys(cls, prefix, in_identity))
 
 
 def _keys(cls: type, prefix: str, in_identity: bool) -> Iterator[Key]:
@@ -280,7 +280,7 @@ def _keys(cls: type, prefix: str, in_identity: bool) -> Iterator[Key]:
     for f in fields(cls):
         path, hint, identity = prefix + f.name, hints[f.name], in_identity and f.metadata["identity"]
         if is_dataclass(hint) and isinstance(hint, type):
-            yield from _keys(hint, path + ".", identity)
+            yield from keys(hint, path + ".", identity)
         else:
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             yield Key(path, hint, default, {**f.metadata, "identity": identity})

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -69,17 +69,13 @@ def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         peak = Peak(lambda: torch.cuda.max_memory_allocated(device) - baseline)
-        try:
-            yield peak
-        finally:
-            peak.close()
     else:
         peak = Peak(lambda: _in_use(device) - baseline)
-        try:
-            with repeatedly(peak.sample, _SAMPLE_SECONDS):
-                yield peak
-        finally:
-            peak.close()
+    try:
+        with nullcontext() if device.type == "cuda" else repeatedly(peak.sample, _SAMPLE_SECONDS):
+            yield peak
+    finally:
+        peak.close()
 
 
 @contextmanager

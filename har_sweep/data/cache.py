@@ -13,13 +13,11 @@ import mmap
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import msgspec
@@ -34,6 +32,7 @@ from har_sweep.events import Progress
 from har_sweep.files import atomic, sync_folder
 from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import logical_cores
+from har_sweep.stop import die_with_parent
 from har_sweep.units import byte_size
 
 _CHUNK = 16
@@ -255,16 +254,7 @@ def _run(
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
-    parent = parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def die_with_parent() -> None:
-        connection.wait([sentinel])
-        os._exit(1)
-
-    # A killed parent would else leave workers waiting for ever.
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    die_with_parent()  # a killed parent would else leave workers waiting for ever
 
 
 def _decode_rows(

@@ -34,12 +34,13 @@ from har_sweep.launch.evidence import (
     past_runs,
 )
 from har_sweep.launch.job import with_threads
-from har_sweep.launch.local import die_with_parent, slots
+from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
 from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import die_with_parent
 
 CALIBRATION_SECONDS = 12.0  # beside what importing torch and building the model take
 Ask = Callable[..., Any]

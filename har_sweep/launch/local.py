@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
 import re
 import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -28,7 +26,7 @@ from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
 from har_sweep.spec.hardware import find_devices, logical_cores
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.stop import Stop
+from har_sweep.stop import Stop, die_with_parent
 
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
 POLL_SECONDS = 1.0  # of runs that other processes compute
@@ -229,15 +227,3 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
         print(redact_text(traceback.format_exc()), flush=True)
         tell(Line(f"The run could not be started or recorded: {error}", warning=True))
     connection.close()
-
-
-def die_with_parent() -> None:
-    """End this process when its parent has ended, even if that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -25,6 +25,16 @@ def is_done(paths: RunPaths) -> bool:
     return record is not None and record.status == "done"
 
 
+class _Inside:
+    """A path inside a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, paths: RunPaths, owner: object) -> Path:
+        return paths.folder / self._name
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Every path inside a run's folder, ``<runs>/<run_id>/``."""
@@ -42,43 +52,15 @@ class RunPaths:
         files = [self.record, self.checkpoint, self.log, claim_path(self.folder, self.claim - 1)]
         return max(file.stat().st_mtime for file in files if file.exists())
 
-    @property
-    def record(self) -> Path:
-        return self.folder / "record.json"
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def predictions(self) -> Path:
-        return self.folder / "predictions.parquet"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "run.log"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "model.safetensors"
-
-    @property
-    def selected(self) -> Path:
-        """The best epoch's weights, while a later epoch may still beat it; then the selected weights."""
-        return self.folder / "selected.safetensors"
-
-    @property
-    def wandb(self) -> Path:
-        return self.folder / "wandb"
-
-    @property
-    def job(self) -> Path:
-        """The batch job that was last submitted for the run."""
-        return self.folder / "job.json"
+    record = _Inside("record.json")
+    config = _Inside("config.yaml")
+    predictions = _Inside("predictions.parquet")
+    log = _Inside("run.log")
+    checkpoint = _Inside("checkpoint.pt")
+    model = _Inside("model.safetensors")
+    selected = _Inside("selected.safetensors")  # the best epoch's weights, while a later may beat it; then the selected
+    wandb = _Inside("wandb")
+    job = _Inside("job.json")  # the batch job that was last submitted for the run
 
 
 def read_record(path: Path) -> Record:

@@ -44,11 +44,6 @@ def save(learner: Learner, trained: Trained, session: Session) -> None:
     """Write the checkpoint of all ranks; where it cannot be, training goes on and says so.
 
     Of a complete training only the selected weights are needed again, which have a file of their own.
-
-    Raises
-    ------
-    ClaimLost
-        if the run is another process's by now.
     """
     spec = session.spec
     randomness = session.ranks.gather(_random_state())
@@ -67,13 +62,7 @@ def save(learner: Learner, trained: Trained, session: Session) -> None:
 
 
 def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
-    """Where the checkpoint left off, or the beginning; the rank's random state is taken up too.
-
-    Raises
-    ------
-    RunFailure
-        ``checkpoint_unreadable`` if the file is damaged.
-    """
+    """Where the checkpoint left off, or the beginning. A damaged one raises RunFailure (``checkpoint_unreadable``)."""
     path = session.spec.paths.checkpoint
     if not path.exists():
         return Trained()
@@ -97,15 +86,7 @@ def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
 
 
 def save_weights(model: nn.Module, paths: RunPaths) -> None:
-    """A model's tensors under their own names as ``paths.selected``, whole or not at all.
-
-    Raises
-    ------
-    OSError
-        if the disk is full.
-    ClaimLost
-        if the run is another process's by now.
-    """
+    """A model's tensors under their own names as ``paths.selected``; raises OSError if the disk is full."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         atomic_file(paths.selected, lambda file: save_file(state, file), paths.check)

@@ -44,22 +44,15 @@ class Pace:
 
 
 def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: Pace, session: Session) -> float:
-    """Train from ``trained.step`` to the end of the epoch; returns the learning rate of the last step.
-
-    Raises
-    ------
-    RunFailure
-        ``non_finite_loss`` or ``out_of_memory``; or ``killed``, if another rank was.
-    Interrupted
-        after any rank was asked to stop and a checkpoint was written.
+    """Train from ``trained.step`` to the end of the epoch; returns the learning rate of the last step. Raises what
+    ``train`` does.
     """
     spec, compute, ranks, steps = session.spec, session.compute, session.ranks, session.steps
     config, trainer, order = spec.config, spec.config.trainer, (spec.config.seed, trained.epoch)
     steps_between_reads = STEPS_BETWEEN_READS[compute.device.type]
     set_train_mode(learner.model, config)
     began, saved_at = time.monotonic() - trained.epoch_seconds, time.monotonic()
-    loss_sum = torch.zeros((), device=compute.device) + trained.loss_sum
-    learning_rate = learner.learning_rate
+    loss_sum, learning_rate = torch.zeros((), device=compute.device) + trained.loss_sum, learner.learning_rate
     stream = batches(
         session.dataset, "train", spec.source_size, trainer.batch_size, order=order, start_step=trained.step,
         threads=config.hardware.loader_threads, pin=compute.device.type == "cuda",
@@ -126,13 +119,7 @@ def measured_costs(trained: Trained, clock: TrainingClock, session: Session) -> 
 
 
 def tell_step(loss_sum: torch.Tensor, trained: Trained, pace: Pace, session: Session) -> None:
-    """Read the epoch's loss so far, and tell it.
-
-    Raises
-    ------
-    RunFailure
-        ``non_finite_loss``; or ``killed``, if another rank was.
-    """
+    """Read the epoch's mean loss so far and tell it, or raise RunFailure (``non_finite_loss``)."""
     spec, trainer = session.spec, session.spec.config.trainer
     seen, loss_now = min(trained.step * trainer.batch_size, session.images), loss_sum.item()
     session.ranks.check()  # of a loss that lacks a rank's share nothing follows

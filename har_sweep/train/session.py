@@ -32,13 +32,7 @@ class Session:
 
     @classmethod
     def begin(cls, spec: RunSpec, dataset: Dataset, ranks: Ranks, tell: Tell, stop: Stop) -> Session:
-        """Make the device ready, while there is no model yet.
-
-        Raises
-        ------
-        RunFailure
-            ``device_unavailable`` or ``precision_unavailable``.
-        """
+        """Make the device ready, while there is no model yet; raises what ``prepare_compute`` does."""
         compute = prepare_compute(spec, ranks)
         return cls(spec, dataset, compute, memory_now(compute.device), ranks, tell, stop)
 

@@ -6,7 +6,6 @@ import faulthandler
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from har_sweep.errors import ClaimLost, Interrupted
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
+from har_sweep.launch.slurm.queue import run_command, signal_or_status
 from har_sweep.record.environment import slurm_job_id
 from har_sweep.record.record import Record, RunError, utc_now
 from har_sweep.spec.run_spec import RunSpec
@@ -123,7 +123,7 @@ def _version(file: Path) -> tuple[int, int] | None:
 
 def _why_ended() -> str:
     """What the controller says of this job that it is ending."""
-    shown = _slurm("scontrol", "--oneliner", "show", "job", slurm_job_id() or "", seconds=5).stdout
+    shown = run_command("scontrol", "--oneliner", "show", "job", slurm_job_id() or "", seconds=5).stdout
     if (preempted := re.search(r"\bPreemptTime=(\S+)", shown)) and preempted[1] != "None":
         return "Preempted"
     return "Cancelled or requeued"
@@ -133,20 +133,12 @@ def requeue(job: str) -> None:
     """Put this job back into the queue and end; waits some minutes for a controller that does not answer."""
     deadline = time.monotonic() + HOLD_SECONDS
     while time.monotonic() < deadline:
-        asked = _slurm("scontrol", "requeue", job)
+        asked = run_command("scontrol", "requeue", job)
         if asked.returncode == 0:
             break
         print(utc_now(), f"scontrol requeue: {asked.stderr.strip()}", flush=True)
         time.sleep(REQUEUE_SECONDS)
     sys.exit(1)
-
-
-def _slurm(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    """One of SLURM's commands; what keeps it from answering counts as its failure."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired) as e:
-        return subprocess.CompletedProcess(command, 1, "", str(e))
 
 
 def close(exit_code: int) -> None:
@@ -157,12 +149,11 @@ def close(exit_code: int) -> None:
     folder = Path(os.environ["HAR_SWEEP_JOBS"])
     submitted: Any = DelayedSubmission.load(JobPaths(folder, job_id=job).submitted_pickle).function
     spec: RunSpec = submitted.spec
-    listed = _slurm("sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"]).stdout
-    said = listed + JobPaths(folder, job_id=job).stdout.read_text(errors="replace")
-    signalled = 128 - exit_code if 128 < exit_code < 160 else exit_code
+    listed = run_command("sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"])
+    said = listed.stdout + JobPaths(folder, job_id=job).stdout.read_text(errors="replace")
     record = close_record(
         spec.paths,
-        *death(signalled, any(sign in said for sign in OUT_OF_MEMORY)),
+        *death(signal_or_status(exit_code), any(sign in said for sign in OUT_OF_MEMORY)),
         is_dead=lambda owner: owner.job == job and owner.restarts <= restarts,  # not this job's next start
     )
     if record is None or record.attempts[-1].job != job:

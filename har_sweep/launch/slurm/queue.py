@@ -69,9 +69,14 @@ def ended_jobs(jobs: list[str]) -> dict[str, Ended]:
 
 
 def _exit_code(pair: str) -> int:
-    """SLURM's ``code:signal``; what a shell adds 128 for is a signal too."""
+    """Of SLURM's ``code:signal``."""
     code, number = (int(part) for part in pair.split(":"))
-    return -number if number else 128 - code if 128 < code < 160 else code
+    return -number if number else signal_or_status(code)
+
+
+def signal_or_status(code: int) -> int:
+    """An exit status; negative where it is a signal that a shell has added 128 to."""
+    return 128 - code if 128 < code < 160 else code
 
 
 def cancel_jobs(jobs: list[str]) -> None:
@@ -87,14 +92,17 @@ def cancel_jobs(jobs: list[str]) -> None:
         raise Unreachable(words_of(cancelled))
 
 
-def run_command(*command: str) -> subprocess.CompletedProcess[str]:
+def run_command(*command: str, seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    """One of SLURM's commands; what keeps it from answering counts as its failure."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} did not answer in {COMMAND_SECONDS} s")
+        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} did not answer in {seconds:g} s")
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"there is no {command[0]} on this machine")
+    except OSError as e:
+        return subprocess.CompletedProcess(command, 126, "", f"{command[0]} cannot be run now: {e.strerror}")
 
 
 def words_of(process: subprocess.CompletedProcess[str]) -> str:
