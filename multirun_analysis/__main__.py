@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from har_sweep.errors import InputError
-from multirun_analysis.outputs import terminal as screen
-
-FORMATS = ("html", "png", "svg", "pdf", "csv", "md", "tex", "parquet")
+from multirun_analysis.outputs import terminal
+from multirun_analysis.outputs.formats import FORMATS, choose_formats
 
 EXAMPLES = """\
 examples:
   python -m multirun_analysis                                     # the runs in runs/, into report/
+  python -m multirun_analysis paths.runs=elsewhere                # as har_sweep was told
   python -m multirun_analysis runs 'wandb://me/har_sweep?group=my-sweep' --accuracy val
   python -m multirun_analysis --budget 'latency_p50<5ms' --budget 'memory<2GB'
   python -m multirun_analysis timm.csv --label model --accuracy top1 --cost param_count:min \\
@@ -37,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "sources", nargs="*", metavar="SOURCE",
-        help="a folder of runs (default: runs), wandb://ENTITY/PROJECT?group=SWEEP (any of W&B's filters), or a .csv "
-        "or .parquet; first `wandb-report` to publish the report in W&B instead of writing it",
+        help="a folder of runs (default: runs; paths.runs=FOLDER is the same), "
+        "wandb://ENTITY/PROJECT?group=SWEEP (any of W&B's filters), or a .csv or .parquet; "
+        "first `wandb-report` to publish the report in W&B instead of writing it",
     )  # fmt: skip
     made.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     made.add_argument(
@@ -83,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
     publishing = options.sources[:1] == ["wandb-report"]
-    sources = (options.sources[1:] if publishing else options.sources) or ["runs"]
     try:
-        formats = _formats(options.format)
-        with screen.progress() as progress:
+        sources = [_source(word) for word in options.sources[publishing:]] or ["runs"]
+        formats = choose_formats(options.format)
+        with terminal.progress() as progress:
             progress("Starting", 0, None)
             from multirun_analysis.analysis.analysis import analyse
             from multirun_analysis.analysis.question import Question
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.accuracy, options.cost, options.label, options.by, options.budget, options.images
             )
             command = shlex.join(["python", "-m", "multirun_analysis", *given])
-            analysis = analyse(runs, question, sources, command, progress)
+            analysis = analyse(runs, question, command, progress)
             made = tables(analysis)
             gc.freeze()
             gc.enable()
@@ -110,25 +112,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 from multirun_analysis.outputs.write import write
 
-                written = write(analysis, made, options.out, formats, progress)
+                written = write(analysis, made, options.out, formats, progress, min(2, os.cpu_count() or 1))
     except InputError as e:
-        screen.error(e.message, e.hint)
+        terminal.error(e.message, e.hint)
         return 2
     except KeyboardInterrupt:
-        screen.error("Interrupted; what was written is whole.")
+        terminal.error("Interrupted; what was written is whole.")
         return 130
-    screen.show(analysis, made)
-    screen.say(address if publishing else "Written: " + ", ".join(written))
+    terminal.show(analysis, made)
+    terminal.say(address if publishing else "Written: " + ", ".join(written))
     return 0
 
 
-def _formats(given: Sequence[str]) -> tuple[str, ...]:
-    wanted = [word for words in given for word in words.split(",")]
-    if unknown := [word for word in wanted if word not in FORMATS]:
-        raise InputError(
-            f"--format {unknown[0]} is not one of {', '.join(FORMATS)}.", "Name some of these, with commas."
-        )
-    return tuple(word for word in FORMATS if word in wanted or not wanted)
+def _source(word: str) -> str:
+    """A source as it is given: bare, or as ``paths.runs=FOLDER``, as every command takes the folder of runs."""
+    key, equals, folder = word.partition("=")
+    if key != "paths.runs" or not equals:
+        return word
+    if not folder:
+        raise InputError("paths.runs= names no folder.", "Write paths.runs=FOLDER, or the folder alone.")
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an analysis found: plain data, made by ``analysis.analyse``, shown on terminal and page, in figures and W&B."""
+"""What an analysis found: plain data, shown on terminal and page, in figures, tables, notebooks and W&B."""
 
 from __future__ import annotations
 
@@ -51,6 +51,22 @@ class Candidate:
     unfinished: tuple[int, ...] = ()
     family: str = ""
     marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How good a candidate was after so much tuning. Each entry is a trial, in the order they were started: ``trials``
+    its place in the candidate's, ``hours`` the device hours of all runs of it and the trials before it, failed ones
+    too, ``best`` the best selecting metric of a trial so far (nan before any was finished)."""
+
+    trials: tuple[int, ...]
+    hours: NDArray[np.float64]
+    best: NDArray[np.float64]
+
+    def after(self, hours: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The best for which ``hours`` [n] were enough; nan where no trial was finished for them. Beyond the last trial
+        it stays."""
+        return np.concatenate([[np.nan], self.best])[np.searchsorted(self.hours, hours, side="right")]
 
 
 @dataclass(frozen=True)
@@ -168,11 +184,13 @@ class Block:
     ``means`` and ``deviations`` (over seeds; nan for one run) have a column for each of the analysis's quantities.
     ``image_interval`` and ``seed_interval`` [candidates, 2] bound the accuracy (95 %): from its number of images
     (Wilson), and from its runs (Student's t; nan for one run). ``compared`` are the candidates whose predictions were
-    read. ``epochs`` has the learning curves of their runs.
+    read. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen by;
+    ``tuning`` has the candidates with several.
     """
 
     name: str
     accuracy: Quantity
+    selecting: Quantity
     candidates: list[Candidate]
     means: pd.DataFrame
     deviations: pd.DataFrame
@@ -185,6 +203,7 @@ class Block:
     errors: Errors | None = None
     epochs: dict[int, list[list[Epoch]]] = field(default_factory=dict)
     families: list[Family] = field(default_factory=list)
+    tuning: dict[int, Tuning] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     recommendation: Recommendation | None = None
     notes: list[str] = field(default_factory=list)

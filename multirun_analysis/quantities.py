@@ -5,31 +5,52 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from har_sweep.errors import InputError
+from har_sweep.units import quantity as prefixed
 
 Goal = Literal["min", "max"]
+Split = Literal["", "val", "test"]
+Phase = Literal["", "training", "inference"]
 Kind = Literal["share", "percent", "seconds", "bytes", "count", "rate", "joules", "money", "plain"]
 
 
 @dataclass(frozen=True)
 class Quantity:
     """A column of the table of runs. ``kind`` says what its numbers are: shares are 0..1 and shown as percent, percent
-    is 0..100, seconds and bytes are SI."""
+    is 0..100, seconds and bytes are SI.
+
+    ``split`` and ``metric`` say which of a record's metrics it is, if it is one. ``measured_in`` is the phase of a run
+    in which a cost was measured, if another machine would give another number.
+    """
 
     column: str
     goal: Goal
     label: str
     kind: Kind = "plain"
+    split: Split = ""
+    metric: str = ""
+    measured_in: Phase = ""
+
+    def on(self, split: Split) -> Quantity:
+        """The same metric on another split; what is no metric of a record is itself."""
+        if not self.metric:
+            return self
+        column = f"metrics/{split}/{self.metric}"
+        return METRICS.get(column) or replace(self, column=column, label=column, split=split)
 
     @property
-    def depends_on_machine(self) -> bool:
-        """Whether another machine would give another number."""
-        timed = self.kind in ("seconds", "bytes", "rate", "joules", "money") or self.column == "cost/device_hours"
-        return timed and self.column != "cost/disk_bytes"
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is."""
+        return 1.0 if self.goal == "max" else -1.0
+
+    @property
+    def is_share(self) -> bool:
+        """Whether differences are percentage points."""
+        return self.kind in ("share", "percent")
 
     @property
     def points(self) -> float:
@@ -38,20 +59,26 @@ class Quantity:
 
     @property
     def axis(self) -> str:
-        """Label and unit of ``scaled`` values, for an axis or a column's head."""
-        unit = {"share": "%", "percent": "%", "seconds": "s", "bytes": "MiB", "joules": "J"}.get(self.kind)
+        """Label and unit of values times ``scale``, for an axis or a column's head."""
+        unit, _ = self.unit()
         return f"{self.label} ({unit})" if unit else self.label
 
     @property
     def scale(self) -> float:
         """What turns a value into the unit that ``axis`` names."""
-        return {"share": 100.0, "bytes": 2.0**-20}.get(self.kind, 1.0)
+        return self.unit()[1]
+
+    def unit(self, largest: float = 0.0, steps: Steps | None = None) -> tuple[str, float]:
+        """A unit, and what turns values into it: the first of ``steps`` that values up to ``largest`` reach, else the
+        usual one."""
+        found = ((name, 1 / size) for least, size, name in (steps or {}).get(self.kind, ()) if largest >= least)
+        return next(found, _UNITS.get(self.kind, ("", 1.0)))
 
     def text(self, value: float | None) -> str:
         """A value for people, with its unit: ``76.10 %``, ``1.41 ms``, ``327 MiB``, ``5.53 M``; ``-`` for none."""
         if value is None or math.isnan(value):
             return "-"
-        if self.kind in ("share", "percent"):
+        if self.is_share:
             return f"{value * self.points:.2f} %"
         if self.kind == "seconds":
             return prefixed(value, ("s",)) if value >= 1 or value == 0 else prefixed(value * 1e6, ("µs", "ms", "s"))
@@ -62,23 +89,27 @@ class Quantity:
         if self.kind == "rate":
             return prefixed(value, ("/s", "k/s", "M/s"))
         if self.kind == "count":
-            return prefixed(value, ("", "k", "M", "G", "T"))
+            return prefixed(value)
         return f"{value:.2f}" if self.kind == "money" else f"{value:.4g}"
 
     def difference(self, value: float) -> str:
         """A difference between two values, signed: ``+14.1 points`` where the quantity is a share."""
-        if self.kind in ("share", "percent"):
-            return f"{value * self.points:+.1f} points"
-        return f"{value:+.3g}"
+        return self.signed(value) + " points" * self.is_share
+
+    def signed(self, value: float) -> str:
+        """A difference without its unit: ``+14.1``."""
+        return f"{value * self.points:+.1f}" if self.is_share else f"{value:+.3g}"
 
 
-def prefixed(value: float, units: Sequence[str], base: float = 1000) -> str:
-    """Three digits and the unit that keeps them short: ``11184207`` -> ``11.2 M``."""
-    step = 0
-    while abs(value) >= base - 0.5 and step < len(units) - 1:
-        value, step = value / base, step + 1
-    digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
-    return f"{digits} {units[step]}".strip()
+Steps = dict[Kind, tuple[tuple[float, float, str], ...]]  # from this value on, in units of so much, which are called so
+
+_UNITS: dict[Kind, tuple[str, float]] = {
+    "share": ("%", 100.0),
+    "percent": ("%", 1.0),
+    "seconds": ("s", 1.0),
+    "bytes": ("MiB", 2.0**-20),
+    "joules": ("J", 1.0),
+}
 
 
 _METRICS: tuple[tuple[str, str, Goal, Kind], ...] = (
@@ -94,35 +125,46 @@ _METRICS: tuple[tuple[str, str, Goal, Kind], ...] = (
     ("ece", "calibration error (ECE)", "min", "share"),
 )
 
+_SPLITS: tuple[Split, ...] = ("test", "val")
+
 METRICS: dict[str, Quantity] = {
-    f"metrics/{split}/{name}": Quantity(f"metrics/{split}/{name}", goal, f"{split} {label}", kind)
-    for split in ("test", "val")
+    f"metrics/{split}/{name}": Quantity(f"metrics/{split}/{name}", goal, f"{split} {label}", kind, split, name)
+    for split in _SPLITS
     for name, label, goal, kind in _METRICS
 }
 
-_COSTS: tuple[tuple[str, str, Goal, Kind], ...] = (
-    ("cost/training/seconds", "training time", "min", "seconds"),
-    ("cost/inference/latency_seconds/batch_1/p50", "latency (p50, batch 1)", "min", "seconds"),
-    ("cost/macs", "MACs", "min", "count"),
-    ("cost/parameters", "parameters", "min", "count"),
-    ("cost/training/peak_memory_bytes", "peak memory in training", "min", "bytes"),
-    ("cost/inference/peak_memory_bytes", "peak memory in inference", "min", "bytes"),
-    ("cost/inference/seconds", "inference time over val", "min", "seconds"),
-    ("cost/inference/images_per_second", "inference images/s", "max", "rate"),
-    ("cost/price", "price", "min", "money"),
-    ("cost/device_hours", "device hours", "min", "plain"),
-    ("cost/training/energy_joules", "energy in training", "min", "joules"),
-    ("cost/inference/energy_joules", "energy in inference", "min", "joules"),
-    ("cost/disk_bytes", "size on disk", "min", "bytes"),
-    ("cost/macs_without_attention_products", "MACs without attention products", "min", "count"),
-    ("cost/trainable_parameters", "trainable parameters", "min", "count"),
-    ("cost/inference/latency_seconds/batch_1/p95", "latency (p95, batch 1)", "min", "seconds"),
-    ("cost/training/compute_seconds", "computing time in training", "min", "seconds"),
-    ("cost/training/images_per_second", "training images/s", "max", "rate"),
-    ("cost/training/data_wait_share", "data wait in training", "min", "share"),
+
+def metric_of(column: str) -> tuple[Split, str]:
+    """The split and the metric of a column of a record's metrics; both empty for any other column."""
+    for split in _SPLITS:
+        if column.startswith(f"metrics/{split}/"):
+            return split, column.removeprefix(f"metrics/{split}/")
+    return "", ""
+
+
+_COSTS: tuple[tuple[str, str, Goal, Kind, Phase], ...] = (
+    ("cost/training/seconds", "training time", "min", "seconds", "training"),
+    ("cost/inference/latency_seconds/batch_1/p50", "latency (p50, batch 1)", "min", "seconds", "inference"),
+    ("cost/macs", "MACs", "min", "count", ""),
+    ("cost/parameters", "parameters", "min", "count", ""),
+    ("cost/training/peak_memory_bytes", "peak memory in training", "min", "bytes", "training"),
+    ("cost/inference/peak_memory_bytes", "peak memory in inference", "min", "bytes", "inference"),
+    ("cost/inference/seconds", "inference time over val", "min", "seconds", "inference"),
+    ("cost/inference/images_per_second", "inference images/s", "max", "rate", "inference"),
+    ("cost/price", "price", "min", "money", "training"),
+    ("cost/device_hours", "device hours", "min", "plain", "training"),
+    ("cost/training/energy_joules", "energy in training", "min", "joules", "training"),
+    ("cost/inference/energy_joules", "energy in inference", "min", "joules", "inference"),
+    ("cost/disk_bytes", "size on disk", "min", "bytes", ""),
+    ("cost/macs_without_attention_products", "MACs without attention products", "min", "count", ""),
+    ("cost/trainable_parameters", "trainable parameters", "min", "count", ""),
+    ("cost/inference/latency_seconds/batch_1/p95", "latency (p95, batch 1)", "min", "seconds", "inference"),
+    ("cost/training/compute_seconds", "computing time in training", "min", "seconds", "training"),
+    ("cost/training/images_per_second", "training images/s", "max", "rate", "training"),
+    ("cost/training/data_wait_share", "data wait in training", "min", "share", ""),
 )
 
-COSTS = {column: Quantity(column, goal, label, kind) for column, label, goal, kind in _COSTS}
+COSTS = {column: Quantity(column, goal, label, kind, measured_in=phase) for column, label, goal, kind, phase in _COSTS}
 
 
 def named(column: str) -> Quantity:

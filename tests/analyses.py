@@ -128,6 +128,7 @@ def from_table(table: pd.DataFrame, metrics: Sequence[Quantity], costs: Sequence
     block = Block(
         name="",
         accuracy=accuracy,
+        selecting=accuracy,
         candidates=candidates,
         means=table,
         deviations=table * np.nan,
@@ -263,6 +264,7 @@ def _block(
     block = Block(
         name=name,
         accuracy=ACCURACY,
+        selecting=ACCURACY.on("val"),
         candidates=candidates,
         means=means,
         deviations=deviations,

@@ -41,7 +41,7 @@ def quiet(what: str, done: int, total: int | None) -> None:
 def ask(*sources: Path, **question: Any) -> Analysis:
     """The analysis of some sources, with its cache beside the first."""
     runs = read_runs(list(map(str, sources)), sources[0] / "cache", quiet)
-    return analyse(runs, Question(**question), [], "", quiet)
+    return analyse(runs, Question(**question), "", quiet)
 
 
 def block_of(runs: Path, **question: Any) -> Block:

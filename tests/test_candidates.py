@@ -9,7 +9,7 @@ import pytest
 from made_runs import block_of, write_run
 
 from har_sweep.config.schema import keys
-from multirun_analysis.analysis.candidates import DEFINING, NO_SETTING, family
+from multirun_analysis.analysis.candidates import DEFINING, family, is_setting
 from multirun_analysis.findings import Block
 
 
@@ -22,7 +22,7 @@ def test_settings_are_the_keys_that_identity_has_and_candidates_do_not() -> None
     identity = {"config/" + key.path.replace(".", "/") for key in keys() if key.metadata["identity"]}
     defining = {"config/" + column for column in DEFINING} | {"config/seed"}
     known = {"config/" + key.path.replace(".", "/") for key in keys()}
-    assert {key for key in known if not NO_SETTING.fullmatch(key)} == identity - defining
+    assert {key for key in known if is_setting(key)} == identity - defining
 
 
 def test_runs_that_differ_only_in_the_seed_are_one_candidate_with_mean_and_spread(tmp_path: Path) -> None:

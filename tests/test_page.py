@@ -363,7 +363,7 @@ def test_single_runs_and_all_trials_can_be_drawn(page: Page) -> None:
 
 def test_each_dataset_has_its_own_findings_tables_and_front_and_the_address_keeps_the_choice(open_page: Open) -> None:
     analysis = analyses.several()
-    tables = tuple(replace(MODELS, name=f"table1-{i}", title=f"Table 1 of block {i}") for i in (1, 2))
+    tables = tuple(replace(MODELS, block=i, title=f"Table 1 of block {i}") for i in (1, 2))
     page = open_page(analysis, tables)
     assert "Table 1 of block 1" in page.inner_text("#tables")
     assert "Table 1 of block 2" not in page.inner_text("#tables")

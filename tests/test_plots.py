@@ -187,11 +187,11 @@ def test_labels_cover_neither_each_other_nor_the_edges() -> None:
 def test_models_can_be_told_apart_without_colour() -> None:
     analysis = analyses.small()
     found = styles_of(analysis).candidates.values()
-    greys = [round(float(np.dot(to_rgb(look.colour), (0.299, 0.587, 0.114))), 1) for look in found]
-    seen = {(look.marker, str(look.line), grey) for look, grey in zip(found, greys, strict=True)}
+    greys = [round(float(np.dot(to_rgb(one.colour), (0.299, 0.587, 0.114))), 1) for one in found]
+    seen = {(one.marker, str(one.line), grey) for one, grey in zip(found, greys, strict=True)}
     assert len(seen) == len(list(found))
     families = styles_of(analysis).families.values()
-    assert len({look.marker for look in families}) == len(list(families))
+    assert len({one.marker for one in families}) == len(list(families))
 
 
 def test_names_become_one_line_that_the_font_can_write() -> None:

@@ -36,8 +36,9 @@ from har_sweep.spec.run_spec import RunSpec
 from multirun_analysis.analysis.analysis import analyse
 from multirun_analysis.analysis.question import Question
 from multirun_analysis.sources import read as sources
+from multirun_analysis.sources.runs import Found, Progress
 from multirun_analysis.sources.wandb_client import parse_address
-from multirun_analysis.sources.wandb_runs import PAGE, Progress, Pulled, pull
+from multirun_analysis.sources.wandb_runs import PAGE, pull
 from multirun_analysis.tables.tables import tables
 
 PULL = "import sys; from pathlib import Path; from multirun_analysis.sources.wandb_runs import pull\n"
@@ -50,7 +51,7 @@ def server() -> Iterator[WandbServer]:
         yield server
 
 
-Reader = Callable[..., Pulled]
+Reader = Callable[..., Found]
 
 
 @contextmanager
@@ -62,16 +63,16 @@ def reading(server: WandbServer, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", str(folder))  # no login of the user's
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    pulled: list[Pulled] = []
+    pulled: list[Found] = []
 
-    def read(query: str = "", progress: Progress = quiet) -> Pulled:
+    def read(query: str = "", progress: Progress = quiet) -> Found:
         close()
         pulled.append(pull(f"wandb://{ENTITY}/har{query}", folder / "cache", progress))
         return pulled[0]
 
     def close() -> None:
         while pulled:
-            pulled.pop().origins[0].client.close()
+            pulled.pop().origins[0].client.close()  # type: ignore[attr-defined]
 
     yield read
     close()
@@ -137,7 +138,7 @@ def circle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbServ
 @pytest.fixture
 def circled(
     circle: tuple[WandbServer, list[RunSpec]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, tuple[RunSpec, int, Pulled]]]:
+) -> Iterator[dict[str, tuple[RunSpec, int, Found]]]:
     """Of each of the two runs, its folder's spec and its place among what was pulled."""
     server, specs = circle
     with reading(server, tmp_path, monkeypatch) as read:
@@ -174,7 +175,7 @@ def test_the_tables_from_wandb_equal_those_from_the_folder(circled: Any, tmp_pat
     made = []
     for source in (folder, f"wandb://{ENTITY}/har"):
         runs = sources.read_runs([source], tmp_path / "cache", quiet)
-        analysis = analyse(runs, Question(), [source], "", quiet)
+        analysis = analyse(runs, Question(), "", quiet)
         made.append({table.name: table.csv() for table in tables(analysis) if table.name != "runs"})
         if source != folder:
             runs.origins[0].client.close()  # type: ignore[attr-defined]
@@ -299,7 +300,7 @@ def test_filters_choose_among_runs(server: WandbServer, read: Reader) -> None:
 def test_the_entity_may_be_left_to_the_client(server: WandbServer, read: Reader, tmp_path: Path) -> None:
     put(server, a_record())
     pulled = pull("wandb://har", tmp_path / "cache", quiet)
-    pulled.origins[0].client.close()
+    pulled.origins[0].client.close()  # type: ignore[attr-defined]
     assert read().rows == pulled.rows
 
 

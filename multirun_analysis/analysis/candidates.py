@@ -30,13 +30,25 @@ DEFINING = {
     "dataset/split_fingerprint": "split ",
 }
 
-# Keys of the config that change neither what is learned nor what it costs (har_sweep's identity leaves them out), and
-# those that ``DEFINING`` has as what they became. All others tell trials apart.
-NO_SETTING = re.compile(
-    r"config/(seed|rerun|(data|tracking|paths|sweep|launch|hardware/slurm)/.*|augmentation/name"
-    r"|model/(name|timm_name|pretrained_tag|weights|input_size|default_lr/.*)|trainer/(checkpoint_minutes|save_model)"
-    r"|hardware/(device|device_count|precision|cpu_threads|loader_threads|price_per_device_hour|launcher))"
-)
+# The sections of the config that say what is learned and how, each with its keys that tell no trials apart: they change
+# neither that nor what it costs (har_sweep's identity leaves them out), or ``DEFINING`` has what they became.
+SETTINGS: dict[str, set[str]] = {
+    "model": {"name", "timm_name", "pretrained_tag", "weights", "input_size", "default_lr"},
+    "optimizer": set(),
+    "scheduler": set(),
+    "augmentation": {"name"},
+    "trainer": {"checkpoint_minutes", "save_model"},
+    "hardware": {
+        "device", "device_count", "precision", "cpu_threads", "loader_threads", "price_per_device_hour",
+        "launcher", "slurm",
+    },
+}  # fmt: skip
+
+
+def is_setting(column: str) -> bool:
+    """Whether runs that differ in a column of the config are several trials of a candidate."""
+    top, section, key = [*column.split("/"), "", ""][:3]
+    return top == "config" and section in SETTINGS and key not in SETTINGS[section]
 
 
 def split_into_blocks(runs: Runs, by: Sequence[str]) -> dict[str, NDArray[np.int64]]:
@@ -45,28 +57,25 @@ def split_into_blocks(runs: Runs, by: Sequence[str]) -> dict[str, NDArray[np.int
     columns = list(by) or [column for column in ("dataset/name",) if column in frame.columns]
     if not columns:
         return {"": np.arange(len(frame))}
-    keys = _text(frame, columns).agg(", ".join, axis=1) if len(columns) > 1 else _text(frame, columns)[columns[0]]
+    keys = as_text(frame, columns).agg(", ".join, axis=1) if len(columns) > 1 else as_text(frame, columns)[columns[0]]
     return {str(name): np.asarray(rows) for name, rows in sorted(keys.groupby(keys).indices.items())}
 
 
-def find_candidates(
-    runs: Runs, rows: NDArray[np.int64], label: Sequence[str], accuracy: Quantity, selecting: str
-) -> list[Candidate]:
+def find_candidates(runs: Runs, rows: NDArray[np.int64], label: Sequence[str], selecting: Quantity) -> list[Candidate]:
     """The candidates among some rows of the table, in the order of their labels.
 
-    ``label`` are the columns that name them; none means the model, told apart as far as need be. ``selecting`` is the
-    column of the metric that trials are chosen by.
+    ``label`` are the columns that name them; none means the model, told apart as far as need be. ``selecting`` is
+    what trials are chosen by.
     """
     frame = runs.frame.iloc[rows].reset_index(drop=True)
-    names = _text(frame, label).agg(", ".join, axis=1) if label else _labels(frame)
-    settings = [c for c in frame.columns if c.startswith("config/") and not NO_SETTING.fullmatch(c)]
+    names = as_text(frame, label).agg(", ".join, axis=1) if label else _labels(frame)
+    settings = [c for c in frame.columns if is_setting(c)]
     settings += [c for c in DEFINING if c in frame.columns and c not in label] if label and runs.are_records else []
-    text = _text(frame, settings)
+    text = as_text(frame, settings)
     text = text.loc[:, [column for column in text.columns if text[column].nunique() > 1]]
     codes = np.stack([pd.factorize(text[column])[0] for column in text.columns] or [np.zeros(len(frame), int)], axis=1)
     finished = np.array([runs.info[row].status == "done" for row in rows])
-    value = frame[selecting].to_numpy(float) if selecting in frame.columns else np.full(len(frame), np.nan)
-    value = np.where(finished, value, np.nan)
+    value = np.where(finished, frame[selecting.column].to_numpy(float), np.nan)
     found = []
     which, labels = pd.factorize(names, sort=True)
     order = np.argsort(which, kind="stable")
@@ -74,7 +83,7 @@ def find_candidates(
         np.split(order, np.searchsorted(which[order], np.arange(1, len(labels)))), labels, strict=True
     ):
         # A csv's rows with the same label are repeats: nothing else of them is known to be a setting.
-        trials = _trials(members, text, codes, value, rows, -1.0 if accuracy.goal == "min" else 1.0)
+        trials = _trials(members, text, codes, value, rows, selecting.sign)
         chosen = trials[0]
         done = set(rows[members[finished[members]]].tolist())
         found.append(
@@ -118,21 +127,22 @@ def _trials(
 def _labels(frame: pd.DataFrame) -> pd.Series:
     """The model's name, with whatever else differs among the runs of that name."""
     columns = [column for column in DEFINING if column in frame.columns]
-    text = _text(frame, columns)
+    text = as_text(frame, columns)
     names: dict[tuple[str, ...], str] = {}
     for name, same in text.drop_duplicates().groupby("model/name"):
         described = same[(same[columns[1:]] != "-").any(axis=1)]
         differing = [column for column in columns[1:] if described[column].nunique() > 1]
         for values in same.itertuples(index=False, name=None):
             known = dict(zip(columns, values, strict=True))
-            more = ", ".join(DEFINING[column] + _short(column, known[column]) for column in differing)
+            more = ", ".join(DEFINING[column] + _described(column, known[column]) for column in differing)
             if 0 < len(described) < len(same) and set(values[1:]) == {"-"}:
                 more = "table"  # somebody's numbers beside runs of ours
             names[values] = f"{name} ({more})" if more else str(name)
     return pd.Series([names[values] for values in text.itertuples(index=False, name=None)], index=frame.index)
 
 
-def _short(column: str, value: str) -> str:
+def _described(column: str, value: str) -> str:
+    """What a label says of a defining column."""
     if column == "model/weights":
         return f"file {value[7:13]}" if value.startswith("sha256:") else value
     if column == "model/input_size":
@@ -140,7 +150,7 @@ def _short(column: str, value: str) -> str:
     return value[:6] if column.endswith("fingerprint") else value
 
 
-def _text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def as_text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Columns of anything, lists too, as text that can be compared; whole numbers look the same as int and as float."""
 
     def text(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,36 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from multirun_analysis.analysis.predictions import Answers, typical_run
+from multirun_analysis.analysis.predictions import Answers, Predictions, typical_run
 from multirun_analysis.analysis.statistics import agreement, holm, mcnemar, most_agree, welch
-from multirun_analysis.findings import PICTURED, Candidate, Comparison, Disputed, Errors
+from multirun_analysis.findings import PICTURED, Candidate, Comparison, Disputed, Errors, Front
+from multirun_analysis.quantities import Quantity
+from multirun_analysis.sources.runs import Progress, Runs
 
+MAX_DISPUTED = 3  # pairs whose disputed images are shown
 THUMBNAIL_PIXELS = 112
+
+Accuracies = dict[int, NDArray[np.float64]]  # of each compared candidate's runs
+Disputes = dict[tuple[int, int], list[Disputed]]
 
 
 def compare(
+    runs: Runs,
     candidates: Sequence[Candidate],
-    compared: Sequence[int],
-    accuracies: dict[int, NDArray[np.float64]],
-    sign: float,
-    answers: dict[int, Answers],
-    missing: dict[int, str],
-    seeds: Callable[[int], object],
+    accuracies: Accuracies,
+    accuracy: Quantity,
+    predictions: Predictions,
     intervals: dict[tuple[int, int], tuple[float, float]],
 ) -> list[Comparison]:
-    """Every pair of the ``compared`` candidates, the more accurate first, tested and corrected for their number.
-
-    ``accuracies`` are each candidate's runs'; ``sign`` is -1 where lower is better; ``answers`` and ``missing`` are by
-    row, ``seeds`` gives a row's seed; ``intervals`` are of the differences first - second.
-    """
+    """Every pair of the candidates whose ``accuracies`` are given, the more accurate first, tested and corrected for
+    their number. ``intervals`` are of the differences first - second."""
     pairs: list[Comparison] = []
-    typical = {place: typical_run(candidates[place].rows, accuracies[place]) for place in compared}
-    for a, b in itertools.combinations(compared, 2):
-        if sign * (accuracies[b].mean() - accuracies[a].mean()) > 0:
+    answers = predictions.found
+    typical = {place: typical_run(candidates[place].rows, own) for place, own in accuracies.items()}
+    for a, b in itertools.combinations(accuracies, 2):
+        if accuracy.sign * (accuracies[b].mean() - accuracies[a].mean()) > 0:
             a, b = b, a
-        paired, reason = _pair(candidates[a], candidates[b], answers, missing, seeds)
+        paired, reason = _pair(runs, candidates[a], candidates[b], predictions)
         of_images = most_agree([mcnemar(*_only(answers[x], answers[y])) for x, y in paired]) if paired else None
         of_seeds = welch(accuracies[a], accuracies[b])
         tests = []
@@ -78,24 +80,21 @@ def _only(first: Answers, second: Answers) -> tuple[int, int]:
 
 
 def _pair(
-    first: Candidate,
-    second: Candidate,
-    answers: dict[int, Answers],
-    missing: dict[int, str],
-    seeds: Callable[[int], object],
+    runs: Runs, first: Candidate, second: Candidate, predictions: Predictions
 ) -> tuple[list[tuple[int, int]], str]:
     """Runs of two candidates that can be paired, by seed where they share seeds, or why there are none."""
+    answers = predictions.found
     for candidate in (first, second):
         for row in candidate.rows:
-            if row in missing:
-                return [], f"{candidate.label}: {missing[row]}"
+            if row in predictions.missing:
+                return [], f"{candidate.label}: {predictions.missing[row]}"
             if row not in answers:
                 return [], f"{candidate.label}: predictions were not read"
     x, y = answers[first.rows[0]], answers[second.rows[0]]
     if x.split != y.split:
         return [], f"different images or splits ({x.split} and {y.split}) are never paired"
-    by_seed = {seeds(row): row for row in second.rows if seeds(row) is not None}
-    shared = [(row, by_seed[seeds(row)]) for row in first.rows if seeds(row) in by_seed]
+    by_seed = {seed: row for row in second.rows if (seed := runs.info[row].seed) is not None}
+    shared = [(row, by_seed[seed]) for row in first.rows if (seed := runs.info[row].seed) in by_seed]
     pairs = shared or list(zip(first.rows, second.rows, strict=False))
     for row, other in pairs:
         if not np.array_equal(answers[row].paths, answers[other].paths) or len(answers[row].paths) == 0:
@@ -103,15 +102,17 @@ def _pair(
     return pairs, ""
 
 
-def error_profile(
+def profile_errors(
+    runs: Runs,
+    rows: NDArray[np.int64],
     candidates: Sequence[Candidate],
     compared: Sequence[int],
     answers: dict[int, Answers],
-    classes: Sequence[str],
-    disputed: dict[tuple[int, int], list[Disputed]],
+    disputes: Disputes,
 ) -> Errors | None:
-    """Confusion matrices of the candidates whose predictions are there, in the order of ``classes``."""
+    """Confusion matrices of the candidates whose predictions are there, in the order of the classes of ``rows``."""
     matrices: dict[int, NDArray[np.int64]] = {}
+    classes = _classes(runs, rows, answers)
     known = pd.Index(classes)
     for place in compared:
         mine = [answers[row] for row in candidates[place].rows if row in answers]
@@ -121,7 +122,57 @@ def error_profile(
         for run in mine:
             np.add.at(matrix, (known.get_indexer(run.truth), known.get_indexer(run.answer)), 1)
         matrices[place] = matrix
-    return Errors(list(classes), matrices, disputed) if matrices else None
+    return Errors(classes, matrices, disputes) if matrices else None
+
+
+def _classes(runs: Runs, rows: NDArray[np.int64], answers: dict[int, Answers]) -> list[str]:
+    """The classes in the order of the records, and whatever else the predictions name."""
+    known: dict[str, None] = {}
+    if "dataset/classes" in runs.frame.columns:
+        for row in rows[:1]:
+            listed = runs.frame["dataset/classes"].iat[row]
+            known |= dict.fromkeys(listed if isinstance(listed, (list, np.ndarray)) else [])
+    for run in answers.values():
+        known |= dict.fromkeys([*np.unique(run.truth), *np.unique(run.answer)])
+    return list(known)
+
+
+def find_disputes(
+    runs: Runs,
+    candidates: Sequence[Candidate],
+    compared: Sequence[int],
+    accuracies: Accuracies,
+    answers: dict[int, Answers],
+    fronts: dict[str, Front],
+    images: Path | None,
+    progress: Progress,
+) -> Disputes:
+    """The images on which those candidates disagree whose differences matter most; their pictures are looked for in
+    ``images``, or where they were."""
+    disputes: Disputes = {}
+    for a, b in _disputing_pairs(fronts, compared)[:MAX_DISPUTED]:
+        progress("Looking at disputed images", len(disputes), MAX_DISPUTED)
+        first, second = (answers.get(typical_run(candidates[place].rows, accuracies[place])) for place in (a, b))
+        if first and second and first.split == second.split and np.array_equal(first.paths, second.paths):
+            disputes[a, b] = find_disputed(first, second, images or _images(runs, candidates[a]))
+    return disputes
+
+
+def _disputing_pairs(fronts: dict[str, Front], compared: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours on the first front, then the most accurate."""
+    pairs = []
+    if fronts:
+        on = np.flatnonzero(next(iter(fronts.values())).on)  # most accurate first
+        pairs = [(int(a), int(b)) for a, b in itertools.pairwise(on) if a in compared and b in compared]
+    return list(dict.fromkeys([*pairs, *itertools.pairwise(compared)]))
+
+
+def _images(runs: Runs, candidate: Candidate) -> Path | None:
+    for column in ("dataset/root", "config/data/root"):
+        root = runs.frame[column].iat[candidate.rows[0]] if column in runs.frame.columns else None
+        if isinstance(root, str) and root and (folder := Path(root).expanduser()).is_dir():
+            return folder
+    return None
 
 
 def find_disputed(first: Answers, second: Answers, folder: Path | None) -> list[Disputed]:

@@ -12,8 +12,14 @@ import pandas as pd
 from multirun_analysis.analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
 from multirun_analysis.analysis.predictions import Answers
 from multirun_analysis.analysis.statistics import Resampled, bootstrap, on_front
-from multirun_analysis.findings import Candidate, Family, Front
+from multirun_analysis.findings import JOINT, Candidate, Family, Front
 from multirun_analysis.quantities import Quantity
+
+
+def find_fronts(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity], joint: bool) -> dict[str, Front]:
+    """A front for each cost by its column, and one of all together if that is asked for."""
+    fronts = {cost.column: find_front(means, accuracy, [cost]) for cost in costs}
+    return {**fronts, JOINT: find_front(means, accuracy, costs)} if joint else fronts
 
 
 def find_front(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -> Front:
@@ -25,7 +31,7 @@ def find_front(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity
     for place, cost in enumerate(costs, 1):
         value = means[cost.column].to_numpy()
         if np.nanmin(value, initial=np.inf) > 0:  # costs are compared by ratio, so areas are on their logarithms
-            scaled[:, place] = np.log(value) * (-1 if cost.goal == "max" else 1)
+            scaled[:, place] = -cost.sign * np.log(value)
     if len(costs) == 1:
         below, cheapest = shortfall(points[:, 0], points[:, 1])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -44,8 +50,8 @@ def find_front(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity
 
 
 def _lower(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -> Floats:
-    quantities_ = [accuracy, *costs]
-    return lower_is_better(means[[q.column for q in quantities_]].to_numpy(float), [q.goal for q in quantities_])
+    axes = [accuracy, *costs]
+    return lower_is_better(means[[axis.column for axis in axes]].to_numpy(float), [axis.goal for axis in axes])
 
 
 def resample(
@@ -73,7 +79,7 @@ def resample(
     }, intervals
 
 
-def _resampled(
+def resampled(
     candidate: Candidate,
     accuracies: Floats,
     answers: dict[int, Answers],
@@ -81,6 +87,8 @@ def _resampled(
     numbers: pd.DataFrame,
     costs: Sequence[Quantity],
 ) -> Resampled:
+    """A candidate with what the bootstrap draws from: ``accuracies`` are its runs', ``answers`` those that are known by
+    row, ``images`` how many there were."""
     mine = [answers[row] for row in candidate.rows if row in answers]
     whole = len(mine) == len(candidate.rows) and all(np.array_equal(run.paths, mine[0].paths) for run in mine)
     rows = numbers[[cost.column for cost in costs]].iloc[list(candidate.rows)]
@@ -104,7 +112,6 @@ def _probability(
 ) -> Floats:
     """How often each compared candidate is on the front; the others stay where they are, and only their own front can
     matter."""
-    goals = [-1.0 if cost.goal == "max" else 1.0 for cost in front.costs]
     places = [all_costs.index(cost) for cost in front.costs]
     mine = [i for i, place in enumerate(compared) if front.known[place]]
     points = _lower(means, accuracy, front.costs)
@@ -112,8 +119,8 @@ def _probability(
     fixed[list(compared)] = False
     others = points[fixed][nondominated(points[fixed])] if fixed.any() else np.empty((0, points.shape[1]))
     still = np.broadcast_to(others, (len(accuracies), *others.shape))
-    of_accuracy = accuracies[:, mine] * (1.0 if accuracy.goal == "min" else -1.0)
-    of_costs = costs[:, mine][:, :, places] * np.array(goals)
+    of_accuracy = -accuracy.sign * accuracies[:, mine]
+    of_costs = costs[:, mine][:, :, places] * [-cost.sign for cost in front.costs]
     shares = on_front(
         np.concatenate([of_accuracy, still[:, :, 0]], axis=1), np.concatenate([of_costs, still[:, :, 1:]], axis=1)
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from multirun_analysis.analysis.candidates import _text
+from multirun_analysis.analysis.candidates import as_text
 from multirun_analysis.findings import Candidate, Mark
-from multirun_analysis.quantities import named
+from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Runs
 
 SHAKY = 0.25  # standard deviation over runs, as a share of the mean: more is no measurement any more
+WAITED = 0.1  # share of the training: more, and it was the data loader that was timed
+
+Marks = list[list[Mark]]  # of each candidate
 
 
 def mark_candidates(
@@ -22,97 +27,118 @@ def mark_candidates(
     candidates: Sequence[Candidate],
     means: pd.DataFrame,
     deviations: pd.DataFrame,
-    measured: Sequence[str],
-    selecting: str,
-    reported: str,
-) -> list[list[Mark]]:
-    """Why some numbers of each candidate must not be compared with the others'.
+    costs: Sequence[Quantity],
+    selecting: Quantity,
+    reported: Quantity,
+) -> list[Candidate]:
+    """The candidates with why some numbers of each must not be compared with the others'.
 
-    ``measured`` are the columns of costs that depend on the machine. ``means`` and ``deviations`` (over runs) have a
-    row for each candidate.
+    ``means`` and ``deviations`` (over runs) have a row for each candidate. ``reported`` is the accuracy.
     """
-    frame = runs.frame
-    marks: list[list[Mark]] = [[] for _ in candidates]
-    all_measured = frozenset(measured)
-    of_training = frozenset(c for c in measured if "training" in c or c in ("cost/price", "cost/device_hours"))
-    of_inference = frozenset(c for c in measured if "inference" in c)
-    trials = Counter(len(candidate.trials) for candidate in candidates)
-    for place, candidate in enumerate(candidates):
-        if candidate.unfinished:
-            states = Counter(runs.info[row].status for row in candidate.unfinished)
-            said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-            only = not candidate.rows
-            marks[place].append(
-                Mark(f"unfinished: {said}" if only else f"runs left out: {said}", None if only else frozenset())
-            )
-        if len(trials) > 1:
-            others = ", ".join(str(count) for count in sorted(set(trials) - {len(candidate.trials)}))
-            marks[place].append(
-                Mark(
-                    f"{len(candidate.trials)} trials where others had {others}: tuned more or less",
-                    frozenset([reported]),
-                )
-            )
-        if len(candidate.trials) > 1 and selecting == reported:
-            marks[place].append(
-                Mark(
-                    f"best of {len(candidate.trials)} trials, chosen on the images it is reported on",
-                    frozenset([reported]),
-                )
-            )
+    found = [_unfinished(runs, candidates), _tuned(candidates, selecting, reported)]
     if runs.are_records:
+        measured = [cost for cost in costs if cost.measured_in]
+        found.append(_learned(runs, candidates, measured, selecting, reported))
+        found.append(_varied(means, deviations, measured))
+        found += _unlike(runs, candidates, measured)
+    return [
+        replace(candidate, marks=tuple(itertools.chain.from_iterable(own)))
+        for candidate, *own in zip(candidates, *found, strict=True)
+    ]
 
-        def of_rows(column: str) -> list[Any]:
-            return frame[column].tolist() if column in frame.columns else [None] * len(frame)
 
-        weights, synthetic, selection = map(of_rows, ("model/weights", "dataset/synthetic", "selection"))
-        waited = pd.to_numeric(pd.Series(of_rows("cost/training/data_wait_share"))).to_numpy(float)
-        for place, candidate in enumerate(candidates):
-            shown = list(candidate.rows or candidate.unfinished)
-            if any(weights[row] == "scratch" for row in shown):
-                marks[place].append(Mark("weights from scratch", frozenset([reported, selecting])))
-            if reported.startswith("metrics/val/") and any(selection[row] == "best" for row in candidate.rows):
-                marks[place].append(Mark("its epoch was chosen on the images it is reported on", frozenset([reported])))
-            if any(synthetic[row] is True for row in shown):
-                marks[place].append(Mark("synthetic data", None))
-            if (wait := np.nanmax(waited[shown], initial=0.0)) > 0.1:
-                marks[place].append(Mark(f"waited for data in {100 * wait:.0f} % of training", of_training))
-        varied = (deviations[list(measured)] / means[list(measured)]).to_numpy(float)
-        for place, which in np.argwhere(varied > SHAKY).tolist():
-            text = f"{named(measured[which]).label} differed by {100 * varied[place, which]:.0f} % between its runs"
-            marks[place].append(Mark(text, frozenset([measured[which]])))
-        packages = [column for column in frame.columns if column.startswith("environment/packages/")]
-        for column, what, affected in [
-            ("hardware/device_name", "device", all_measured),
-            ("hardware/device_count", "devices", all_measured),
-            ("hardware/precision", "precision", all_measured),
-            ("hardware/cpu_threads", "CPU threads", all_measured),
-            ("config/trainer/batch_size", "training batch size", of_training),
-            ("cost/inference/batch_size", "inference batch size", of_inference),
-            *((package, package.rpartition("/")[2], all_measured) for package in packages),
-        ]:
-            if column in frame.columns:
-                _mark_odd_ones(frame, column, what, affected, candidates, marks)
+def _columns(measured: Sequence[Quantity], *phases: str) -> frozenset[str]:
+    return frozenset(cost.column for cost in measured if cost.measured_in in phases)
+
+
+def _unfinished(runs: Runs, candidates: Sequence[Candidate]) -> Marks:
+    marks: Marks = []
+    for candidate in candidates:
+        states = Counter(runs.info[row].status for row in candidate.unfinished)
+        said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        whole = Mark(f"runs left out: {said}", frozenset()) if candidate.rows else Mark(f"unfinished: {said}")
+        marks.append([whole] if said else [])
     return marks
 
 
-def _mark_odd_ones(
-    frame: pd.DataFrame,
-    column: str,
-    what: str,
-    affected: frozenset[str],
-    candidates: Sequence[Candidate],
-    marks: list[list[Mark]],
-) -> None:
-    """Mark whoever has another value than most candidates have, or several."""
-    text = _text(frame, [column])[column].tolist()
-    values = [sorted({text[row] for row in candidate.rows or candidate.unfinished} - {"-"}) for candidate in candidates]
-    counts = Counter(own[0] for own in values if len(own) == 1)
-    (usual, most), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
-    for own, mine in zip(values, marks, strict=True):
-        if len(own) > 1:
-            mine.append(Mark(f"its runs had different {what}: {' and '.join(own)}", affected))
-        elif own and most == second:
-            mine.append(Mark(f"{what} {own[0]} where others had another", affected))
-        elif own and own != [usual]:
-            mine.append(Mark(f"{what} {own[0]} where most had {usual}", affected))
+def _tuned(candidates: Sequence[Candidate], selecting: Quantity, reported: Quantity) -> Marks:
+    counts = sorted({len(candidate.trials) for candidate in candidates})
+    spoilt = frozenset([reported.column])
+    marks: Marks = []
+    for candidate in candidates:
+        mine, count = list[Mark](), len(candidate.trials)
+        if len(counts) > 1:
+            others = ", ".join(str(other) for other in counts if other != count)
+            mine.append(Mark(f"{count} trials where others had {others}: tuned more or less", spoilt))
+        if count > 1 and selecting == reported:
+            mine.append(Mark(f"best of {count} trials, chosen on the images it is reported on", spoilt))
+        marks.append(mine)
+    return marks
+
+
+def _learned(
+    runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quantity], selecting: Quantity, reported: Quantity
+) -> Marks:
+    """From what, on what, and how its epoch was chosen."""
+
+    def of_rows(column: str) -> list[Any]:
+        return runs.frame[column].tolist() if column in runs.frame.columns else [None] * len(runs.frame)
+
+    weights, synthetic, selection = map(of_rows, ("model/weights", "dataset/synthetic", "selection"))
+    waited = pd.to_numeric(pd.Series(of_rows("cost/training/data_wait_share"))).to_numpy(float)
+    marks: Marks = []
+    for candidate in candidates:
+        mine, shown = list[Mark](), list(candidate.rows or candidate.unfinished)
+        if any(weights[row] == "scratch" for row in shown):
+            mine.append(Mark("weights from scratch", frozenset([reported.column, selecting.column])))
+        if reported.split == "val" and any(selection[row] == "best" for row in candidate.rows):
+            mine.append(Mark("its epoch was chosen on the images it is reported on", frozenset([reported.column])))
+        if any(synthetic[row] is True for row in shown):
+            mine.append(Mark("synthetic data"))
+        if (wait := np.nanmax(waited[shown], initial=0.0)) > WAITED:
+            mine.append(Mark(f"waited for data in {100 * wait:.0f} % of training", _columns(measured, "training")))
+        marks.append(mine)
+    return marks
+
+
+def _varied(means: pd.DataFrame, deviations: pd.DataFrame, measured: Sequence[Quantity]) -> Marks:
+    """Costs that differ between a candidate's runs by more than measuring explains."""
+    columns = [cost.column for cost in measured]
+    shares = (deviations[columns] / means[columns]).to_numpy(float)
+    marks: Marks = [[] for _ in range(len(shares))]
+    for place, which in np.argwhere(shares > SHAKY).tolist():
+        text = f"{measured[which].label} differed by {100 * shares[place, which]:.0f} % between its runs"
+        marks[place].append(Mark(text, frozenset([columns[which]])))
+    return marks
+
+
+def _unlike(runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quantity]) -> list[Marks]:
+    """For each thing that costs depend on, who has another value of it than most candidates have, or several."""
+    everything = _columns(measured, "training", "inference")
+    packages = [column for column in runs.frame.columns if column.startswith("environment/packages/")]
+    found = []
+    for column, what, affected in [
+        ("hardware/device_name", "device", everything),
+        ("hardware/device_count", "devices", everything),
+        ("hardware/precision", "precision", everything),
+        ("hardware/cpu_threads", "CPU threads", everything),
+        ("config/trainer/batch_size", "training batch size", _columns(measured, "training")),
+        ("cost/inference/batch_size", "inference batch size", _columns(measured, "inference")),
+        *((package, package.removeprefix("environment/packages/"), everything) for package in packages),
+    ]:
+        if column in runs.frame.columns:
+            text = as_text(runs.frame, [column])[column].tolist()
+            values = [sorted({text[row] for row in c.rows or c.unfinished} - {"-"}) for c in candidates]
+            counts = Counter(own[0] for own in values if len(own) == 1)
+            usual = [value for value, count in counts.items() if count == max(counts.values())]
+            found.append([[Mark(said, affected)] if (said := _odd(what, own, usual)) else [] for own in values])
+    return found
+
+
+def _odd(what: str, own: Sequence[str], usual: Sequence[str]) -> str:
+    """How a candidate's values of something differ from the usual one, if they do."""
+    if len(own) > 1:
+        return f"its runs had different {what}: {' and '.join(own)}"
+    if not own or list(own) == list(usual):
+        return ""
+    return f"{what} {own[0]} where " + ("others had another" if len(usual) > 1 else f"most had {usual[0]}")

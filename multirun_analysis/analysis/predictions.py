@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
+from multirun_analysis.findings import Candidate
+from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Progress, Runs
 
 
@@ -29,12 +31,27 @@ class Answers:
         return np.asarray(self.truth == self.answer)
 
 
-def read_answers(
-    runs: Runs, rows: Sequence[int], split: str, progress: Progress
-) -> tuple[dict[int, Answers], dict[int, str]]:
-    """The predictions of some rows of the table on ``split`` (val or test), and why there are none of the others."""
+@dataclass(frozen=True)
+class Predictions:
+    """What runs answered, and why it is not known of others; both by row of the table of runs."""
+
+    found: dict[int, Answers]
+    missing: dict[int, str]
+
+    def that_pair(self, accuracy: Quantity) -> Predictions:
+        """Those that paired tests of ``accuracy`` can use: it must be right or wrong for each image."""
+        if accuracy.metric == "accuracy":
+            return self
+        return Predictions({}, dict.fromkeys([*self.found, *self.missing], "the paired test is of accuracy alone"))
+
+
+def read_predictions(
+    runs: Runs, candidates: Sequence[Candidate], accuracy: Quantity, notes: list[str], progress: Progress
+) -> Predictions:
+    """The predictions of the candidates' runs on the split that ``accuracy`` is of."""
     found: dict[int, Answers] = {}
     missing: dict[int, str] = {}
+    rows = [row for candidate in candidates for row in candidate.rows] if accuracy.split else []
 
     def read(row: int) -> pd.DataFrame | InputError | None:
         try:
@@ -48,7 +65,7 @@ def read_answers(
             if table is None or isinstance(table, InputError):
                 missing[row] = "it has no predictions" if table is None else table.message
                 continue
-            table = table[table["split"] == split].sort_values("path", kind="stable")
+            table = table[table["split"] == accuracy.split].sort_values("path", kind="stable")
             frame = runs.frame
             fingerprint = "/".join(
                 str(frame[f"dataset/{name}"].iat[row])
@@ -57,7 +74,9 @@ def read_answers(
             )
             columns = [table[name].to_numpy(object) for name in ("path", "label", "prediction")]
             found[row] = Answers(fingerprint, *columns)
-    return found, missing
+    if missing:
+        notes.append(f"{len(missing)} of {len(rows)} runs have no predictions to pair: {next(iter(missing.values()))}.")
+    return Predictions(found, missing)
 
 
 def typical_run(rows: Sequence[int], accuracies: NDArray[np.float64]) -> int:

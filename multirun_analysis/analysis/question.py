@@ -11,9 +11,8 @@ from typing import cast, get_args
 import pandas as pd
 
 from har_sweep.errors import InputError
-from multirun_analysis import quantities
 from multirun_analysis.analysis.budget import Budget
-from multirun_analysis.quantities import COSTS, DEFAULT_COSTS, METRICS, Quantity, columns_of
+from multirun_analysis.quantities import COSTS, DEFAULT_COSTS, METRICS, Goal, Kind, Quantity, columns_of, metric_of
 from multirun_analysis.sources.runs import Runs
 
 
@@ -31,9 +30,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, understood: ``costs`` are what fronts are drawn for, ``known_costs`` all that some run has."""
+    """A question, understood: ``costs`` are what fronts are drawn for, ``known_costs`` all that some run has.
+    ``selecting`` is what trials are chosen by: the accuracy on val, where runs have one."""
 
     accuracy: Quantity
+    selecting: Quantity
     costs: list[Quantity]
     metrics: list[Quantity]
     known_costs: list[Quantity]
@@ -60,6 +61,7 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
         if not label:
             listed = ", ".join(map(str, frame.columns[:20]))
             raise InputError(f"It is not told which column names the models: {listed}.", "Add --label COLUMN.")
+    selecting = accuracy.on("val")
     budgets = [Budget.parse(text, runs.known_columns) for text in question.budgets]
     metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if column in runs.known_columns)])
     of_metrics = {metric.column for metric in metrics}
@@ -67,6 +69,7 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
     known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if column in runs.known_columns)])
     return Asked(
         accuracy=accuracy,
+        selecting=selecting if selecting.column in frame.columns else accuracy,
         costs=costs,
         metrics=metrics,
         known_costs=[cost for cost in known_costs if cost.column not in of_metrics],
@@ -118,10 +121,10 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
             notes.append(f"{column}: less is taken for better, by its name; --accuracy {column}:max says otherwise.")
     values = numbers_in(runs.frame, column)
     like_shares = re.search(r"acc|top|err|f1|recall|precision|score", column, re.I) and values.min() >= 0
-    kind: quantities.Kind = (
+    kind: Kind = (
         "share" if like_shares and values.max() <= 1 else "percent" if like_shares and values.max() <= 100 else "plain"
     )
-    return Quantity(column, _goal(goal, "--accuracy"), column, kind)
+    return Quantity(column, _goal(goal, "--accuracy"), column, kind, *metric_of(column))
 
 
 def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quantity]:
@@ -154,11 +157,11 @@ def _cost(column: str, notes: list[str], quiet: bool = False) -> Quantity:
     return Quantity(column, "max" if more_is_better else "min", column)
 
 
-def _goal(word: str, option: str) -> quantities.Goal:
-    if word not in get_args(quantities.Goal):
+def _goal(word: str, option: str) -> Goal:
+    if word not in get_args(Goal):
         hint = "Say :min where less is better, :max where more is."
         raise InputError(f"{option} ...:{word} is neither :min nor :max.", hint)
-    return cast(quantities.Goal, word)
+    return cast(Goal, word)
 
 
 def numbers_in(frame: pd.DataFrame, column: str) -> pd.Series:

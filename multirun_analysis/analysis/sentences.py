@@ -7,14 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multirun_analysis.analysis.tuning import find_leads
 from multirun_analysis.findings import Block, Comparison
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import COSTS, Quantity
 
 MOST = 12  # sentences of one kind; the tables have all
 
 
 def sentences(block: Block, costs: Sequence[Quantity]) -> list[str]:
-    """The steps along the front of the first cost, then who is dominated by whom, then what must be minded."""
+    """Of the front of the first cost, then of tuning."""
+    return [*_of_front(block, costs), *_of_tuning(block)]
+
+
+def _of_front(block: Block, costs: Sequence[Quantity]) -> list[str]:
+    """The steps along the front, then who is dominated by whom, then what must be minded."""
     measured = block.means[block.accuracy.column].notna().tolist()
     known = [i for i, candidate in enumerate(block.candidates) if candidate.rows and measured[i]]
     if not known:
@@ -53,6 +59,29 @@ def sentences(block: Block, costs: Sequence[Quantity]) -> list[str]:
     missing = [block.labels[i] for i in known if not front.known[i]]
     if missing:
         said.append(f"Without {cost.label}, and so not on this front: {_listed(missing)}.")
+    return said
+
+
+def _of_tuning(block: Block) -> list[str]:
+    """Whose order depends on how much they were tuned."""
+    said = []
+    of_hours = COSTS["cost/device_hours"]
+    for a, b in itertools.combinations(block.tuning, 2):
+        first, second = block.tuning[a], block.tuning[b]
+        leads = find_leads(first, second, block.selecting)
+        if len(leads) < 2:
+            continue
+        since, first_leads = leads[-1]
+        leader, other = (block.labels[i] for i in ((a, b) if first_leads else (b, a)))
+        gap = block.selecting.difference(float(first.best[-1] - second.best[-1]) * (1 if first_leads else -1))
+        hours = f"{of_hours.text(since)} {of_hours.label} of tuning"
+        if len(leads) == 2:
+            change = f"With less than {hours} {other} leads, beyond it {leader}"
+        else:
+            change = f"{leader} and {other} change places {len(leads) - 1} times; beyond {hours} {leader} leads"
+        said.append(f"{change}: {gap} in {block.selecting.label} after all trials.")
+    if len(said) > MOST:
+        said[MOST:] = [f"{len(said) - MOST} more pairs change places with the cost of tuning."]
     return said
 
 

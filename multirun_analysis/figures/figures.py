@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import IO
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -18,24 +19,64 @@ from har_sweep.files import atomic
 from multirun_analysis.figures import models
 from multirun_analysis.figures.pareto import pareto, scaling
 from multirun_analysis.figures.style import STYLE, Styles, clean, fix_layout, styles_of
-from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.findings import Analysis, Block, Front
 from multirun_analysis.quantities import ALIASES
 from multirun_analysis.sources.runs import Progress
 
 SIZES = ("cost/parameters", "cost/macs")  # what families are scaled by
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A figure that can be drawn: the name of its files, and what they say of themselves. ``make`` gives None where the
+    analysis has not the numbers for it; ``front`` is the one that it shows, if it shows one."""
+
+    name: str
+    title: str
+    make: Callable[[], Figure | None]
+    description: str = ""
+    front: Front | None = None
+
+    def draw(self) -> Figure | None:
+        """The figure, laid out."""
+        with style.context(["default", STYLE]):  # whatever the user's own style is
+            figure = self.make()
+            if figure is None:
+                return None
+            fix_layout(figure)
+            for text in figure.findobj(Text):
+                # A PDF keeps ligatures in a font of their own, and cutting a font down is most of the work for it.
+                text.set_fontfeatures(("-liga",))
+            return figure
+
+    def save(self, figure: Figure, file: IO[bytes], kind: str) -> None:
+        """Write the drawn figure as png, svg or pdf."""
+        with style.context(["default", STYLE]):
+            figure.savefig(file, format=kind, metadata=_metadata(kind, self.title, self.description))
+
+
+def plan_figures(analysis: Analysis) -> list[Plan]:
+    """The figures that an analysis may have: ``pareto-<cost>``, ``scaling``, ``trials``, ``tuning``,
+    ``learning-curves``, ``comparisons``, ``recall`` and ``confusion-<model>``; with several blocks after the block's
+    name."""
+    taken: set[str] = set()
+    plans = []
+    styles = styles_of(analysis)
+    for block in analysis.blocks:
+        prefix = f"{_unique(block.name, taken)}-" if len(analysis.blocks) > 1 else ""
+        names = clean(", ".join(block.labels[:50]), 2000)
+        for plan in _of_block(block, analysis, styles):
+            name, title = _unique(prefix + plan.name, taken), clean(plan.title, 300)
+            plans.append(replace(plan, name=name, title=title, description=names))
+    return plans
+
+
 def figures(
     analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress, processes: int = 1
 ) -> list[Path]:
-    """Draw the figures that the analysis has the numbers for into ``folder``, each once, in every one of ``formats``
-    (png, svg, pdf), shared out among ``processes``. ``progress`` hears how many of how many are done.
-
-    Returns
-    -------
-    the files: ``pareto-<cost>``, ``scaling``, ``trials``, ``learning-curves``, ``comparisons``, ``recall`` and
-    ``confusion-<model>``; with several blocks after the block's name. A file appears whole or not at all.
-    """
+    """Draw what ``plan_figures`` has into ``folder``, each once, in every one of ``formats`` (png, svg, pdf), shared
+    out among ``processes``. ``progress`` hears how many of how many are done. Returns the files; each appears whole or
+    not at all."""
     if processes == 1:
         return draw_share(analysis, folder, formats, 0, 1, progress)
     lean = replace(analysis, frame=analysis.frame.iloc[:0], info=[])  # figures need no single runs
@@ -54,32 +95,17 @@ def draw_share(
     progress: Progress = lambda what, done, total: None,
 ) -> list[Path]:
     """Every ``shares``-th figure, from the ``share``-th on."""
-    taken: set[str] = set()
     written: list[Path] = []
-    with style.context(["default", STYLE]):  # whatever the user's own style is
-        appearance = styles_of(analysis)
-        planned = []
-        for block in analysis.blocks:
-            prefix = f"{_unique(block.name, taken)}-" if len(analysis.blocks) > 1 else ""
-            names = clean(", ".join(block.labels[:50]), 2000)
-            for name, title, draw in _plan(block, analysis, appearance):
-                planned.append((_unique(prefix + name, taken), title, names, draw))
-        mine = planned[share::shares]
-        for done, (stem, title, names, draw) in enumerate(mine):
-            progress("Drawing figures", done * shares, len(planned))
-            figure = draw()
-            if figure is None:
-                continue
-            fix_layout(figure)
-            for text in figure.findobj(Text):
-                # A PDF keeps ligatures in a font of their own, and cutting a font down is most of the work for it.
-                text.set_fontfeatures(("-liga",))
+    plans = plan_figures(analysis)
+    for done, plan in enumerate(plans[share::shares]):
+        progress("Drawing figures", done * shares, len(plans))
+        if figure := plan.draw():
             for kind in formats:
-                path = folder / f"{stem}.{kind}"
+                path = folder / f"{plan.name}.{kind}"
                 with atomic(path) as file:
-                    figure.savefig(file, format=kind, metadata=_metadata(kind, clean(title, 300), names))
+                    plan.save(figure, file, kind)
                 written.append(path)
-        progress("Drawing figures", len(planned), len(planned))
+    progress("Drawing figures", len(plans), len(plans))
     return written
 
 
@@ -92,32 +118,33 @@ def _metadata(kind: str, title: str, description: str) -> dict[str, str | None]:
     return {"Software": None, "Title": title, "Description": description}
 
 
-Plan = tuple[str, str, Callable[[], Figure | None]]  # file name, title, drawing
-
-
-def _plan(block: Block, analysis: Analysis, styles: Styles) -> Iterator[Plan]:
+def _of_block(block: Block, analysis: Analysis, styles: Styles) -> Iterator[Plan]:
     """Each figure that the block may have."""
     for front in block.fronts.values():
         if len(front.costs) == 1:
             (cost,) = front.costs
-            title = f"{block.accuracy.label} against {cost.label}"
-            yield f"pareto-{cost_name(cost.column)}", title, partial(pareto, block, front, styles)
+            title, make = f"{block.accuracy.label} against {cost.label}", partial(pareto, block, front, styles)
+            yield Plan(f"pareto-{cost_name(cost.column)}", title, make, front=front)
     sizes = [cost for cost in analysis.costs if cost.column in SIZES]
-    yield "scaling", f"{block.accuracy.label} by size", partial(scaling, block, sizes, styles)
-    yield "trials", "trials", partial(models.trials, block, styles)
-    yield "learning-curves", "learning curves", partial(models.learning_curves, block, styles)
-    yield "comparisons", "differences between candidates", partial(models.comparisons, block, styles)
-    yield "recall", "recall of each class", partial(models.recalls, block, styles)
+    yield Plan("scaling", f"{block.accuracy.label} by size", partial(scaling, block, sizes, styles))
+    yield Plan("trials", "trials", partial(models.trials, block, styles))
+    if block.tuning:
+        yield Plan("tuning", "best so far by the cost of tuning", partial(models.tuning, block, styles))
+    yield Plan("learning-curves", "learning curves", partial(models.learning_curves, block, styles))
+    yield Plan("comparisons", "differences between candidates", partial(models.comparisons, block, styles))
+    yield Plan("recall", "recall of each class", partial(models.recalls, block, styles))
     if block.errors is not None:
         for candidate in models.first_ones(block, block.errors.confusion, models.MOST_MATRICES):
             label = block.candidates[candidate].label
-            yield f"confusion-{label}", f"confusions of {label}", partial(models.confusion, block, candidate, styles)
+            yield Plan(
+                f"confusion-{label}", f"confusions of {label}", partial(models.confusion, block, candidate, styles)
+            )
 
 
 def cost_name(column: str) -> str:
     """A short name for a column: as on the command line (``latency``), else its end (``inference-seconds``)."""
-    short = [alias for alias, columns in ALIASES.items() if columns == (column,)]
-    return short[0] if short else "-".join(column.removeprefix("cost/").split("/"))
+    aliases = [alias for alias, columns in ALIASES.items() if columns == (column,)]
+    return aliases[0] if aliases else "-".join(column.removeprefix("cost/").split("/"))
 
 
 def _unique(name: str, taken: set[str]) -> str:

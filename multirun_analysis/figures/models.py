@@ -22,11 +22,12 @@ from multirun_analysis.figures.style import (
     legend,
     sheet,
     short_names,
+    spread,
     text_size,
+    ticks,
     unit,
 )
 from multirun_analysis.findings import Block, Comparison
-from multirun_analysis.quantities import METRICS
 
 MOST_CURVES, MOST_MATRICES, MOST_RECALLS, MOST_STRIPS, MOST_COMPARED = 8, 8, 6, 30, 20
 MOST_CLASSES, MOST_NUMBERED, MOST_ROWS = 60, 20, 40
@@ -164,9 +165,8 @@ def trials(block: Block, styles: Styles) -> Figure | None:
     if not any(len(candidate.trials) > 1 for candidate in block.candidates) or not known:
         return None
     shown = sorted(sorted(known, key=lambda c: (len(block.candidates[c].trials) < 2, c))[:MOST_STRIPS])
-    selecting = METRICS.get(block.accuracy.column.replace("metrics/test/", "metrics/val/"), block.accuracy)
     selections = {c: np.array([trial.selection for trial in block.candidates[c].trials]) for c in shown}
-    label, scale = unit(selecting, np.concatenate(list(selections.values())))
+    label, scale = unit(block.selecting, np.concatenate(list(selections.values())))
     left_out = [f"{len(shown)} of {len(known)}: first those with several trials."] if len(shown) < len(known) else []
     figure = sheet(
         0.5 + 0.17 * max(len(shown), 3), ["Filled: the trial that was chosen. Right: trials made.", *left_out]
@@ -193,6 +193,28 @@ def trials(block: Block, styles: Styles) -> Figure | None:
     return figure
 
 
+def tuning(block: Block, styles: Styles) -> Figure:
+    """The best selecting metric of a trial so far, against the device hours of all trials so far; a mark for each
+    trial."""
+    shown = first_ones(block, block.tuning, MOST_CURVES)
+    hours = np.concatenate([block.tuning[c].hours for c in shown])
+    label, scale = unit(block.selecting, np.concatenate([block.tuning[c].best for c in shown]))
+    log = spread(hours)
+    notes = ["A mark for each trial, in the order they were started.", *_cut(len(shown), len(block.tuning))]
+    figure = sheet(2.0 + 0.12 * math.ceil(len(shown) / 2), notes)
+    axes = figure.add_subplot(
+        xlabel="device hours of tuning", ylabel=f"best {label}", xscale="log" if log else "linear"
+    )
+    for c in shown:
+        style, own = styles.of(block, c), block.tuning[c]
+        x, y = np.append(own.hours, hours.max()), np.append(own.best, own.best[-1]) * scale
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "drawstyle": "steps-post"}
+        axes.plot(x, y, marker=style.marker, markersize=3, markevery=range(len(own.hours)), **line)
+    ticks(axes.xaxis, axes.get_xlim(), log)
+    legend(figure, [styles.of(block, c) for c in shown], columns=2)
+    return figure
+
+
 def comparisons(block: Block, styles: Styles) -> Figure | None:
     """By how much the row's candidate is more accurate than the column's; shaded and bold where that is certain."""
     pairs = {(c.first, c.second): c for c in block.comparisons}
@@ -205,7 +227,7 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
     label = _longest([styles.of(block, c).name for c in shown], SMALL)
     width = max(COLUMN_WIDTH, label + 0.15 + len(columns) * (0.36 if detailed else 0.26))
     height = label + 0.15 + len(rows) * (0.26 if detailed else 0.17)
-    notes = ["Row minus column, points." if block.accuracy.kind in ("share", "percent") else "The better's lead."]
+    notes = ["Row minus column, points." if block.accuracy.is_share else "The better's lead."]
     notes[0] += " Shaded, bold: certain (p < .05, Holm)."
     notes[0] += " –: not tested." if any(pair.p is None for pair in pairs.values()) else ""
     figure = sheet(height, notes + _cut(len(shown), len(involved)), width=width)
@@ -229,7 +251,7 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
 def _cell(axes: Axes, row: int, column: int, pair: Comparison, block: Block, detailed: bool) -> None:
     face = "#BBD7EA" if pair.certain else "white"
     axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor=FAINT, linewidth=0.5))
-    difference = block.accuracy.difference(pair.difference).removesuffix(" points")
+    difference = block.accuracy.signed(pair.difference)
     weight = "bold" if pair.certain else "normal"
     p = "–" if pair.p is None else "p < .001" if pair.p < 0.001 else f"p = {pair.p:.3f}".replace("0.", ".")
     colour = "black" if pair.certain else GREY

@@ -21,8 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from har_sweep.units import quantity as prefixed
 from multirun_analysis.findings import Analysis, Block
-from multirun_analysis.quantities import Quantity, prefixed
+from multirun_analysis.quantities import Quantity, Steps
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
 SMALL, TINY = 6.0, 5.0  # points: notes and legends; the numbers in a matrix
 GREY, FAINT = "0.35", "0.88"
 
-# The font comes with matplotlib, so a figure styles the same wherever it is drawn. A PDF carries it as TrueType: its
+# The font comes with matplotlib, so a figure looks the same wherever it is drawn. A PDF carries it as TrueType: its
 # text can be searched and edited. An SVG draws the letters as shapes, as what a viewer takes for a missing font is too
 # wide or too narrow for its place; its title and description have the names as text.
 STYLE: dict[str, Any] = {
@@ -71,6 +72,13 @@ STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "multirun_analysis",
+}
+
+STEPS: Steps = {
+    "seconds": ((7200, 3600, "h"), (0.5, 1, "s"), (0, 1e-3, "ms")),
+    "count": ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")),
+    "bytes": ((2.0**31, 2.0**30, "GiB"),),
+    "joules": ((1e6, 1e6, "MJ"), (1e4, 1e3, "kJ")),
 }
 
 # Okabe & Ito (2008), without the yellow, which white paper swallows.
@@ -142,7 +150,7 @@ def clean(text: str, most: int = 24) -> str:
 
 
 def short_names(texts: Iterable[str], most: int = 24) -> dict[str, str]:
-    """``clean`` names, numbered where two would style alike."""
+    """``clean`` names, numbered where two would look alike."""
     names: dict[str, str] = {}
     taken: dict[str, int] = {}
     for text in texts:
@@ -217,18 +225,8 @@ def legend(figure: Figure, entries: Sequence[Style], columns: int, lines: bool =
 def unit(quantity: Quantity, values: Floats) -> tuple[str, float]:
     """Label and scale for an axis: as the quantity says, with a prefix where the numbers would be long."""
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0))
-    steps: dict[str, tuple[tuple[float, float, str], ...]] = {  # from this value on: divided by this, this unit
-        "seconds": ((7200, 3600, "h"), (0.5, 1, "s"), (0, 1e-3, "ms")),
-        "count": ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")),
-        "bytes": ((2.0**31, 2.0**30, "GiB"),),
-        "joules": ((1e6, 1e6, "MJ"), (1e4, 1e3, "kJ")),
-    }
-    for least, divisor, name in steps.get(quantity.kind, ()):
-        if most >= least and most > 0:
-            return f"{clean(quantity.label, 40)} ({name})", 1 / divisor
-    if quantity.kind == "rate" and "/s" in quantity.label:
-        return clean(quantity.label, 40), quantity.scale
-    return clean(quantity.axis, 40), quantity.scale
+    name, factor = quantity.unit(most, STEPS if most else {})
+    return clean(quantity.label, 40) + f" ({name})" * bool(name), factor
 
 
 def spread(values: Floats) -> bool:
@@ -267,4 +265,4 @@ def ticks(axis: Axis, limits: tuple[float, float], log: bool) -> None:
 
 
 def _tick_text(value: float) -> str:
-    return prefixed(value, ("", "k", "M", "G", "T")) if abs(value) >= 1e4 else f"{value:.6g}"
+    return prefixed(value) if abs(value) >= 1e4 else f"{value:.6g}"

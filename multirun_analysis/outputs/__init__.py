@@ -1,1 +1,1 @@
-"""Where findings go: terminal, files, Weights & Biases."""
+"""Where findings go: files, the terminal, Weights & Biases."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -127,7 +127,7 @@ def _blocks(client: Client, analysis: Analysis, project: str, entity: str) -> li
             blocks += [wr.H2(text="To be minded"), _list(block.notes)]
     blocks.append(wr.H1(text="Tables"))
     for table in tables(analysis):
-        blocks += [wr.H2(text=table.title), wr.MarkdownBlock(text=_short(table).markdown())]
+        blocks += [wr.H2(text=table.title), wr.MarkdownBlock(text=_first_rows(table).markdown())]
     if analysis.notes:
         blocks += [wr.H1(text="About the data"), _list(analysis.notes)]
     blocks.append(wr.P(text=["Sources: ", ", ".join(analysis.sources)]))
@@ -140,12 +140,12 @@ def _list(texts: Sequence[str]) -> Any:
     return wr.UnorderedList(items=[" ".join(text.split()) for text in texts])
 
 
-def _short(table: Table) -> Table:
+def _first_rows(table: Table) -> Table:
     """A table as long as one reads in a report."""
     if len(table.rows) <= MOST_ROWS:
         return table
     note = f"The first {MOST_ROWS} of {len(table.rows)} rows. {table.note}".strip()
-    return Table(table.name, table.title, table.columns, table.rows[:MOST_ROWS], note)
+    return replace(table, rows=table.rows[:MOST_ROWS], note=note)
 
 
 def _panels(costs: Sequence[Quantity], block: Block) -> list[Any]:

@@ -68,18 +68,15 @@ def progress() -> Iterator[Progress]:
 
 def show(analysis: Analysis, tables: list[Table]) -> None:
     """Notes, then for each block its Table 1, Table 2, first front, all fronts in short, and sentences."""
-    from multirun_analysis.tables.disagreement import short_column  # not at the top: --help needs no pandas
-
     screen = console()
-    front = f"front-{short_column(analysis.chosen_costs[0].column)}" if analysis.chosen_costs else ""
     for note in analysis.notes:
         screen.print(Text(f"! {note}", style="yellow"))
     for number, block in enumerate(analysis.blocks, 1):
-        suffix = f"-{number}" if len(analysis.blocks) > 1 else ""
+        own = [table for table in tables if table.block == (number if len(analysis.blocks) > 1 else None)]
         for note in block.notes:
             screen.print(Text(f"! {note}", style="yellow"))
-        for name in ("table1", "table2", front, "fronts"):
-            found = next((table for table in tables if table.name == name + suffix), None)
+        for kind in ("table1", "table2", "front", "fronts"):
+            found = next((table for table in own if table.kind == kind), None)
             if found:
                 screen.print(draw(found, screen.width))
                 for line in found.footnotes():
@@ -102,7 +99,7 @@ def draw(table: Table, width: int) -> RichTable:
     that do not fit, which it names."""
     heads, rows = (
         list(table.columns),
-        [[(c.text + "†" * bool(c.mark), c.best) for c in row] for row in table.rows[:MOST_ROWS]],
+        [[(c.shown, c.best) for c in row] for row in table.rows[:MOST_ROWS]],
     )
     below = [f"{len(table.rows) - MOST_ROWS:,} more rows are in the report."] if len(table.rows) > MOST_ROWS else []
     room = width - MARGIN  # the table's own edges

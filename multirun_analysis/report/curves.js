@@ -1,4 +1,4 @@
-// Learning curves, and accuracy by size within a family.
+// Learning curves, what tuning brought, and accuracy by size within a family.
 
 const MOST_CURVES = 6;
 
@@ -43,6 +43,36 @@ function drawCurves(data, block, choice) {
   }
   plot(document.getElementById("curves-legend"), () =>
     legend(document.getElementById("curves-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
+}
+
+/** The best trial so far of each of `shown`, as steps over the device hours of all its trials so far. */
+function drawTuning(block, shown) {
+  const host = document.getElementById("tuning-plot");
+  const { label, axis, scale } = block.selecting;
+  const hours = shown.flatMap((i) => block.tuning[i].hours);
+  const log = Math.min(...hours) > 0 && Math.max(...hours) / Math.min(...hours) > 10;
+  plot(host, () => {
+    const traces = shown.map((i, k) => ({
+      type: "scatter",
+      mode: "lines+markers",
+      x: block.tuning[i].hours,
+      y: block.tuning[i].best.map((v) => (v === null ? null : v * scale)),
+      customdata: block.tuning[i].settings.map((settings, n) => [i, n, settings]),
+      hoverinfo: "none",
+      line: { shape: "hv", width: 2, color: colours()[k % COLOURS.length], dash: DASHES[Math.floor(k / COLOURS.length) % DASHES.length] },
+      marker: { size: 7, symbol: SHAPES[k % SHAPES.length] },
+    }));
+    const xaxis = axisOf({ goal: "min", kind: "plain", label: "device hours", axis: "device hours of tuning", scale: 1 }, hours, log, host.clientWidth);
+    return show(host, traces, { height: 340, xaxis, yaxis: { title: { text: plain(axis) } } }, block.name).then(() =>
+      explain(host, ({ customdata: [i, n, settings] }) => ({
+        title: block.candidates[i].label,
+        rows: [["device hours so far", general(block.tuning[i].hours[n], 3)], [`best ${label} so far`, textOf(block.selecting, block.tuning[i].best[n])], ["trial", `${n + 1}: ${settings}`]],
+        notes: [],
+      })),
+    );
+  });
+  plot(document.getElementById("tuning-legend"), () =>
+    legend(document.getElementById("tuning-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
 }
 
 function drawScaling(data, block) {

@@ -105,6 +105,9 @@ function drawBlock() {
   drawTables(at("scaling-table"), tablesOf("scaling"));
   drawTables(at("tuning-body"), tablesOf("tuning"));
   appear("tuning", tablesOf("tuning").length > 0);
+  const tuned = Object.keys(block.tuning).map(Number);
+  at("tuning-curves").hidden = tuned.length === 0;
+  if (tuned.length) drawTuning(block, tuned.slice(0, MOST_CURVES));
 }
 
 function drawRuns() {

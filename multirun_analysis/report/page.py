@@ -30,8 +30,8 @@ MOST_CLASSES = 60  # of a confusion matrix that one can read
 MOST_DISPUTED = 300  # images
 
 # Tables that the page has in a better form of its own, and the sections that others belong to.
-_OWN = ("epochs", "recall", "confusion", "disputed", "runs")
-_SECTIONS = {"comparisons": "compare", "scaling": "scaling", "trials": "tuning", "front-": "fronts"}
+_OWN = ("epochs", "recall", "confusion", "confusions", "disputed", "runs")
+_SECTIONS = {"comparisons": "compare", "scaling": "scaling", "trials": "tuning", "tuning": "tuning", "front": "fronts"}
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("format.js", "table.js", "plot.js", "pareto.js", "errors.js", "curves.js", "page.js")
@@ -55,7 +55,7 @@ def page(analysis: Analysis, tables: Sequence[Table]) -> str:
         "chosen": [q.column for q in analysis.chosen_costs],
         "blocks": [_block(block, analysis, some, rows) for block, some in zip(analysis.blocks, kept, strict=True)],
         "runs": _runs(analysis, rows),
-        "tables": [_table(t, len(analysis.blocks)) for t in tables if not t.name.startswith(_OWN)],
+        "tables": [_table(table) for table in tables if table.kind not in _OWN],
     }
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     html = environment.get_template("page.html.jinja").render(
@@ -111,7 +111,7 @@ def _left_out(analysis: Analysis, kept: Sequence[Sequence[int]], rows: dict[int,
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:
-    return {**asdict(quantity), "axis": quantity.axis, "scale": quantity.scale, "points": quantity.points}
+    return {name: getattr(quantity, name) for name in ("column", "goal", "label", "kind", "axis", "scale", "points")}
 
 
 def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, int]) -> dict[str, Any]:
@@ -158,6 +158,12 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         "errors": _errors(block.errors, place, detailed) if block.errors else None,
         "epochs": {place[i]: [_curve(run) for run in block.epochs[i]] for i in detailed if i in block.epochs},
         "detailed": len(detailed) < len({*block.epochs, *(block.errors.confusion if block.errors else ())}),
+        "selecting": _quantity(block.selecting),
+        "tuning": {
+            place[i]: {"hours": _numbers(t.hours), "best": _numbers(t.best),
+                       "settings": [block.candidates[i].trials[trial].settings for trial in t.trials]}
+            for i, t in list(block.tuning.items())[:MOST_DETAILED] if i in place
+        },
         "families": [
             {"name": f.name, "members": [place[i] for i in f.members if i in place],
              "slopes": {column: _number(slope) for column, slope in f.slopes.items()}}
@@ -225,12 +231,11 @@ def _runs(analysis: Analysis, rows: dict[int, int]) -> dict[str, Any]:
     }
 
 
-def _table(table: Table, blocks: int) -> dict[str, Any]:
-    number = table.name.rpartition("-")[2]  # that of its block, where there are several
+def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
-        "block": int(number) - 1 if blocks > 1 and number.isdecimal() else None,
-        "section": next((section for name, section in _SECTIONS.items() if table.name.startswith(name)), "tables"),
+        "block": table.block - 1 if table.block else None,
+        "section": _SECTIONS.get(table.kind, "tables"),
         "title": table.title,
         "columns": table.columns,
         "rows": [[_cell(cell) for cell in row] for row in table.rows[:MOST_ROWS]],

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from har_sweep.errors import InputError
+from har_sweep.files import redact_text
 from har_sweep.record.folder import RunPaths, read_record
-from har_sweep.record.record import Epoch, Record
-from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Progress
+from har_sweep.record.record import Epoch, flatten
+from multirun_analysis.findings import RunInfo
+from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class RunFolder:
             raise InputError(f"{self.paths.predictions} cannot be read: {str(e).splitlines()[0]}") from e
 
 
-def read_records(folder: Path, progress: Progress, notes: list[str]) -> Iterable[tuple[Path, Record]]:
+def read_folder(folder: Path, progress: Progress) -> Found:
     """Every run below a folder, or the run that the folder is; what is broken is noted by name."""
     if (folder / "record.json").is_file():
         folders = [folder]
     else:
         with os.scandir(folder) as entries:
             folders = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    rows, info, origins = [], [], []
     unbegun, broken = 0, []
     for done, run in enumerate(folders, 1):
         try:
@@ -53,11 +55,14 @@ def read_records(folder: Path, progress: Progress, notes: list[str]) -> Iterable
         except OSError as e:
             broken.append(f"{RunPaths(run).record} cannot be read: {e.strerror}.")
             continue
-        yield run, record
+        rows.append(flatten(record))
+        info.append(RunInfo(record.run_id, record.name, record.seed, record.status, redact_text(str(run)), None))
+        origins.append(RunFolder(RunPaths(run)))
         if done % 50 == 0 or done == len(folders):
             progress(f"Reading {folder}", done, len(folders))
-    notes += [f"Left out: {reason}" for reason in broken[:20]]
+    notes = [f"Left out: {reason}" for reason in broken[:20]]
     if len(broken) > 20:
         notes.append(f"Left out: {len(broken) - 20} more broken records in {folder}.")
     if unbegun and len(folders) > unbegun:
         notes.append(f"{folder}: {unbegun} folders have no record (yet).")
+    return Found(rows, info, origins, notes)

@@ -2,78 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from har_sweep.errors import InputError
-from har_sweep.files import redact_text
-from har_sweep.record.folder import RunPaths
-from har_sweep.record.record import flatten
-from multirun_analysis.findings import RunInfo
-from multirun_analysis.sources.folder import RunFolder, read_records
-from multirun_analysis.sources.runs import Origin, Progress, Runs
-from multirun_analysis.sources.table import TableRow, read_table, table_info
-
-"""What is done, how much of it, and of how much in all, where that is known."""
+from multirun_analysis.sources.folder import RunFolder, read_folder
+from multirun_analysis.sources.runs import Found, Progress, Runs
+from multirun_analysis.sources.table import read_table, rows_of
 
 
-def read_runs(sources: Sequence[str], cache: Path, progress: Progress) -> Runs:
+def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Progress) -> Runs:
     """Read all sources into one table. A run that comes twice is taken once: from its record where there is one, else
-    where it got furthest.
+    where it got furthest. ``cache`` keeps what W&B was asked for.
 
     Raises
     ------
     InputError
         if a source cannot be read at all, or none of them has a run.
     """
-    rows: list[dict[str, Any]] = []
-    info: list[RunInfo] = []
-    origins: list[Origin] = []
-    notes: list[str] = []
-    tables: list[tuple[str, pd.DataFrame]] = []
-    for source in sources:
-        if source.startswith("wandb:"):
-            from multirun_analysis.sources import wandb_runs as wandb_source
-
-            pulled = wandb_source.pull(source, cache, progress)
-            rows += pulled.rows
-            info += pulled.info
-            origins += pulled.origins
-            notes += pulled.notes
-        elif source.lower().endswith((".csv", ".tsv", ".parquet")):
-            tables.append((source, read_table(Path(source))))
-        elif Path(source).is_dir():
-            for folder, record in read_records(Path(source), progress, notes):
-                rows.append(flatten(record))
-                where = redact_text(str(folder))
-                info.append(RunInfo(record.run_id, record.name, record.seed, record.status, where, None))
-                origins.append(RunFolder(RunPaths(folder)))
-        else:
-            raise InputError(
-                f"{source} is neither a folder of runs, nor a .csv or .parquet file, nor wandb://ENTITY/PROJECT.",
-                "Without any source, 'runs' is read; `python -m har_sweep -m model=...` makes it."
-                if source == "runs"
-                else "Look at the spelling; a folder of runs holds <run>/record.json.",
-            )
-    parts = [pd.DataFrame(rows)] if rows else []
-    for source, frame in tables:
-        parts.append(frame)
-        info += table_info(frame, source)
-        origins += [TableRow()] * len(frame)
-    if not parts:
+    found = [read_source(source, cache, progress) for source in sources]
+    names = ["a DataFrame" if isinstance(source, pd.DataFrame) else source for source in sources]
+    if not any(one.info for one in found):
         raise InputError(
-            f"There is no run in {', '.join(sources)}." + "".join(f"\n{note}" for note in notes),
+            f"There is no run in {', '.join(names)}." + "".join(f"\n{note}" for one in found for note in one.notes),
             "`python -m har_sweep -m model=...` makes runs.",
         )
-    frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-    return _once(Runs(frame, info, origins, notes))
+    return take_once(put_together(found, names))
 
 
-def _once(runs: Runs) -> Runs:
+def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
+    """The runs of one source; what it is, its name tells."""
+    if isinstance(source, pd.DataFrame):
+        return rows_of(source.reset_index(drop=True), "a DataFrame")
+    if source.startswith("wandb:"):
+        from multirun_analysis.sources.wandb_runs import pull
+
+        return pull(source, cache, progress)
+    if source.lower().endswith((".csv", ".tsv", ".parquet")):
+        return rows_of(read_table(Path(source)), source)
+    if Path(source).is_dir():
+        return read_folder(Path(source), progress)
+    raise InputError(
+        f"{source} is neither a folder of runs, nor a .csv or .parquet file, nor wandb://ENTITY/PROJECT.",
+        "Without any source, 'runs' is read; `python -m har_sweep -m model=...` makes it."
+        if source == "runs"
+        else "Look at the spelling; a folder of runs holds <run>/record.json.",
+    )
+
+
+def put_together(found: Sequence[Found], sources: list[str]) -> Runs:
+    """One table of what all sources have; those that were tables come last, as they were."""
+    tables = [one for one in found if isinstance(one.rows, pd.DataFrame)]
+    others = [one for one in found if not isinstance(one.rows, pd.DataFrame)]
+    rows = [row for one in others for row in one.rows]
+    parts = [pd.DataFrame(rows)] * bool(rows) + [one.rows for one in tables]
+    ordered = [*others, *tables]
+    return Runs(
+        frame=pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0],
+        info=list(itertools.chain.from_iterable(one.info for one in ordered)),
+        origins=list(itertools.chain.from_iterable(one.origins for one in ordered)),
+        notes=list(itertools.chain.from_iterable(one.notes for one in found)),
+        sources=sources,
+    )
+
+
+def take_once(runs: Runs) -> Runs:
     """Each run id once; a record beats W&B, then what is done beats what is not, then the later beats the earlier."""
     if "run_id" not in runs.frame.columns or not runs.frame["run_id"].duplicated().any():
         return runs
@@ -88,8 +85,11 @@ def _once(runs: Runs) -> Runs:
         if key not in best or rank > best[key][0]:
             best[key] = (rank, place)
     kept = sorted(place for _, place in best.values())
-    frame = runs.frame.iloc[kept].dropna(axis="columns", how="all").reset_index(drop=True)
     infos = [runs.info[place] for place in kept]
-    infos = [replace(info, url=info.url or url.get(info.run_id)) for info in infos]
-    notes = [*runs.notes, f"{len(runs.info) - len(kept)} runs came twice and are taken once."]
-    return Runs(frame, infos, [runs.origins[place] for place in kept], notes)
+    return replace(
+        runs,
+        frame=runs.frame.iloc[kept].dropna(axis="columns", how="all").reset_index(drop=True),
+        info=[replace(info, url=info.url or url.get(info.run_id)) for info in infos],
+        origins=[runs.origins[place] for place in kept],
+        notes=[*runs.notes, f"{len(runs.info) - len(kept)} runs came twice and are taken once."],
+    )

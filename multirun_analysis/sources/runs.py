@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
 from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
 
+# Hears what is done, how much of it, and of how much, where that is known.
 Progress = Callable[[str, int, int | None], None]
 
 PREDICTION_COLUMNS = ["path", "split", "label", "prediction"]
@@ -28,19 +29,40 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True)
+class Found:
+    """What one source has: a row a run, as dictionaries or as a table; row i is described by ``info[i]``, and
+    ``origins[i]`` knows more of it. ``notes`` say what was left out or is not final, and why."""
+
+    rows: list[dict[str, Any]] | pd.DataFrame
+    info: list[RunInfo]
+    origins: Sequence[Origin]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, repr=False)
 class Runs:
-    """Row i of ``frame`` is described by ``info[i]``, and ``origins[i]`` knows more of it. ``notes`` say what was left
-    out, and why."""
+    """The runs of all ``sources``, as one table: see ``Found``."""
 
     frame: pd.DataFrame
     info: list[RunInfo]
     origins: list[Origin]
     notes: list[str]
+    sources: list[str]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.info):,} runs from {', '.join(self.sources)}>"
+
+    def _repr_html_(self) -> str:
+        return str(self.frame._repr_html_())
 
     @property
     def are_records(self) -> bool:
         """Whether har_sweep made them, so that it is known what their columns mean."""
         return {"run_id", "model/name", "status"} <= set(self.frame.columns)
+
+    def column(self, name: str) -> pd.Series:
+        """A column of the table; all missing if it has none of that name."""
+        return self.frame[name] if name in self.frame.columns else pd.Series(None, self.frame.index, dtype=object)
 
     @cached_property
     def known_columns(self) -> list[str]:

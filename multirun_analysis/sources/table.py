@@ -12,6 +12,7 @@ import pandas as pd
 from har_sweep.errors import InputError
 from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.sources.runs import Found
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,17 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} cannot be read as a table: {str(e).splitlines()[0]}", "Is it the right file?") from e
     if frame.empty:
         raise InputError(f"{path} has no rows.", "A table needs a head and a row for each model.")
-    return frame.drop(columns=[column for column in frame.columns if str(column).startswith("front/")])
+    return frame
 
 
-def table_info(frame: pd.DataFrame, source: str) -> list[RunInfo]:
+def rows_of(frame: pd.DataFrame, source: str) -> Found:
+    """Each row of a table as a run; ``source`` is where it is from. Fronts of an earlier analysis are left out."""
+    frame = frame.drop(columns=[column for column in frame.columns if str(column).startswith("front/")])
     known = [
         frame[c].tolist() if c in frame.columns else [None] * len(frame) for c in ("run_id", "name", "seed", "status")
     ]
-    return [
+    info = [
         RunInfo(str(run_id or f"row {place}"), str(name or ""), seed, status or "done", f"{source}, row {place}", None)
         for place, (run_id, name, seed, status) in enumerate(zip(*known, strict=True), 1)
     ]
+    return Found(frame, info, [TableRow()] * len(frame))

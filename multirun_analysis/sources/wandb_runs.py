@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -24,7 +24,7 @@ from har_sweep.errors import InputError
 from har_sweep.files import atomic
 from har_sweep.record.record import ClassMetrics, Cost, Epoch, InferenceCost, Metrics, TrainingCost, leaves
 from multirun_analysis.findings import RunInfo
-from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Progress
+from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
 from multirun_analysis.sources.wandb_client import EXAMPLE, Client, parse_address
 
 if TYPE_CHECKING:
@@ -40,17 +40,6 @@ _CACHE_VERSION = 1
 _NOT_FINITE = {"NaN", "Infinity", "-Infinity"}  # how W&B writes them
 
 
-@dataclass(frozen=True)
-class Pulled:
-    """Row i is described by ``info[i]``, and ``origins[i]`` knows more of it. ``notes`` say what was left out or is not
-    final, and why."""
-
-    rows: list[dict[str, Any]]
-    info: list[RunInfo]
-    origins: list[WandbRun]
-    notes: list[str]
-
-
 @dataclass
 class _Known:
     """What is known of a run, as of ``stamp``; ``table`` is where its predictions are, and ``images`` their number."""
@@ -61,7 +50,7 @@ class _Known:
     images: int | None = None
 
 
-def pull(address: str, cache: Path, progress: Progress) -> Pulled:
+def pull(address: str, cache: Path, progress: Progress) -> Found:
     """Read the runs that ``address`` names; ``cache`` keeps what was read, also of a pull that failed.
 
     Raises
@@ -79,9 +68,7 @@ def pull(address: str, cache: Path, progress: Progress) -> Pulled:
         raise
 
 
-def _pull(
-    client: Client, entity: str, project: str, filters: dict[str, Any], cache: Path, progress: Progress
-) -> Pulled:
+def _pull(client: Client, entity: str, project: str, filters: dict[str, Any], cache: Path, progress: Progress) -> Found:
     place = f"{entity}/{project}"
     folder = cache / "wandb" / _name(client.url, entity, project)
     listed = _list(client, place, filters, progress)
@@ -113,7 +100,7 @@ def _pull(
     runs = [WandbRun(client, run, place, folder, known[id]) for id, run in sorted(listed.items()) if id in known]
     if running := [run.info.run_id for run in runs if run.info.status == "running"]:
         notes.append(f"{place}: {len(running)} runs are still running: {_some(running)}.")
-    return Pulled([run.known.row for run in runs], [run.info for run in runs], runs, notes)
+    return Found([run.known.row for run in runs], [run.info for run in runs], runs, notes)
 
 
 def _some(names: list[str]) -> str:
@@ -172,10 +159,10 @@ def _know(run: Run) -> _Known:
 
 _LOGGED = {column.name for column in fields(Epoch)}  # an epoch's numbers: W&B keeps the last of each in its summary
 _FLOATS = {
-    column.name
+    name
     for part in (Metrics, ClassMetrics, Cost, TrainingCost, InferenceCost)
-    for column in fields(part)
-    if str(column.type).startswith("float")
+    for name, kind in get_type_hints(part).items()
+    if float in (kind, *get_args(kind))
 }
 
 

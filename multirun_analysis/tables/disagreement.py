@@ -10,7 +10,7 @@ from multirun_analysis.findings import Block
 from multirun_analysis.tables.table import Cell, Table, name_cell, plain_cell
 
 
-def short_column(column: str) -> str:
+def slug(column: str) -> str:
     """A column as a part of a file's name: ``cost/training/seconds`` -> ``training-seconds``."""
     return re.sub(r"[^a-zA-Z0-9]+", "-", column.removeprefix("cost/")).strip("-").lower()[:60] or "cost"
 
@@ -37,7 +37,7 @@ def comparisons_table(block: Block) -> Table:
             ]
         )
     heads = [
-        "more accurate", "than", _difference_head(block),
+        "more accurate", "than", "difference (points)" if block.accuracy.is_share else "difference",
         "95 % interval", "p (Holm)", "certain", "kappa of errors", "only the first right", "only the second right",
         "oracle of both (%)", "test",
     ]  # fmt: skip
@@ -48,10 +48,6 @@ def comparisons_table(block: Block) -> Table:
         rows,
         "p is corrected for the number of pairs; certain is p < 0.05.",
     )
-
-
-def _difference_head(block: Block) -> str:
-    return "difference (points)" if block.accuracy.kind in ("share", "percent") else "difference"
 
 
 def recall_table(block: Block) -> Table:
@@ -120,8 +116,9 @@ def confusion_table(block: Block, place: int) -> Table:
         for name, line in zip(classes, block.errors.confusion[place], strict=True)
     ]
     return Table(
-        f"confusion-{place + 1}-{short_column(block.labels[place])}",
+        "confusion",
         f"Confusion matrix of {block.labels[place]}",
         ["truth", *classes],
         rows,
+        part=f"{place + 1}-{slug(block.labels[place])}",
     )

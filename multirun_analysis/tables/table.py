@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, Steps
 
-MOST_PRINTED = 500  # rows, in Markdown and LaTeX; the CSV has all
+MOST_PRINTED = 500  # rows, in Markdown, LaTeX and notebooks; the CSV has all
+
+_TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: "\\" + character for character in "&%$#_{}"}
+    | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
+)
+_STEPS: Steps = {
+    "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
+    "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
+}
 
 
 @dataclass(frozen=True)
@@ -22,21 +35,38 @@ class Cell:
     best: bool = False
     mark: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The text, with a dagger if it cannot be compared."""
+        return self.text + "†" * bool(self.mark)
+
 
 @dataclass(frozen=True)
 class Table:
-    """``name`` is that of its files. The units stand in ``columns``; ``note`` explains what the head cannot."""
+    """``kind`` says what it is about, ``part`` of which cost or model, where each has one; ``block`` is the number of
+    its block, from 1, where there are several. The units stand in ``columns``; ``note`` explains what the head cannot.
+    """
 
-    name: str
+    kind: str
     title: str
     columns: list[str]
     rows: list[list[Cell]]
     note: str = ""
+    part: str = ""
+    block: int | None = None
+
+    @property
+    def name(self) -> str:
+        """That of its files."""
+        return "-".join(filter(None, (self.kind, self.part, str(self.block or ""))))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The values, in full precision, in the units of the head."""
+        return pd.DataFrame([[cell.value for cell in row] for row in self.rows], columns=self.columns)
 
     def csv(self) -> str:
-        """The values, in full precision, in the units of the head."""
-        values = [[cell.value for cell in row] for row in self.rows]
-        return str(pd.DataFrame(values, columns=self.columns).to_csv(index=False))
+        """``to_frame`` as a file."""
+        return str(self.to_frame().to_csv(index=False))
 
     def markdown(self) -> str:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
@@ -50,37 +80,30 @@ class Table:
             "|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|",
         ]
         for row in self.rows[:MOST_PRINTED]:
-            cells = [escape(cell.text) + ("†" if cell.mark else "") for cell in row]
-            cells = [f"**{text}**" if cell.best else text for text, cell in zip(cells, row, strict=True)]
+            cells = [f"**{escape(cell.shown)}**" if cell.best else escape(cell.shown) for cell in row]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join([*lines, *(f"\n{escape(line)}" for line in self._below())]) + "\n"
 
     def tex(self) -> str:
         """For LaTeX with booktabs, the best in bold."""
+        layout = "l" + "r" * (len(self.columns) - 1)
+        styled = self._styled(lambda text: " ".join(text.split()).translate(_TEX), "textbf:--rwrap;")
+        below = "".join(f"% {line}\n" for line in self._below())
+        return f"% \\usepackage{{booktabs}}\n{styled.to_latex(column_format=layout, hrules=True)}{below}"
 
-        def escape(text: str) -> str:
-            special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-            special |= {c: "\\" + c for c in "&%$#_{}"} | {
-                "†": r"\textdagger{}",
-                "±": r"$\pm$",
-                "µ": r"$\mu$",
-                "×": r"$\times$",
-            }
-            return "".join(special.get(c, c) for c in " ".join(text.split()))
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        styled = self._styled(html.escape, "font-weight: bold;").set_caption(html.escape(self.title))
+        below = "<br>".join(map(html.escape, self._below()))
+        return f"{styled.to_html()}<small>{below}</small>"
 
-        lines = [
-            "% \\usepackage{booktabs}",
-            "\\begin{tabular}{l" + "r" * (len(self.columns) - 1) + "}",
-            "\\toprule",
-            " & ".join(map(escape, self.columns)) + r" \\",
-            "\\midrule",
-        ]
-        for row in self.rows[:MOST_PRINTED]:
-            cells = [escape(cell.text + ("†" if cell.mark else "")) for cell in row]
-            lines.append(
-                " & ".join(rf"\textbf{{{t}}}" if c.best else t for t, c in zip(cells, row, strict=True)) + r" \\"
-            )
-        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {line}" for line in self._below())]) + "\n"
+    def _styled(self, escape: Callable[[str], str], bold: str) -> Styler:
+        """The texts, written by ``escape``, with the style ``bold`` for the best."""
+        rows = self.rows[:MOST_PRINTED]
+        texts = pd.DataFrame([[cell.shown for cell in row] for row in rows])
+        best = pd.DataFrame([[bold * cell.best for cell in row] for row in rows])
+        styled = texts.style.hide(axis="index").format(escape).apply(lambda _: best, axis=None)
+        return styled.format_index(lambda place: escape(self.columns[place]), axis=1)
 
     def _below(self) -> list[str]:
         left_out = len(self.rows) - MOST_PRINTED
@@ -116,11 +139,5 @@ def number_text(value: float) -> str:
 
 def unit_of(quantity: Quantity, values: pd.Series) -> tuple[str, float]:
     """A head with a unit that keeps a column's numbers short, and what turns values into it."""
-    largest = values.abs().max()
-    if quantity.kind == "seconds" and largest < 1:
-        return f"{quantity.label} (ms)", 1e3
-    if quantity.kind == "count":
-        for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-            if largest >= size / 2:
-                return f"{quantity.label} ({unit})", 1 / size
-    return quantity.axis, quantity.scale
+    unit, factor = quantity.unit(values.abs().max(), _STEPS)
+    return f"{quantity.label} ({unit})" if unit else quantity.label, factor

@@ -16,7 +16,7 @@ from multirun_analysis.tables.disagreement import (
     confusions_table,
     disputed_table,
     recall_table,
-    short_column,
+    slug,
 )
 from multirun_analysis.tables.table import Cell, Table, name_cell, number_text, plain_cell, unit_of
 
@@ -24,12 +24,12 @@ LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """All tables of a report; with several blocks each block's have its number in their names."""
+    """All tables of a report; with several blocks each block's have its number."""
     found: list[Table] = []
     for number, block in enumerate(analysis.blocks, 1):
-        own = list(_of_block(analysis, block))
+        own = _of_block(analysis, block)
         if len(analysis.blocks) > 1:
-            own = [replace(t, name=f"{t.name}-{number}", title=f"{t.title} — {block.name}") for t in own]
+            own = [replace(table, block=number, title=f"{table.title} — {block.name}") for table in own]
         found += own
     return [*found, runs_table(analysis)]
 
@@ -40,6 +40,7 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     made += [
         comparisons_table(block),
         trials_table(block),
+        tuning_table(block),
         marks_table(block),
         epochs_table(block),
         scaling_table(block),
@@ -103,14 +104,14 @@ def table1(analysis: Analysis, block: Block) -> Table:
         "± is the standard deviation over runs; the interval is the wider of those from the runs and from the images."
     )
     if accuracy.column in METRICS:
-        split = accuracy.column.split("/")[1]
-        other = f"metrics/{'val' if split == 'test' else 'test'}/accuracy"
-        if other in block.means:
-            columns.append(_column(block, METRICS[other], with_deviation=False))
-        weighted = [METRICS[f"metrics/{split}/{name}_weighted"] for name in ("precision", "recall", "f1")]
-        shown = [
-            replace(q, label=q.label.removeprefix(f"{split} weighted ")) for q in weighted if q.column in block.means
+        other = METRICS["metrics/val/accuracy" if accuracy.split == "test" else "metrics/test/accuracy"]
+        if other.column in block.means:
+            columns.append(_column(block, other, with_deviation=False))
+        names = {"precision": "precision", "recall": "recall", "f1": "F1"}
+        weighted = [
+            replace(METRICS[f"metrics/{accuracy.split}/{name}_weighted"], label=label) for name, label in names.items()
         ]
+        shown = [quantity for quantity in weighted if quantity.column in block.means]
         columns += [_column(block, quantity, with_deviation=False) for quantity in shown]
         note += " Precision, recall and F1 are averages weighted by the classes' sizes." if shown else ""
     return _by_candidate(block, "table1", "Table 1: accuracy", columns, note)
@@ -186,7 +187,7 @@ def front_table(block: Block, key: str, front: Front) -> Table:
         row.append(plain_cell(float(front.probability[place]), "{:.2f}"))
         rows.append(row)
     name = "all costs" if key == JOINT else front.costs[0].label
-    points = "points below" if accuracy.points == 100 or accuracy.kind == "percent" else f"{accuracy.label} below"
+    points = "points below" if accuracy.is_share else f"{accuracy.label} below"
     heads = [
         "model",
         accuracies[0],
@@ -201,7 +202,7 @@ def front_table(block: Block, key: str, front: Front) -> Table:
         {tuple(r) for r in block.means.loc[front.on, [accuracy.column, *(c.column for c in front.costs)]].to_numpy()}
     )
     note = f"{ties} on it are equal to another in both and share its place." if ties else ""
-    return Table(f"front-{short_column(key)}", f"Front of {accuracy.label} against {name}", heads, rows, note)
+    return Table("front", f"Front of {accuracy.label} against {name}", heads, rows, note, part=slug(key))
 
 
 def trials_table(block: Block) -> Table:
@@ -216,10 +217,28 @@ def trials_table(block: Block) -> Table:
             )
     note = (
         "Chosen by the mean accuracy on val, over finished runs; what is reported is measured on test."
-        if "/test/" in block.accuracy.column
+        if block.accuracy.split == "test"
         else ""
     )
     return Table("trials", "Trials", ["model", "settings", "runs", "selected by", "chosen"], rows, note)
+
+
+def tuning_table(block: Block) -> Table:
+    """How good each candidate was after so many device hours of tuning."""
+    rows = []
+    scale = block.selecting.scale
+    for place, tuning in block.tuning.items():
+        for number, (trial, hours, best) in enumerate(zip(tuning.trials, tuning.hours, tuning.best, strict=True), 1):
+            tried = block.candidates[place].trials[trial]
+            numbers = [plain_cell(float(value * scale), "{:.2f}") for value in (tried.selection, best)]
+            cells = [name_cell(block.labels[place]), plain_cell(number), name_cell(tried.settings)]
+            rows.append([*cells, plain_cell(float(hours), "{:.4g}"), *numbers])
+    heads = ["model", "trial", "settings", "device hours so far", block.selecting.axis, "best so far"]
+    note = (
+        "Trials in the order they were started, each with its runs of all seeds; what failed or is unfinished has cost "
+        "something, too. Another order of the same trials would give another way to the same end."
+    )
+    return Table("tuning", "Best so far against the cost of tuning", heads, rows, note)
 
 
 def marks_table(block: Block) -> Table:
