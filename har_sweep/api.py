@@ -101,8 +101,6 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), /, **choices: Any) 
         with _ONE_AT_A_TIME, _hydra_as_it_was(), _telling_of_an_interrupt(screen):
             application = run_hydra(["-m", *lines], screen)
     except InputError as e:
-        if e.hint:
-            e.add_note(e.hint)
         raise e.with_traceback(None) from None  # where in our code it was found helps nobody
     specs = list({spec.run_id: spec for spec in application.specs}.values())
     folders, labels = tuple(spec.paths.folder for spec in specs), tuple(spec.label for spec in specs)
@@ -186,11 +184,15 @@ def _lines(given: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 def _line(key: str, value: Any) -> Iterator[str]:
     """The overrides that one key and its Python value come to: one, or one for each entry of a section."""
+    from har_sweep.config.tree import groups
+
     if isinstance(value, Mapping) and not _takes(key, dict):
         for name, part in value.items():
             yield from _line(f"{key}.{name}", part)
         return
     value = _plain(value)
+    if isinstance(value, str) and "," in value and key in groups():
+        raise InputError(f"{key}={value!r} is one name, with a comma in it.", f"Write {key}={value.split(',')}.")
     lists = isinstance(value, list) and any(isinstance(part, list) for part in value)
     swept = isinstance(value, list) and (lists or not _takes(key, list))
     if swept and not value:

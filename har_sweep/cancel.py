@@ -6,16 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Cancel; 0, 1 if something could not be cancelled, or 2 if there is no such sweep."""
     parser = argparse.ArgumentParser(prog="python -m har_sweep.cancel", description="End a sweep's jobs.")
-    parser.add_argument("sweep", help="the sweep's name, as the sweep and har_sweep.status show it")
-    parser.add_argument("--runs", default="runs", type=Path, help="folder of the runs (default: runs)")
-    args = parser.parse_args(arguments)
 
+    from har_sweep.config.which import parse_sweep
     from har_sweep.errors import InputError
     from har_sweep.launch.journal import find_sweep, sweep_folder
     from har_sweep.launch.slurm.queue import Unreachable, cancel_jobs
@@ -26,8 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     screen = Screen()
     try:
-        note = find_sweep(args.runs, args.sweep)
-        states = run_states([RunPaths(args.runs / run.run_id) for run in note.runs])
+        _, sweep, folder = parse_sweep(parser, arguments)
+        if sweep is None:
+            raise InputError("Which sweep shall end?", "Name it; python -m har_sweep.status shows the names.")
+        note = find_sweep(folder, sweep)
+        states = run_states([RunPaths(folder / run.run_id) for run in note.runs])
         jobs = [state.job for state in states if state.job and state.queued]
         if jobs:
             cancel_jobs(jobs)
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     told = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} of SLURM"] if jobs else []
     # A sweep on this machine ends as with Ctrl-C; on another it can only be ended there.
-    owner = living_owner(sweep_folder(args.runs, note.name))
+    owner = living_owner(sweep_folder(folder, note.name))
     if owner and owner.machine == this_machine():
         os.kill(owner.pid, signal.SIGTERM)
         told.append(f"the sweep's process here ({owner.pid})")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import ModuleType
+from typing import ClassVar
 
 
 class _Here(BaseProcess):
@@ -18,15 +19,19 @@ class _Here(BaseProcess):
     that was started; and in each process a script without ``if __name__ == "__main__"`` would start itself anew.
     """
 
+    _variables: ClassVar[set[str]] = set()  # of the environment, at whichever start: a fork server may have them still
+
     def start(self) -> None:
         self._folder, self._environment = os.getcwd(), dict(os.environ)
+        self._variables.update(os.environ)
+        self._gone = self._variables - os.environ.keys()
         with _without_main():
             super().start()
 
     def run(self) -> None:
         os.chdir(self._folder)
-        for name in os.environ.keys() - self._environment.keys():
-            del os.environ[name]
+        for name in self._gone:
+            os.environ.pop(name, None)
         os.environ.update(self._environment)
         super().run()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 LOG_LINES = 12
 POLL_SECONDS = 3.0
@@ -13,13 +12,13 @@ POLL_SECONDS = 3.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0, or 2 if there is no such sweep."""
-    parser = argparse.ArgumentParser(prog="python -m har_sweep.status", description="How a sweep's runs stand.")
-    parser.add_argument("sweep", nargs="?", help="the sweep's name; without one, the latest")
-    parser.add_argument("--runs", default="runs", type=Path, help="folder of the runs (default: runs)")
+    parser = argparse.ArgumentParser(
+        prog="python -m har_sweep.status", description="How a sweep's runs stand; without its name, the latest's."
+    )
     parser.add_argument("--failed", action="store_true", help="only what failed, with the end of each log")
     parser.add_argument("--watch", action="store_true", help="go on showing it until all runs are over, or Ctrl-C")
-    args = parser.parse_args(arguments)
 
+    from har_sweep.config.which import parse_sweep
     from har_sweep.errors import InputError
     from har_sweep.launch.board import standings
     from har_sweep.launch.journal import find_sweep, read_sweeps
@@ -30,11 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     screen = Screen()
     try:
-        note = find_sweep(args.runs, args.sweep)
+        args, sweep, folder = parse_sweep(parser, arguments)
+        note = find_sweep(folder, sweep)
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2
-    paths = [RunPaths(args.runs / run.run_id) for run in note.runs]
+    paths = [RunPaths(folder / run.run_id) for run in note.runs]
 
     def states() -> list[RunState]:
         try:
@@ -68,8 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         if state.log:
             for line in state.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
                 screen.say(f"    {line}", "dim")
-    others = [other.name for other in read_sweeps(args.runs) if other.name != note.name]
-    if others and not args.sweep:
+    others = [other.name for other in read_sweeps(folder) if other.name != note.name]
+    if others and not sweep:
         screen.say(f"Other sweeps here: {', '.join(others[:10])}{' ...' if len(others) > 10 else ''}")
     return 0
 

@@ -77,7 +77,7 @@ def find_sweep(runs: Path, name: str | None) -> SweepNote:
     """
     notes = read_sweeps(runs)
     if not notes:
-        raise InputError(f"There are no sweeps in {runs}.", "Name the folder of the runs with --runs FOLDER.")
+        raise InputError(f"There are no sweeps in {runs}.", "Name the folder of the runs with paths.runs=FOLDER.")
     for note in notes:
         if name in (None, note.name):
             return note

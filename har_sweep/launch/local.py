@@ -6,6 +6,7 @@ import faulthandler
 import os
 import re
 import signal
+import threading
 import time
 import traceback
 from collections import deque

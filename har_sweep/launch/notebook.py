@@ -30,21 +30,25 @@ class NotebookScreen(Screen):
     """rich's own live displays leave a trail of outputs in a notebook, so this keeps one and draws it anew."""
 
     def __init__(self) -> None:
-        from IPython.display import display
-
         super().__init__(_recorder())
         self._below: Callable[[], RenderableType] | None = None  # what goes on, below what was said
-        self._drawn_at = 0.0
-        self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+        self._drawn_at, self._drawn_of = 0.0, ""
+        self._handle: Any = None
 
-    def _draw(self) -> None:
+    def _draw(self, of: str = "") -> None:
+        from IPython.display import display
+
         whole = [self.console]
         if self._below:
             whole.append(_recorder())
             whole[1].print(self._below())
         html, text = "".join(map(as_html, whole)), "".join(c.export_text(clear=False) for c in whole)
-        self._handle.update({"text/html": html, "text/plain": text}, raw=True)
-        self._drawn_at = time.monotonic()
+        shown = {"text/html": html, "text/plain": text}
+        if self._handle:
+            self._handle.update(shown, raw=True)
+        else:
+            self._handle = display(shown, raw=True, display_id=True)
+        self._drawn_at, self._drawn_of = time.monotonic(), of
 
     def say(self, text: str, style: str = "") -> None:
         super().say(text, style)
@@ -54,10 +58,10 @@ class NotebookScreen(Screen):
         super().table(*args)
         self._draw()
 
-    def progress(self, *args: Any, **options: Any) -> None:
-        super().progress(*args, **options)
-        if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_DRAWINGS:
-            self._draw()
+    def progress(self, what: str, *args: Any, **options: Any) -> None:
+        super().progress(what, *args, **options)
+        if what != self._drawn_of or time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_DRAWINGS:
+            self._draw(what)
 
     @contextmanager
     def live(self) -> Iterator[None]:

@@ -119,7 +119,7 @@ def follow(planned: list[Planned], screen: Screen) -> dict[str, str]:
 def hints(planned: list[Planned], screen: Screen) -> None:
     """What to type next, about jobs that go on."""
     name, folder = planned[0].spec.sweep, planned[0].spec.config.paths.runs
-    where = "" if folder == "runs" else f" --runs {folder}"
+    where = "" if folder == "runs" else f" {shlex.quote(f'paths.runs={folder}')}"
     screen.say(
         f"  python -m har_sweep.status {name}{where} --watch    shows them; the same sweep command follows them again"
     )
