@@ -227,6 +227,9 @@ class SweepConfig:
         "what a run returns to a search (hydra/sweeper=optuna): one of the record's numbers, or a list",
         identity=False,
     )
+    study_per: list[str] = _key(
+        [], "a search: keys whose listed values get a study of their own each, with as many trials", identity=False
+    )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from har_sweep.config.schema import Config, LocalLauncher, OwnSweeper, SlurmLauncher
 from har_sweep.files import PACKAGE
@@ -12,6 +13,9 @@ from har_sweep.files import PACKAGE
 # An installed wheel carries the tree inside the package; a checkout has it beside the package.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "submitit_slurm": SlurmLauncher}
+
+# For ranges around a default: ${har_sweep.times:${optimizer.lr},10}
+OmegaConf.register_new_resolver("har_sweep.times", lambda value, factor: value * factor, replace=True)
 
 _store = ConfigStore.instance()
 _store.store(name="schema", node=Config)
