@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 from hydra.core.config_store import ConfigStore
@@ -14,8 +15,10 @@ from har_sweep.files import PACKAGE
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "submitit_slurm": SlurmLauncher}
 
-# For ranges around a default: ${har_sweep.times:${optimizer.lr},10}
-OmegaConf.register_new_resolver("har_sweep.times", lambda value, factor: value * factor, replace=True)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # OmegaConf 2.4 has another name for it, which means something else in 2.3
+    # For ranges around a default: ${har_sweep.times:${optimizer.lr},10}
+    OmegaConf.register_new_resolver("har_sweep.times", lambda value, factor: value * factor, replace=True)
 
 _store = ConfigStore.instance()
 _store.store(name="schema", node=Config)

@@ -68,6 +68,14 @@ def _check(name: str) -> None:
         )
 
 
+def check_classes(names: list[str], classes: list[str]) -> None:
+    """Refuse a number of a class that the images have none of."""
+    for name in names:
+        if (found := re.fullmatch("metrics/val/per_class/(.*)/[^/]*", name)) and found[1] not in classes:
+            near = nearest(found[1], classes)
+            raise InputError(f"sweep.objective={name}: there is no class '{found[1]}'.", near or ", ".join(classes))
+
+
 def direction(name: str) -> Direction | None:
     """Which way a number of the record is better; None where neither is."""
     last = name.rpartition("/")[2]

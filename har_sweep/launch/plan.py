@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections import defaultdict
 from dataclasses import astuple, dataclass, replace
@@ -197,6 +198,8 @@ def _spec(
 def _short(override: str) -> str:
     """``model.weights=/a/b.pth`` -> ``weights=b.pth``: what tells runs apart, not where things are."""
     key, _, value = override.partition("=")
+    if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):  # what a sampler drew
+        value = f"{float(value):.4g}"
     return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
 
 

@@ -21,12 +21,14 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from packaging.requirements import Requirement
 
-from har_sweep.config.arguments import explain
+from har_sweep.config.arguments import explain, types
 from har_sweep.config.compose import Composed, expand
 from har_sweep.config.identity import sweep_name
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.config.tree import groups
+from har_sweep.data.dataset import Dataset
+from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.launch.journal import sweep_folder
-from har_sweep.launch.objective import check_objective, direction, objective_of
+from har_sweep.launch.objective import check_classes, check_objective, direction, objective_of
 from har_sweep.launch.plan import Planned, check_writable, plan
 from har_sweep.launch.sweep import WORDS, begin, follow, run_here, summarise, warn
 from har_sweep.launch.terminal import Screen
@@ -96,6 +98,14 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
     check_writable(Path(config.paths.runs))
     sweeper = config.hydra.runtime.choices["hydra/sweeper"]
     searching = Search(screen, config.sweep.name or sweep_name([arguments]), names, arguments, sweeper)
+    if "direction" not in config.hydra.sweeper and not config.hydra.sweeper._target_.startswith("hydra._internal."):
+        screen.warn(
+            f"Which way is better is a setting of {sweeper}'s own, here left as it is: better is {_best(names)}."
+        )
+    if config.hydra.sweeper.get("storage"):
+        screen.warn(
+            "hydra.sweeper.storage has trials of its own: this command adds to them, however often it is given."
+        )
     if settings:
         screen.say(f"Set because it was not given: {' '.join(settings)}")
     application.search = searching
@@ -126,9 +136,8 @@ class Search:
         self.studies.append(study)
         hydra = study.config.hydra
         trials = f"{hydra.sweeper.n_trials} trials" if "n_trials" in hydra.sweeper else "trials"
-        best = " and ".join(f"the {_BEST[direction(name)]} {name}" for name in self.names)
         of = f" for {study.label}" if study.label else ""
-        self.screen.say(f"Search {self.name}{of}: {trials} by {self.sweeper}, for {best}.", "bold")
+        self.screen.say(f"Search {self.name}{of}: {trials} by {self.sweeper}, for {_best(self.names)}.", "bold")
         if hydra.sweep.dir == ".":  # for what the sweeper itself has to say: not among the user's files
             with read_write(hydra):
                 folder = sweep_folder(Path(study.config.paths.runs), self.name)
@@ -164,6 +173,7 @@ class Search:
         fixed = study.fixed
         common = {o for run in runs for o in run.overrides if o.partition("=")[0] in fixed}
         planned = [_as_left(p) for p in plan(runs, self.screen, common)]
+        check_classes(self.names, Dataset.read(planned[0].spec.dataset_file).classes)
         first = len(study.trials) + 1
         numbers = f"Trials {first} to {first + len(runs) - 1}" if len(runs) > 1 else f"Trial {first}"
         counts = Counter(WORDS.get(p.state, p.state) for p in planned)
@@ -225,7 +235,8 @@ class Search:
         return ", ".join(f"{name} {value:.4g}" for name, value in zip(self.names, values, strict=True))
 
 
-_BEST = {"maximize": "largest", "minimize": "smallest", None: ""}
+def _best(names: list[str]) -> str:
+    return " and ".join(f"the {'largest' if direction(name) == 'maximize' else 'smallest'} {name}" for name in names)
 
 
 def refuse_leaving(launch: Any) -> None:
@@ -294,13 +305,17 @@ def _settings(hydra: DictConfig, names: list[str]) -> list[str]:
 def _split(config: DictConfig, context: HydraContext, arguments: list[str]) -> list[tuple[str, list[str]]]:
     """The label and the arguments of each study: one for each choice of ``sweep.study_per``'s keys."""
     per = list(config.sweep.study_per)
+    for key in per:
+        if key not in (*groups(), *types()):
+            raise InputError(f"sweep.study_per: there is no key '{key}'.", nearest(key, [*groups(), *types()]))
     if not per:
         return [("", arguments)]
     params = {key: value for key, value in (config.hydra.sweeper.get("params") or {}).items() if key in per}
     choosing = [line for line in arguments if explain([line])[0].get_key_element() in per]
     others = [line for line in arguments if line not in choosing]
     choices = expand(choosing, params, context.config_loader)
-    return [(" ".join(choice), [*choice, *others]) for choice in choices]
+    same = set.intersection(*map(set, choices))
+    return [(" ".join(o for o in choice if o not in same), [*choice, *others]) for choice in choices]
 
 
 def _unknown_to(config: DictConfig, screen: Screen) -> list[str]:

@@ -49,5 +49,5 @@ class AroundSweepers(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if not config.hydra.sweeper._target_.startswith(HarSweepSweeper.__module__ + "."):
-            with read_write(config), open_dict(config):
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.sweeper = {"_target_": f"{__name__}.{SearchSweeper.__name__}"}
