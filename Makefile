@@ -57,7 +57,7 @@ lock: .venv/.dev
 	@$(INSTALL)
 	@touch $@
 
-.venv/.dev: PACKAGE = .[dev,elpv,hub]
+.venv/.dev: PACKAGE = .[dev,elpv,hub,search]
 .venv/.dev: .venv/.made pyproject.toml requirements.lock
 	@echo "Installing what sweeps and tests need into .venv: some minutes and about 6 GB, the first time."
 	@$(INSTALL)

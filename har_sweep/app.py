@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -20,13 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from har_sweep.config.arguments import Mode, explain, explained
 from har_sweep.config.check import check, check_launcher
-from har_sweep.config.compose import anchored, compose_runs, read_composed
+from har_sweep.config.compose import Composed, anchored, compose_runs, read_composed
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure
-from har_sweep.launch.objective import objective_of
+from har_sweep.launch.objective import check_objective, objective_of
 from har_sweep.launch.sweep import sweep
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from har_sweep.launch.search import Search
 
 
 class Application:
@@ -37,6 +40,7 @@ class Application:
         self.status = 0  # the exit status
         self.specs: list[RunSpec] = []  # of every run that was asked for
         self.error: InputError | None = None
+        self.search: Search | None = None  # what another's sweeper proposes goes through it
 
     def __call__(self, config: DictConfig) -> Any:
         """A single run, and what ``sweep.objective`` names of it."""
@@ -45,33 +49,47 @@ class Application:
             run = read_composed(config, HydraConfig.get())
             check(run.config)
             check_launcher(run.config, run.slurm)
+            check_objective(run.config.sweep.objective)
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)
             self.status, self.specs = sweep([run], run.overrides, self.screen)
         except InputError as e:
             self.error = e  # Hydra would print where in its code it passed
             return None
-        return objective_of(self.specs[0])
+        try:
+            return objective_of(self.specs[0])
+        except RunFailure:
+            return None  # the table says it, and so does the status
 
 
 def launch(
     application: Any, context: HydraContext, master: DictConfig, choices: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
-    """Plan and run a batch of a sweep's or a search's jobs; ``first`` is the number of its first one.
+    """Plan and run a sweep's jobs, or a batch of a search's; ``first`` is the number of its first one.
 
     Raises
     ------
     InputError
         if any of them could not run: then none is started.
     """
-    runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
-    application.screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
+    search = application.search
+    if search:
+        first += search.trials_before
+    elif not master.hydra.sweeper._target_.startswith("hydra_plugins.har_sweep_plugins."):
+        raise InputError(
+            "Another's sweeper needs hydra.callbacks.har_sweep, which is gone.", "Leave hydra.callbacks as it was."
+        )
+    else:
+        runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
+        application.screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first)
-    overrides = list(master.hydra.overrides.task)
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
-    status, specs = sweep(asked, overrides, application.screen)
-    application.status = max(application.status, status)
+    if search:
+        specs = search.batch(asked)
+    else:
+        _check_for_sweep(asked)
+        application.status, specs = sweep(asked, list(master.hydra.overrides.task), application.screen)
     application.specs += specs
     returns = []
     for run, spec in zip(composed, specs, strict=True):
@@ -82,6 +100,14 @@ def launch(
             returned.return_value, returned.status = e, JobStatus.FAILED
         returns.append(returned)
     return returns
+
+
+def _check_for_sweep(runs: list[Composed]) -> None:
+    """Refuse what only a search would look at, and an objective that no run could return."""
+    for run in runs:
+        check_objective(run.config.sweep.objective)
+        if run.config.sweep.study_per:
+            raise InputError("sweep.study_per is for a search.", "Add hydra/sweeper=optuna, or leave it out.")
 
 
 def run_hydra(arguments: list[str], screen: Screen) -> Application:

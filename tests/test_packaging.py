@@ -78,13 +78,13 @@ def test_conda_reads_the_same_lock_and_pins_only_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("goal", "package"), [("sweep", "-e '.'"), ("test", "-e '.[dev,elpv,hub]'"), ("bench", "-e '.[bench]'")]
+    ("goal", "package"), [("sweep", "-e '.'"), ("test", "-e '.[dev,elpv,hub,search]'"), ("bench", "-e '.[bench]'")]
 )
 def test_make_installs_from_the_lock(goal: str, package: str) -> None:
     commands = run("make", "--dry-run", "--always-make", goal).stdout.replace("\\\n", "")
     assert "-c requirements.lock" in commands
     assert package in commands
-    assert set(EXTRAS) == {"bench", "dev", "elpv", "hub"}
+    assert set(EXTRAS) == {"bench", "dev", "elpv", "hub", "search"}
 
 
 def test_what_is_installed_here_is_what_the_lock_pins() -> None:

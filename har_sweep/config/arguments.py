@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Literal, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.schema import SlurmLauncher, keys
-from har_sweep.config.tree import LAUNCHERS, groups
+from har_sweep.config.tree import CONF, LAUNCHERS, groups
 from har_sweep.errors import InputError, nearest
 
 Mode = Literal["run", "sweep", "any"]
@@ -73,7 +75,7 @@ def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False
         raise InputError(f"{' and '.join(map(str, sweepers))}: a search has one sweeper.", "Leave all but one out.")
     if mode == "any":
         return parsed
-    if "hydra.mode=MULTIRUN" in overrides:
+    if "hydra.mode=MULTIRUN" in overrides or any(_is_sweep(o) for o in parsed):
         mode = "sweep"
     for override in parsed:
         line, name = str(override.input_line), override.key_or_group
@@ -88,6 +90,12 @@ def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False
             "-m inside of a W&B agent's trial would log several runs as one.", "Give the agent a command without -m."
         )
     return parsed
+
+
+def _is_sweep(override: Override) -> bool:
+    """Whether it chooses an experiment of ours that is a sweep by itself."""
+    file = CONF / "experiment" / f"{override.value()}.yaml" if override.key_or_group == "experiment" else None
+    return file is not None and file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN"
 
 
 @cache
@@ -196,9 +204,20 @@ def explained(overrides: list[str]) -> Iterator[None]:
         raise InputError(f"{f'{key}: ' if key else ''}{lines[0]}", _hint(key, lines[0], overrides)) from e
 
 
+SWEEPERS = ("ax", "nevergrad", "optuna")  # of Hydra's own repository, each a package with Hydra's version
+
+
+def _missing_sweeper(name: str) -> str:
+    if name not in SWEEPERS:
+        return nearest(name, [*SWEEPERS, "har_sweep"]) or f"Plug-ins of Hydra's are {', '.join(SWEEPERS)}."
+    major, minor = version("hydra-core").split(".")[:2]
+    versions = f">={major}.{minor}.0rc0,<{major}.{int(minor) + 1}.0.dev0"
+    return f"It is not installed: pip install 'hydra-{name}-sweeper{versions}', which brings the {name} that fits it."
+
+
 def _hint(key: str, said: str, overrides: list[str]) -> str:
     if plugin := re.search(r"hydra/sweeper/(\w+)", said):
-        return f"No such sweeper is installed: pip install hydra-{plugin[1].replace('_', '-')}-sweeper."
+        return _missing_sweeper(plugin[1])
     if key.startswith("hydra.launcher."):
         return "Only SLURM is asked for this: add hydra/launcher=slurm, or hardware=slurm_gpu."
     if key.startswith("hydra.sweeper."):

@@ -142,7 +142,8 @@ def _has_to_do_with_jobs(hydra: Any) -> bool:
     """Whether Hydra was asked for anything around a sweep's job."""
     folders = OmegaConf.to_container(hydra.sweep, resolve=False) != {"dir": ".", "subdir": "."}
     logging = hydra.verbose or (hydra.job_logging or {}).get("root") is not None
-    return bool(hydra.output_subdir or hydra.job.chdir or hydra.job.env_set or hydra.callbacks or folders or logging)
+    callbacks = set(hydra.callbacks or ()) - {"har_sweep"}  # ours, for whole sweeps
+    return bool(hydra.output_subdir or hydra.job.chdir or hydra.job.env_set or callbacks or folders or logging)
 
 
 def _checked(run: Composed) -> Composed:

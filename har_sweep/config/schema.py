@@ -219,6 +219,9 @@ class SweepConfig:
         "metrics/val/accuracy",
         "what a run returns to a search (hydra/sweeper=optuna): one of the record's numbers, or a list",
     )
+    study_per: list[str] = _key(
+        [], "a search: keys whose listed values get a study of their own each, with as many trials", identity=False
+    )
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from har_sweep.config.schema import Config, LocalLauncher, OwnSweeper, SlurmLauncher
 from har_sweep.files import PACKAGE
@@ -12,6 +14,11 @@ from har_sweep.files import PACKAGE
 # An installed wheel carries the tree inside the package; a checkout has it beside the package.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "submitit_slurm": SlurmLauncher}
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # OmegaConf 2.4 has another name for it, which means something else in 2.3
+    # For ranges around a default: ${har_sweep.times:${optimizer.lr},10}
+    OmegaConf.register_new_resolver("har_sweep.times", lambda value, factor: value * factor, replace=True)
 
 _store = ConfigStore.instance()
 _store.store(name="schema", node=Config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections import defaultdict
 from dataclasses import astuple, dataclass, replace
@@ -46,8 +47,10 @@ class Planned:
         return self.spec.slurm is not None
 
 
-def plan(runs: list[Composed], screen: Screen) -> list[Planned]:
+def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -> list[Planned]:
     """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
+
+    ``common`` are the overrides that tell no run from another; by default, those that all have.
 
     Raises
     ------
@@ -75,7 +78,8 @@ def plan(runs: list[Composed], screen: Screen) -> list[Planned]:
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     git = git_state()
-    common = set.intersection(*(set(run.overrides) for run in runs))
+    if common is None:
+        common = set.intersection(*(set(run.overrides) for run in runs))
     for place, (run, target) in enumerate(zip(runs, targets, strict=True)):
         model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
         choices = [o for o in run.overrides if o not in common and not o.startswith("model=")]
@@ -195,6 +199,8 @@ def _spec(
 def _short(override: str) -> str:
     """``model.weights=/a/b.pth`` -> ``weights=b.pth``: what tells runs apart, not where things are."""
     key, _, value = override.partition("=")
+    if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):  # what a sampler drew
+        value = f"{float(value):.4g}"
     return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
 
 

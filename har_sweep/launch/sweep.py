@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -51,23 +51,29 @@ def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[i
     if launch.dry_run:
         forecast(planned, screen)
         return 0, specs
-    note = note_sweep([p.spec for p in planned], overrides)
-    for done in (p for p in planned if p.state == "done"):
-        join_sweep(done.spec)
-    cluster = any(p.on_cluster for p in planned)
-    if cluster:
-        submit(planned, folder, screen)
+    note = begin(planned, overrides, screen)
     try:
         run_here([p for p in planned if not p.on_cluster], note, screen)
     except BaseException:
         summarise(planned, {}, screen)
         raise
+    cluster = any(p.on_cluster for p in planned)
     if cluster and not launch.wait:
         hints(planned, screen)
         return 0, specs
     causes = follow(planned, screen) if cluster else {}
     all_done = summarise(planned, causes, screen)
     return 0 if all_done else 2 if len(causes) == len(planned) else 1, specs
+
+
+def begin(planned: list[Planned], overrides: list[str], screen: Screen) -> Path:
+    """Note the runs under the sweep's name, and submit those for a cluster; returns the folder of the note."""
+    note = note_sweep([p.spec for p in planned], overrides)
+    for done in (p for p in planned if p.state == "done"):
+        join_sweep(done.spec)
+    if any(p.on_cluster for p in planned):
+        submit(planned, Path(planned[0].spec.config.paths.runs), screen)
+    return note
 
 
 def run_here(planned: list[Planned], note: Path, screen: Screen) -> None:
@@ -156,7 +162,7 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
 
 
 def announce(planned: list[Planned], screen: Screen) -> None:
-    """What will run, on what; what is done already; and what everybody should know before believing the numbers."""
+    """What will run, on what; what is done already; and warnings."""
     first = planned[0].spec
     counts = Counter(p.state for p in planned)
     told = ", ".join(f"{n} {WORDS.get(state, f'{state} before, to go on')}" for state, n in counts.items())
@@ -178,7 +184,12 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         place = asked.get("partition", "the default partition")
         asks = f"{gpus}{asked['cpus_per_task']} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
         screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
-    for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings):
+    warn(planned, screen)
+
+
+def warn(planned: list[Planned], screen: Screen, known: Iterable[str] = ()) -> None:
+    """What everybody should know before believing the numbers, but for what is ``known``."""
+    for warning in dict.fromkeys(w for p in planned for w in p.spec.warnings if w not in known):
         concerned = [p.spec.label for p in planned if warning in p.spec.warnings]
         screen.warn(warning if len(concerned) == len(planned) else f"{', '.join(concerned)}: {warning}")
 

@@ -1,11 +1,12 @@
-"""``hydra/sweeper=har_sweep``: all runs of a sweep go to the launcher at once."""
+"""``hydra/sweeper=har_sweep``: all runs of a sweep go to the launcher at once. Around another's sweeper: a search."""
 
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 
 class HarSweepSweeper(Sweeper):
@@ -25,3 +26,28 @@ class HarSweepSweeper(Sweeper):
         from har_sweep.config.compose import expand
 
         return self.launcher.launch(expand(arguments, self.params, self.hydra_context.config_loader), 0)
+
+
+class SearchSweeper(Sweeper):
+    """Stands where another's sweeper was chosen, and sets that up as the record's numbers want it."""
+
+    def __init__(self, **settings: Any) -> None:
+        pass
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Every trial of every study."""
+        from har_sweep.launch.search import search
+
+        search(self.task_function, self.hydra_context, self.config, arguments)
+
+
+class AroundSweepers(Callback):
+    """Hydra asks callbacks before it makes the sweeper: here, another's is replaced by what goes around it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.hydra.sweeper._target_.startswith(HarSweepSweeper.__module__ + "."):
+            with read_write(config.hydra), open_dict(config.hydra):
+                config.hydra.sweeper = {"_target_": f"{__name__}.{SearchSweeper.__name__}"}

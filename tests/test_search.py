@@ -1,0 +1,242 @@
+"""Another's sweeper on our launcher: it gets the record's numbers, goes on where it was killed, and is refused in time.
+
+The Hydra-1.3 line is what is installed; the newest 1.4 line lies in a folder of its own (make .venv/.hydra-1.4).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from small import SMALL, har_sweep, learned, runs
+from test_sweep import start, wait_for
+
+from har_sweep.errors import InputError
+from har_sweep.events import no_progress
+from har_sweep.launch.journal import read_sweeps
+from har_sweep.launch.objective import check_objective, direction
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import flatten, leaves
+from har_sweep.spec.stochastic_depth import take_drop_path
+from multirun_analysis.quantities import COSTS, METRICS
+
+NEXT_HYDRA = Path(os.environ.get("HYDRA_1_4", Path(sys.prefix) / "hydra-1.4"))
+LINES = {"1.3": "", "1.4": str(NEXT_HYDRA)}
+BRIEF = [*SMALL, "trainer.epochs=1"]
+LR = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+SEARCH = ["-m", "hydra/sweeper=optuna", *BRIEF, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", LR]
+
+
+def path(first: str) -> dict[str, str]:
+    """The environment in which ``first`` is looked into before all else."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (first, os.environ.get("PYTHONPATH"))))}
+
+
+def line(hydra: str) -> dict[str, str]:
+    assert not LINES[hydra] or (NEXT_HYDRA / "optuna").is_dir(), "make .venv/.hydra-1.4"
+    return path(LINES[hydra])
+
+
+def best(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("Best")]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a finished search of three trials, and what it said."""
+    folder = tmp_path_factory.mktemp("searched")
+    done = har_sweep(*SEARCH, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_a_search_is_one_sweep_over_all_its_batches_and_ends_with_its_best(searched: tuple[Path, str]) -> None:
+    folder, said = searched
+    (note,) = read_sweeps(folder / "runs")
+    assert {run.run_id for run in note.runs} == set(runs(folder))
+    assert len(note.runs) == 3
+    assert all(record.sweeps == [note.name] for record in runs(folder).values())
+    assert said.count("Report:") == said.count("synthetic: drawn") == 1
+    top = max(record.metrics["val"].accuracy for record in runs(folder).values())
+    (found,) = best(said)
+    assert found.startswith(f"Best of 3 trials: metrics/val/accuracy {top:.4g} by ")
+    assert not (folder / "optimization_results.yaml").exists()
+
+
+def test_direction_seed_and_failure_rate_are_set_where_they_were_not_given(searched: tuple[Path, str]) -> None:
+    for setting in ("direction=maximize", "sampler.seed=0", "max_failure_rate=1.0"):
+        assert f"hydra.sweeper.{setting}" in searched[1]
+
+
+@pytest.mark.parametrize("hydra", LINES)
+def test_batches_run_under_both_lines_of_hydra(hydra: str, searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    done = har_sweep(*SEARCH, "hydra.sweeper.n_jobs=2", f"sweep.name=batches-{hydra}", cwd=folder, **line(hydra))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Trials 1 to 2: " in done.stdout
+    assert "Trial 3: " in done.stdout
+    assert len(best(done.stdout)) == 1
+    (note,) = (note for note in read_sweeps(folder / "runs") if note.name == f"batches-{hydra}")
+    assert len(note.runs) == 3
+
+
+def test_after_kill_9_the_same_command_goes_on_to_the_same_best(searched: tuple[Path, str], tmp_path: Path) -> None:
+    process = start(*SEARCH, cwd=tmp_path)
+    wait_for(lambda: [r.status for r in runs(tmp_path).values()].count("running") and len(runs(tmp_path)) > 1, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (done,) = (run for run, record in runs(tmp_path).items() if record.status == "done")
+    stamp = (tmp_path / "runs" / done / "model.safetensors").stat().st_mtime_ns
+    again = har_sweep(*SEARCH, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "Trial 1: 1 done already." in again.stdout
+    assert (tmp_path / "runs" / done / "model.safetensors").stat().st_mtime_ns == stamp
+    assert learned(tmp_path) == learned(searched[0])
+    assert best(again.stdout) == best(searched[1])
+
+
+def test_several_objectives_give_all_trade_offs(searched: tuple[Path, str]) -> None:
+    accuracy, latency = "metrics/val/accuracy", "cost/inference/latency_seconds/batch_1/p50"
+    done = har_sweep(*SEARCH, f"sweep.objective=[{accuracy},{latency}]", "sweep.name=both", cwd=searched[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hydra.sweeper.direction=[maximize,minimize]" in done.stdout
+    (head,) = best(done.stdout)
+    assert head.startswith("Best trade-offs, ")
+    shown = re.findall(rf"^  {accuracy} \S+, {latency} \S+ by (\S+):", done.stdout, re.MULTILINE)
+    found = {run: flatten(record) for run, record in runs(searched[0]).items() if "both" in record.sweeps}
+    points = {run: (flat[accuracy], -flat[latency]) for run, flat in found.items()}
+    beaten = {
+        run for run, (a, b) in points.items() if any(c >= a and d >= b and (c, d) != (a, b) for c, d in points.values())
+    }
+    assert set(shown) == set(points) - beaten
+
+
+def test_a_failed_trial_neither_ends_the_search_nor_is_computed_again(tmp_path: Path) -> None:
+    grid = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", *BRIEF, "optimizer.lr=1e-3,1e38"]
+    for expected in ("1 to do", "1 failed before"):
+        done = har_sweep(*grid, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
+        assert "Best of 1 trials" in done.stdout
+    (failed,) = (record for record in runs(tmp_path).values() if record.status == "failed")
+    assert len(failed.attempts) == 1
+    none = har_sweep(*grid[:-1], "optimizer.lr=1e38,2e38", cwd=tmp_path)
+    assert none.returncode == 1
+    assert "Traceback" not in none.stdout + none.stderr
+
+
+@pytest.mark.parametrize("hydra", LINES)
+def test_tune_is_a_study_a_model_of_as_many_trials_in_the_same_space(hydra: str, searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    asked = [o for o in BRIEF if not o.startswith("model.timm_name=")]
+    name = f"tune-{hydra}"
+    models = "model.timm_name=test_resnet,test_vit"
+    done = har_sweep(
+        "experiment=tune", *asked, models, "hydra.sweeper.n_trials=1", f"sweep.name={name}", cwd=folder, **line(hydra)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [found.split(" of ")[0] for found in best(done.stdout)] == [
+        f"Best for model.timm_name={model}" for model in ("test_resnet", "test_vit")
+    ]
+    tuned = [record.config for record in runs(folder).values() if name in record.sweeps]
+    assert sorted(config["model"]["timm_name"] for config in tuned) == ["test_resnet", "test_vit"]
+    for key in ("optimizer/weight_decay", "trainer/label_smoothing", "augmentation/mixup_alpha"):
+        assert len({leaves(config)[key] for config in tuned}) == 1
+    assert all(1e-5 <= config["optimizer"]["lr"] <= 1e-3 for config in tuned)  # AdamW's 1e-4 is the model's own
+
+
+def test_timm_is_asked_once_which_models_take_a_drop_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"test_resnet": True, "dla46_c": False}
+    assert take_drop_path(expected, tmp_path, no_progress) == expected
+    monkeypatch.setattr(sys, "executable", "nothing")
+    assert take_drop_path(expected, tmp_path, no_progress) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["sweep.objective=metrics/val/acuracy"], "Did you mean 'metrics/val/accuracy'?"),
+        (["sweep.objective=metrics/val/per_class/cyclin/recall"], "Did you mean 'cycling'?"),
+        (["hydra.sweeper.direction=minimize"], "Write hydra.sweeper.direction=maximize"),
+        (["sweep.objective=[metrics/val/nll,metrics/val/f1_macro]", "hydra.sweeper.direction=[maximize,minimize]"],
+         "Write hydra.sweeper.direction=[minimize,maximize]"),
+        (["sweep.objective=cost/price"], "Add hardware.price_per_device_hour="),
+        (["launch.wait=false"], "launch.wait=false: "),
+        (["launch.dry_run=true"], "launch.dry_run=true: "),
+        (["hydra/sweeper=basic"], "a search has one sweeper"),
+        (["sweep.study_per=[modle]"], "Did you mean 'model'?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_refused_before_anything_starts(
+    overrides: list[str], says: str, searched: tuple[Path, str]
+) -> None:
+    before = set(runs(searched[0]))
+    refused = har_sweep(*SEARCH, *overrides, "seed=7", cwd=searched[0])
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert says in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert set(runs(searched[0])) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["hydra/sweeper=ax"], "pip install 'hydra-ax-sweeper>=1.3.0rc0,<1.4.0.dev0'"),
+        (["hydra/sweeper=optnua"], "Did you mean 'optuna'?"),
+        (["sweep.study_per=[model]"], "sweep.study_per is for a search"),
+        (["sweep.objective=metrics/test/accuracy"], "Write metrics/val/accuracy"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_the_remedy(overrides: list[str], says: str, tmp_path: Path) -> None:
+    refused = har_sweep("-m", *BRIEF, *overrides, cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert says in refused.stdout
+    assert not list(tmp_path.glob("runs/*-*"))
+
+
+def test_an_optuna_that_the_sweeper_does_not_know_is_refused_with_the_versions(tmp_path: Path) -> None:
+    line("1.4")
+    for part in NEXT_HYDRA.glob("optuna*"):
+        shutil.copytree(part, tmp_path / "newer" / part.name)
+    refused = har_sweep(*SEARCH, cwd=tmp_path, **path(str(tmp_path / "newer")))
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert re.search(r"hydra-optuna-sweeper 1\.3\.0 needs optuna\S*, and 5\.0\.0 is installed", refused.stdout)
+    assert "pip install 'optuna" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ("metrics/test/accuracy", "the test split is for the report"),
+        ("model/name", "is not a number"),
+        ("metrics/val/confusion", "is not a number"),
+        ("seed", "none is better"),
+        ("metrics/val/per_class/x/support", "none is better"),
+        ("epochs/val_accuracy", "no record has it"),
+        ([], "neither a name nor a list"),
+        (3, "neither a name nor a list"),
+        (["cost/macs", "cost/macs"], "twice"),
+    ],
+)
+def test_an_objective_is_a_number_of_the_record_that_can_be_better(named: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_objective(named)
+
+
+def test_every_number_that_a_record_has_of_val_and_of_costs_can_be_searched_by(searched: tuple[Path, str]) -> None:
+    record = read_record(next((searched[0] / "runs").glob("*/record.json")))
+    names = [name for name in flatten(record) if name.startswith(("metrics/val/", "cost/"))]
+    given = [name for name in names if name.endswith(("/support", "/batch_size"))]
+    assert check_objective(sorted(set(names) - set(given)))
+    assert "metrics/val/per_class/cycling/recall" in names
+
+
+def test_a_search_and_the_report_agree_on_what_is_better() -> None:
+    goals = {q.column: q.goal for q in (*METRICS.values(), *COSTS.values()) if "/test/" not in q.column}
+    assert len(goals) > 10
+    assert {name: f"{goal}imize" for name, goal in goals.items()} == {name: direction(name) for name in goals}
