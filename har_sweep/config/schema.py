@@ -157,6 +157,11 @@ class SlurmLauncher:
     account: Optional[str] = _key(None, "account to charge", identity=False)
     qos: Optional[str] = _key(None, "quality of service", identity=False)
     constraint: Optional[str] = _key(None, "features that the node must have", identity=False)
+    exclude: Optional[str] = _key(None, "nodes to keep away from", identity=False)
+    comment: Optional[str] = _key(None, "a comment that the queue shows", identity=False)
+    gres: Optional[str] = _key(
+        None, "generic resources; where it names gpu, it takes the place of gpus_per_node", identity=False
+    )
     gpus_per_node: Optional[str] = _key(
         None, "GPUs for one run, N or TYPE:N; null takes hardware.device_count on cuda, else none", identity=False
     )
@@ -169,7 +174,7 @@ class SlurmLauncher:
         90, "warning before the time limit, in seconds: time for a checkpoint", identity=False, low=5
     )
     array_parallelism: int = _key(256, "runs of one array at once", identity=False, low=1)
-    name: str = _key("har_sweep", "the jobs' name in the queue", identity=False)
+    name: str = _key("${hydra.job.name}", "the jobs' name in the queue", identity=False)
     setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]", identity=False)
     additional_parameters: dict[str, Any] = _key(
         {}, "further sbatch options by their long names: +hydra.launcher.additional_parameters.nodelist=node1",
@@ -288,6 +293,8 @@ def keys(cls: type = Config, prefix: str = "") -> tuple[Key, ...]:
 def _keys(cls: type, prefix: str) -> Iterator[Key]:
     hints = get_type_hints(cls)
     for f in fields(cls):
+        if f.name == "_target_":
+            continue  # a class, not a setting
         path, hint = prefix + f.name, hints[f.name]
         if is_dataclass(hint) and isinstance(hint, type):
             yield from keys(hint, path + ".")
