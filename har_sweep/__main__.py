@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 ABOUT = """\
 Train, evaluate and measure image backbones so that they can be compared.
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run_hydra(arguments, screen).status
     except InputError as e:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
         screen.error(e.message, e.hint)
         return 2
     except KeyboardInterrupt:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,11 +21,12 @@ from hydra.types import HydraContext
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
-from har_sweep.config.arguments import Mode, explain, explained
+from har_sweep.config.arguments import Mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
-from har_sweep.config.compose import Composed, anchored, compose_runs, read_composed
+from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, read_composed
+from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.launch.objective import check_objective, objective_of
 from har_sweep.launch.sweep import sweep
 from har_sweep.launch.terminal import Screen
@@ -47,6 +51,8 @@ class Application:
         try:
             self.screen.progress("har_sweep: 1 run asked for; reading configs, weights and data", 0, 0)
             run = read_composed(config, HydraConfig.get())
+            if has_logging(HydraConfig.get()):
+                run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
             check(run.config)
             check_launcher(run.config, run.slurm)
             check_objective(run.config.sweep.objective)
@@ -116,27 +122,38 @@ def run_hydra(arguments: list[str], screen: Screen) -> Application:
     Raises
     ------
     InputError
-        in our words, whatever Hydra found wrong; with HYDRA_FULL_ERROR=1, Hydra's own exceptions.
+        in our words, whatever Hydra found wrong.
     """
     arguments, overrides = _read(arguments)
+    for plugin in load_plugins():
+        screen.warn(plugin)
     application = Application(screen)
-    command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)
-    full_error, argv = os.environ.get("HYDRA_FULL_ERROR"), sys.argv
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print its exceptions and end this process
-    sys.argv = [argv[0], *arguments]
-    try:
-        with nullcontext() if full_error == "1" else explained(overrides):
+    program = "har_sweep" if sys.argv[0].endswith(".py") else sys.argv[0]  # what shells are to complete
+    with explained(overrides), _as_hydra_s(program, arguments):
+        command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)
+        try:
             command()
-    except RunFailure:
-        application.status = 1  # a sweeper that gives up; what failed stands in the table
+        except RunFailure:
+            application.status = 1  # a sweeper that gives up; what failed stands in the table
+        except SystemExit as e:
+            application.status = 2 if e.code else 0
+    if application.error:
+        raise application.error
+    return application
+
+
+@contextmanager
+def _as_hydra_s(program: str, arguments: list[str]) -> Iterator[None]:
+    """Inside, Hydra reads ``arguments``, and raises what it would print before it ends this process."""
+    full_error, argv = os.environ.get("HYDRA_FULL_ERROR"), sys.argv
+    os.environ["HYDRA_FULL_ERROR"], sys.argv = "1", [program, *arguments]
+    try:
+        yield
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
-    if application.error:
-        raise application.error
-    return application
 
 
 def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -147,31 +164,33 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
     InputError
         for what is misspelt, does not go together or would do nothing.
     """
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        hint = "`python -m har_sweep --help` lists the flags."
-        if "--cfg" in message:
-            hint = "Write --cfg job, --cfg hydra or --cfg all."
-        elif "=" in message and "unrecognized" in message:
-            hint = "Overrides have no dashes: key=value (a W&B agent writes so with ${args_no_hyphens})."
-        raise InputError(f"{message[0].upper()}{message[1:]}.", hint)
-
-    parser.error = refuse  # type: ignore[method-assign]
-    args = parser.parse_intermixed_args(arguments)
+    args = _parser().parse_intermixed_args(arguments)
     commands = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(args, name)]
     if len(commands) > 1:
-        raise InputError(f"--{' and --'.join(commands)} do not go together.", "Leave all but one out.")
+        told = " and ".join(f"--{name.replace('_', '-')}" for name in commands)
+        raise InputError(f"{told} do not go together.", "Leave all but one out.")
     if (args.resolve or args.package) and not args.cfg:
         raise InputError("--resolve and --package are for showing a config.", "Add --cfg job, hydra or all.")
-    if args.experimental_rerun and (commands or args.overrides):
-        raise InputError("--experimental-rerun takes its config from the file alone.", "Leave everything else out.")
-    own_tree = any((args.config_name, args.config_dir, args.config_path))
-    mode: Mode = "sweep" if args.multirun else "any" if args.info or args.shell_completion or args.hydra_help else "run"
-    explain(args.overrides, mode, own_tree)
     flags = list(arguments)
     for override in args.overrides:
         flags.remove(override)
+    if args.shell_completion:
+        _check_completion(args.overrides)
+        return [*flags, *args.overrides], args.overrides
+    if args.experimental_rerun:
+        if commands or args.overrides:
+            raise InputError("--experimental-rerun takes its config from there alone.", "Leave everything else out.")
+        _check_rerun(Path(args.experimental_rerun))
+    own_tree = any((args.config_name, args.config_dir, args.config_path))
+    mode: Mode = "sweep" if args.multirun else "show" if args.info or args.cfg else "run"
+    overrides = explain(args.overrides, "hydra_help" if args.hydra_help else mode, own_tree)
+    swept = [str(o.input_line) for o in overrides if o.is_sweep_override()]
+    if swept and (args.cfg or args.info):
+        raise InputError(f"'{swept[0]}' lists several values.", "What is shown is one config: give one of them.")
+    if args.package and not own_tree:
+        _check_package(args.package, args.cfg)
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise InputError(f"--config-dir {args.config_dir}: there is no such folder.", "Check the path.")
     if args.config_path:
         if args.config_dir:
             raise InputError("--config-path and --config-dir: one says where your configs are.", "Leave one out.")
@@ -179,4 +198,59 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"--config-path {args.config_path}: there is no such folder.", "Check the path.")
         # From where the command is given, not from where this file happens to be; our groups stay in reach.
         flags += ["--config-path", os.path.abspath(args.config_path), "--config-dir", str(CONF.resolve())]
+    names = {o.key_or_group for o in overrides}
+    if "hydra.verbose" in names and not names & {"hydra/job_logging", "hydra/hydra_logging"}:
+        args.overrides += ["hydra/job_logging=stdout", "hydra/hydra_logging=default"]  # where it can be read
     return [*flags, *args.overrides], args.overrides
+
+
+def _parser() -> ArgumentParser:
+    """Hydra's own, which explains what it refuses."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        hint = "`python -m har_sweep --help` lists the flags."
+        if "--cfg" in message:
+            hint = "Write --cfg job, --cfg hydra or --cfg all."
+        elif "--info" in message:
+            hint = "Write --info, or --info with one of all, config, defaults, defaults-tree, plugins and searchpath."
+        elif "=" in message and "unrecognized" in message:
+            hint = "Overrides have no dashes: key=value (a W&B agent writes so with ${args_no_hyphens})."
+        raise InputError(f"{message[0].upper()}{message[1:]}.", hint)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def _check_completion(words: list[str]) -> None:
+    what, _, shell = " ".join(words).partition("=")
+    if what not in ("install", "uninstall", "query") or shell not in ("bash", "zsh", "fish"):
+        raise InputError(
+            f"--shell-completion {' '.join(words)}".strip() + " says not what to do.",
+            "Write -sc install=bash or uninstall=bash; there are bash, zsh and fish.",
+        )
+
+
+def _check_package(package: str, part: str) -> None:
+    sections = {key.rpartition(".")[0] or key for key in types()} | {key.split(".")[0] for key in types()}
+    known = {name for name in (*sections, *types()) if part != "job" or not name.startswith("hydra")}
+    if part == "hydra" or package in known or package == "_global_" or (package.startswith("hydra") and part == "all"):
+        return
+    raise InputError(f"--package {package}: the config has no such part.", nearest(package, known) or "Leave it out.")
+
+
+def _check_rerun(place: Path) -> None:
+    """Refuse what ``--experimental-rerun`` could not read: a pickled config, or with Hydra 1.4 a job's folder."""
+    folder = hydra.__version__ >= "1.4"
+    hint = (
+        "Give the folder of a job that has a .hydra folder in it (hydra.output_subdir=.hydra)."
+        if folder
+        else "Give the config.pickle of a job with hydra.output_subdir=.hydra "
+        "+hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback."
+    )
+    try:
+        fits = place.is_dir() if folder else isinstance(pickle.loads(place.read_bytes()), DictConfig)
+    except Exception:  # whatever a file may hold
+        fits = False
+    if not fits:
+        raise InputError(f"--experimental-rerun {place}: there is no job's config.", hint)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, get_origin
 
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from har_sweep.config.check import FOREIGN
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.config.tree import CONF, LAUNCHERS, groups
 from har_sweep.errors import InputError, nearest
 
-Mode = Literal["run", "sweep", "any"]
+Mode = Literal["run", "sweep", "show", "hydra_help"]
 HELP = "`python -m har_sweep --help` lists every key with its default."
 _SLURM_NOW = {
     "gpus": "gpus_per_node",
@@ -38,26 +43,46 @@ _SUBMITIT = {
     "stderr_to_stdout": "Both go into one file as it is.",
     "nodes": "A run has one node; hardware.device_count says on how many of its devices it trains.",
     "tasks_per_node": "A run is one task, which starts a process for each of hardware.device_count devices itself.",
+    "gpus_per_task": "A run is one task: write hydra.launcher.gpus_per_node=N.",
+    "cpus_per_gpu": "Write hydra.launcher.cpus_per_task=N, for all of the run.",
+    "mem_per_gpu": "Write hydra.launcher.mem_gb=N, for all of the run.",
+    "mem_per_cpu": "Write hydra.launcher.mem_gb=N, for all of the run.",
 }
+_SET_BY_HYDRA = "Hydra itself sets this.", "It is there to be read: ${hydra:...}."
+_OWN_HELP = "har_sweep has a help of its own: --help.", "--hydra-help shows Hydra's."
 _REFUSED = {
-    **dict.fromkeys(
-        ("hydra/help", "hydra.help"), ("har_sweep has a help of its own: --help.", "--hydra-help shows Hydra's.")
-    ),
+    "hydra/help": _OWN_HELP,
+    "hydra.help": _OWN_HELP,
     "hydra.job.env_copy": (
         "Every process of a run has the environment of its command already.",
         "Leave it out; hydra.job.env_set sets further variables.",
     ),
-    **dict.fromkeys(
-        (
-            "hydra.job.id", "hydra.job.num", "hydra.job.config_name", "hydra.job.override_dirname", "hydra.overrides",
-            "hydra.runtime",
-        ),
-        ("Hydra itself sets this.", "It is there to be read: ${hydra:...}."),
+    "hydra.job.id": _SET_BY_HYDRA,
+    "hydra.job.num": _SET_BY_HYDRA,
+    "hydra.job.config_name": ("--config-name says it.", "Write --config-name NAME."),
+    "hydra.job.override_dirname": (
+        _SET_BY_HYDRA[0],
+        "hydra.job.config.override_dirname says how it is written, ${hydra:job.override_dirname} reads it.",
     ),
-}  # fmt: skip
+    "hydra.overrides": _SET_BY_HYDRA,
+    "hydra.runtime": _SET_BY_HYDRA,
+    "hydra.defaults": ("Hydra reads its defaults from files.", "Write hydra/GROUP=OPTION."),
+    "hydra.aliases": ("Hydra reads aliases in the primary config alone.", "Write them there."),
+}
 
 
-def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False) -> list[Override]:
+@cache
+def _hydra_keys() -> dict[str, bool]:
+    """Every key of Hydra's own, and whether keys of any name may stand below it."""
+    return {key.path: key.type is Any or get_origin(key.type) is dict for key in keys(HydraConf, "hydra.")}
+
+
+@cache
+def _hydra_groups() -> list[str]:
+    return [f"hydra/{name}" for default in HydraConf().defaults for name in default]
+
+
+def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = False) -> list[Override]:
     """Parse; refuse misspelt keys, groups and options with the nearest right one, and what would do nothing.
 
     With ``own_tree`` there are config files of the user's, whose options are not known here.
@@ -68,23 +93,17 @@ def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False
         naming the override and what to write instead.
     """
     overrides = list(overrides)
-    own_tree = own_tree or any(o.startswith("hydra.searchpath") for o in overrides)
+    own_tree = own_tree or any(o.startswith(("hydra.searchpath", "+hydra.searchpath")) for o in overrides)
     parsed = [_known(line, own_tree) for line in overrides]
     sweepers = [o.input_line for o in parsed if o.key_or_group == "hydra/sweeper"]
     if len(sweepers) > 1:
         raise InputError(f"{' and '.join(map(str, sweepers))}: a search has one sweeper.", "Leave all but one out.")
-    if mode == "any":
-        return parsed
-    if "hydra.mode=MULTIRUN" in overrides or any(_is_sweep(o) for o in parsed):
+    _check_logging(parsed, own_tree)
+    if mode == "run" and ("hydra.mode=MULTIRUN" in overrides or any(_is_sweep(o) for o in parsed)):
         mode = "sweep"
-    for override in parsed:
-        line, name = str(override.input_line), override.key_or_group
-        if mode == "run" and override.is_sweep_override():
-            raise InputError(f"'{line}' lists several values.", "Add -m to sweep over them.")
-        if mode == "run" and re.match(r"hydra[./]sweep", name):
-            raise InputError(f"'{line}' is for sweeps, and this is a single run.", "Add -m.")
-        if mode == "sweep" and name.startswith("hydra.run."):
-            raise InputError(f"'{line}' is for a single run.", "With -m, write hydra.sweep.dir=...")
+    if mode != "run" or not own_tree:  # a file may say hydra.mode: MULTIRUN
+        for override in parsed:
+            _check_mode(override, mode)
     if mode == "sweep" and "WANDB_SWEEP_ID" in os.environ:
         raise InputError(
             "-m inside of a W&B agent's trial would log several runs as one.", "Give the agent a command without -m."
@@ -98,13 +117,40 @@ def _is_sweep(override: Override) -> bool:
     return file is not None and file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN"
 
 
+def _check_mode(override: Override, mode: Mode) -> None:
+    """Refuse what a single run, or a sweep, would not look at."""
+    line, name = str(override.input_line), override.key_or_group
+    if mode == "run" and override.is_sweep_override():
+        raise InputError(f"'{line}' lists several values.", "Add -m to sweep over them.")
+    if mode == "run" and re.match(r"hydra[./]sweep", name):
+        raise InputError(f"'{line}' is for sweeps, and this is a single run.", "Add -m.")
+    if mode == "sweep" and name.startswith("hydra.run."):
+        raise InputError(f"'{line}' is for a single run.", "With -m, write hydra.sweep.dir=...")
+    if mode == "sweep" and name == "hydra.mode" and str(override.value()) != "MULTIRUN":
+        raise InputError(f"-m and '{line}' do not go together.", "Leave one out.")
+    if mode in ("run", "sweep") and re.match(r"hydra[./]hydra_help", name):
+        raise InputError(f"'{line}' is for --hydra-help.", "Add --hydra-help, or leave it out.")
+
+
+def _check_logging(parsed: list[Override], own_tree: bool) -> None:
+    """Refuse settings of a logging that is off."""
+    chosen = {o.key_or_group for o in parsed}
+    for override in () if own_tree else parsed:
+        if (found := re.match(r"hydra\.(job_logging|hydra_logging)", override.key_or_group)) and (
+            f"hydra/{found[1]}" not in chosen
+        ):
+            raise InputError(
+                f"'{override.input_line}' would do nothing: hydra/{found[1]} is none.", f"Add hydra/{found[1]}=default."
+            )
+
+
 @cache
 def _known(line: str, own_tree: bool) -> Override:
     with explained([line]):
         override = OverridesParser.create().parse_overrides([line])[0]
     name = override.key_or_group
     if re.split(r"[./]", name)[0] == "hydra":
-        _check_hydra(override, line)
+        _check_hydra(override, line, own_tree)
     elif name in groups():
         _check_group(override, line, own_tree)
     elif new := _moved(name):
@@ -128,8 +174,12 @@ def _check_group(override: Override, line: str, own_tree: bool) -> None:
         "_global_",
         *(path.split(".")[0] for path in types()),
     ):
-        sections = dict.fromkeys(path.split(".")[0] for path in types() if "." in path)
-        raise InputError(f"There is no section '{override.package}' for '{line}'.", f"There are {', '.join(sections)}.")
+        sections = dict.fromkeys(path.split(".")[0] for path in types() if "." in path and path[:6] != "hydra.")
+        near = nearest(override.package, sections)
+        raise InputError(
+            f"There is no section '{override.package}' for '{line}'.",
+            f"{near} There are {', '.join(sections)}.".strip(),
+        )
     for option in _options(override):
         if option not in groups()[name]:
             near = nearest(option, groups()[name])
@@ -147,7 +197,7 @@ def _options(override: Override) -> list[str]:
     return [] if isinstance(value, (dict, list)) or override.is_delete() else ["null" if value is None else str(value)]
 
 
-def _check_hydra(override: Override, line: str) -> None:
+def _check_hydra(override: Override, line: str, own_tree: bool) -> None:
     name = override.key_or_group
     for prefix, (why, instead) in _REFUSED.items():
         if f"{name}.".startswith(f"{prefix}."):
@@ -156,15 +206,67 @@ def _check_hydra(override: Override, line: str) -> None:
         value = line.partition("=")[2]
         quoted = f"'{name}=\"{value}\"'" if "params." in name else "one value"
         raise InputError(f"'{line}': Hydra's own settings cannot be swept over.", f"Write {quoted}.")
-    if name == "hydra/launcher" and override.value() not in LAUNCHERS:
+    if "/" in name:
+        _check_hydra_group(override, line, own_tree)
+    else:
+        _check_hydra_key(override, line)
+
+
+def _check_hydra_group(override: Override, line: str, own_tree: bool) -> None:
+    name, value = override.key_or_group, None if override.is_delete() else override.value()
+    if name not in _hydra_groups() and not own_tree:
+        near = nearest(name, _hydra_groups())
         raise InputError(
-            f"'{line}': runs are started by launchers of our own, so that none is computed twice or lost.",
-            "hydra/launcher=local is this machine (launch.parallel=N runs at once), hydra/launcher=slurm a cluster.",
+            f"Hydra has no group '{name}' (in '{line}').", f"{near} There are {', '.join(_hydra_groups())}.".strip()
         )
+    if override.package and override.package.split(".")[0] != "hydra":
+        raise InputError(
+            f"'{line}' would put settings of Hydra's where nobody reads them.",
+            f"Leave @{override.package} out.",
+        )
+    if override.is_delete() and name != "hydra/callbacks":
+        raise InputError(f"'{line}' would take away what Hydra needs.", f"Choose another: {name}=...")
+    if name == "hydra/launcher" and value not in (*LAUNCHERS, "submitit_slurm") and not own_tree:
+        raise InputError(f"'{line}': {FOREIGN[0]}", FOREIGN[1])
+
+
+def _check_hydra_key(override: Override, line: str) -> None:
+    name, known = override.key_or_group, _hydra_keys()
+    inside = next((key for key, is_open in known.items() if is_open and name.startswith(f"{key}.")), "")
+    if name not in known and not inside:
+        if below := [key for key in known if key.startswith(f"{name}.") and not _refused(key)]:
+            raise InputError(f"'{line}' sets a whole section.", f"Write its keys one by one, such as {below[0]}=...")
+        group = f"hydra/{name.split('.')[1]}"
+        near = f"Write {group}=OPTION." if group in _hydra_groups() else nearest(name, known)
+        raise InputError(f"There is no key '{name}' (in '{line}').", near or "`--cfg hydra` shows Hydra's keys.")
+    if override.is_delete() and not inside:
+        raise InputError(f"'{line}' would take a key away, and every key has a value.", f"Write {name}=... instead.")
     key = name.removeprefix("hydra.launcher.").split(".")[0]
-    if name.startswith("hydra.launcher.") and f"hydra.launcher.{key}" not in types():
+    if inside == "hydra.launcher" and f"hydra.launcher.{key}" not in types():
         near = nearest(name, [path for path in types() if path.startswith("hydra.launcher.")])
         raise InputError(f"There is no key '{name}' (in '{line}').", _SUBMITIT.get(key) or near or HELP)
+    if name == "hydra.searchpath":
+        _check_searchpath(override.value())
+
+
+def _refused(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{prefix}.") for prefix in _REFUSED)
+
+
+def _check_searchpath(places: Any) -> None:
+    """Refuse a place for configs that does not exist, which Hydra would leave out."""
+    for place in places if isinstance(places, list) else []:
+        kind, _, path = str(place).rpartition("://")
+        try:
+            found = find_spec(path.replace("/", ".")) if kind == "pkg" else Path(path).is_dir()
+        except ModuleNotFoundError:
+            found = None
+        if kind in ("", "file", "pkg") and not found:
+            raise InputError(
+                f"hydra.searchpath: there is no {'package' if kind == 'pkg' else 'folder'} '{path}'.",
+                "Write 'hydra.searchpath=[file:///path/to/configs]' or [pkg://package.of.configs], which Python finds "
+                "here or by PYTHONPATH.",
+            )
 
 
 def _moved(name: str) -> str:
@@ -187,21 +289,76 @@ def types() -> dict[str, Any]:
 
 @contextmanager
 def explained(overrides: list[str]) -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's exceptions into one sentence about what the user wrote."""
+    """Turn Hydra's and OmegaConf's exceptions into one sentence about what the user wrote.
+
+    Inside, what Hydra 1.5 will not take any more is not the user's to hear, and a place for configs that is not there
+    is an error instead of a warning.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"(?s).*Hydra 1\.5")
+            warnings.filterwarnings("error", r"provider=.* is not available")
+            yield
     except OverrideParseException as e:
         raise InputError(
             f"'{e.override}' cannot be read.", "Write key=value, or key=a,b,c with -m; quote what holds = or commas."
         ) from e
+    except UserWarning as e:
+        raise InputError(f"hydra.searchpath: {str(e).partition('path=')[2]}", "Check the path.") from e
     except (HydraException, OmegaConfBaseException) as e:
-        if "issing mandatory value: " in str(e):  # met directly, or by way of another key's interpolation
-            key = str(e).splitlines()[0].split("andatory value: ")[1]
-            raise InputError(f"{key} has no value, and has no default.", f"Add {key}=...") from e
-        cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        key = getattr(cause, "full_key", None) or ""
-        raise InputError(f"{f'{key}: ' if key else ''}{lines[0]}", _hint(key, lines[0], overrides)) from e
+        raise _in_our_words(e, overrides) from e
+
+
+def _in_our_words(e: Exception, overrides: list[str]) -> InputError:
+    if "issing mandatory value: " in str(e):  # met directly, or by way of another key's interpolation
+        missing = str(e).splitlines()[0].split("andatory value: ")[1]
+        return InputError(f"{missing} has no value, and has no default.", f"Add {missing}=...")
+    cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key: str = getattr(cause, "full_key", None) or next(
+        (line.partition(": ")[2] for line in lines if "full_key: " in line), ""
+    )
+    if isinstance(e, MissingConfigException) and (found := re.search(r"Could not find '(?:(.+)/)?(.+?)'", str(e))):
+        return _no_such_file(str(e), found[1], found[2])
+    if isinstance(e, MissingConfigException):
+        return InputError(lines[0], "--config-dir FOLDER says where it is; leave .yaml out.")
+    if composing := re.match(r"In '(.+)': \w+ raised while composing config:", lines[0]):
+        return _in_file(f"{composing[1]}.yaml", key, lines[1])
+    if moved := _moved(key):
+        return InputError(f"'{key}' has moved.", f"Write {moved}.")
+    return InputError(f"{f'{key}: ' if key else ''}{lines[0]}", _hint(key, lines[0], overrides))
+
+
+def _no_such_file(said: str, group: str, option: str) -> InputError:
+    """A file that a defaults list or the command line asks for is nowhere."""
+    options = re.findall(r"\n\t(?!provider)(\S+)", said.partition("Config search path")[0])
+    if group == "hydra/sweeper":
+        hint = _missing_sweeper(option)
+    else:
+        hint = f"{nearest(option, options)} There are {', '.join(options) or 'none'}.".strip()
+    place = re.match(r"In '(.+?)'", said)
+    where = f" (in for in {place[1]}.yaml)" if place and place[1] not in ("config", "hydra/config") else ""
+    return InputError(f"There is no {group or 'config'} '{option}'{where}.", hint)
+
+
+def _in_file(file: str, key: str, said: str) -> InputError:
+    """A file of the user's has a key that does not fit."""
+    if key == "hardware.launcher":
+        hint = (
+            "Begin the file with `# @package _global_` and write `override /hydra/launcher: slurm` (or local) in its "
+            "defaults list."
+        )
+    elif key.startswith("hardware.slurm"):
+        names = ", ".join(f"{new} for {old}" for old, new in _SLURM_NOW.items())
+        hint = f"Begin the file with `# @package _global_` and write hydra.launcher: with the names of today ({names})."
+    else:
+        launcher = key.removeprefix("hydra.launcher.") if key.startswith("hydra.launcher.") else ""
+        hint = _SUBMITIT.get(launcher) or nearest(key, [*types(), *_hydra_keys()]) or HELP
+    if _moved(key):
+        return InputError(f"{file}: '{key}' has moved to {_moved(key)}.", hint)
+    if said.startswith("Key "):
+        return InputError(f"{file}: there is no key '{key}'.", hint)
+    return InputError(f"{file}: {key}: {said}", hint)
 
 
 SWEEPERS = ("ax", "nevergrad", "optuna")  # of Hydra's own repository, each a package with Hydra's version
@@ -216,15 +373,17 @@ def _missing_sweeper(name: str) -> str:
 
 
 def _hint(key: str, said: str, overrides: list[str]) -> str:
-    if plugin := re.search(r"hydra/sweeper/(\w+)", said):
-        return _missing_sweeper(plugin[1])
+    if key.startswith("hydra.callbacks") or "instantiate" in said:
+        return "A callback is a class that Python finds: +hydra.callbacks.NAME._target_=package.module.Class."
+    if absent := re.match(r"Could not override '(\S+)@(\S+)'", said):
+        return f"No {absent[1]} is put into {absent[2]}: leave @{absent[2]} out, or put a + in front."
+    if key.startswith("hydra.launcher.additional_parameters.") or said.startswith("Could not append"):
+        return "Write ++key=value: it adds an entry, or replaces the one that is there."
     if key.startswith("hydra.launcher."):
         return "Only SLURM is asked for this: add hydra/launcher=slurm, or hardware=slurm_gpu."
     if key.startswith("hydra.sweeper."):
         return "The sweeper of hydra/sweeper=... does not know it; its documentation lists what it takes."
-    if new := _moved(key):
-        return f"It has moved: write {new}."
-    if "is not in struct" in said or said.startswith("Could not append"):
+    if "is not in struct" in said:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."
     wrote = [o for o in overrides if key and o.lstrip("+").startswith(f"{key}=")]
     return f"You wrote '{wrote[0]}'." if wrote else HELP

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from har_sweep.config.schema import Config, Key, SlurmLauncher, keys, value_at
+import hydra.conf
+from omegaconf import OmegaConf
+
+from har_sweep.config.schema import LAUNCHER, Config, Key, SlurmLauncher, keys, value_at
 from har_sweep.errors import InputError, nearest
+
+FOREIGN = (
+    "runs are started by launchers of our own, so that none is computed twice or lost.",
+    "hydra/launcher=local is this machine (launch.parallel=N runs at once), hydra/launcher=slurm a cluster.",
+)
 
 
 def check(config: Config) -> None:
@@ -76,6 +86,36 @@ def check(config: Config) -> None:
         raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
     if data.source == "hub" and data.hub_name is None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+def check_hydra(settings: Any) -> None:
+    """Refuse what a config file says to Hydra and nobody would listen to; ``settings`` is Hydra's own part.
+
+    Raises
+    ------
+    InputError
+        naming the key and what to write instead.
+    """
+    if settings.launcher.get("_target_") != LAUNCHER:
+        raise InputError(f"hydra/launcher={settings.runtime.choices['hydra/launcher']}: {FOREIGN[0]}", FOREIGN[1])
+    if settings.job.env_copy:
+        raise InputError(
+            "hydra.job.env_copy would do nothing: a run's process has the environment of its command already.",
+            "Leave it out; hydra.job.env_set sets further variables.",
+        )
+    if OmegaConf.to_container(settings.help) != _hydras_help():
+        raise InputError("hydra.help would do nothing: har_sweep has a help of its own, --help.", "Leave it out.")
+    loggings = settings.job_logging, settings.hydra_logging
+    if settings.verbose and not any((each or {}).get("root") for each in loggings):
+        raise InputError(
+            f"hydra.verbose={settings.verbose} has nowhere to write: Hydra's logging is off.",
+            "Add hydra/job_logging=stdout (into each run's run.log) or hydra/hydra_logging=default (here).",
+        )
+
+
+@cache
+def _hydras_help() -> Any:
+    return OmegaConf.to_container(OmegaConf.load(Path(hydra.conf.__file__).parent / "hydra/help/default.yaml"))
 
 
 def check_launcher(config: Config, slurm: SlurmLauncher | None) -> None:

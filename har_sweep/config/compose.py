@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.arguments import explain, explained, types
-from har_sweep.config.check import check, check_launcher
+from har_sweep.config.check import check, check_hydra, check_launcher
+from har_sweep.config.plugins import load_plugins
 from har_sweep.config.schema import Config, SlurmLauncher
 from har_sweep.config.tree import CONF, groups
 from har_sweep.errors import InputError
@@ -92,10 +93,8 @@ def compose_runs(choices: list[list[str]], load: Load | None = None, first: int 
                 whole.hydra.job.num, whole.hydra.job.id = number, str(number)
             HydraConfig.instance().set_config(whole)
             hydra, kept = whole.hydra, whole.copy() if _has_to_do_with_jobs(whole.hydra) else None
-            with read_write(whole), open_dict(whole):
-                del whole["hydra"]
             run = replace(read_composed(whole, hydra), overrides=choice, hydra=kept)
-        refers = "${" in str(OmegaConf.to_container(hydra.launcher))
+        refers = "${" in str(OmegaConf.to_container(hydra.launcher)).replace("${hydra.job.name}", "")
         composition = _Composition(whole, run)
         if run.hydra is None and not refers and "${hydra:" not in composition.text:
             shared[shape] = composition
@@ -104,14 +103,18 @@ def compose_runs(choices: list[list[str]], load: Load | None = None, first: int 
 
 
 def read_composed(config: DictConfig, hydra: Any) -> Composed:
-    """Plain values of what Hydra composed; ``hydra`` is its own part.
+    """Plain values of what Hydra composed; ``hydra`` is its own part, and is taken out of ``config``.
 
     Raises
     ------
     InputError
-        if the primary config is a user's own and does not begin with ours.
+        if Hydra was told what cannot be here, or the primary config is a user's own and does not begin with ours.
     """
-    plain, launcher = OmegaConf.to_object(config), OmegaConf.to_object(hydra.launcher)
+    check_hydra(hydra)
+    launcher = OmegaConf.to_object(hydra.launcher)
+    with read_write(config), open_dict(config):
+        config.pop("hydra", None)
+    plain = OmegaConf.to_object(config)
     if not isinstance(plain, Config):
         raise InputError(
             f"The primary config '{hydra.job.config_name}' is not of har_sweep.",
@@ -140,10 +143,28 @@ def anchored(run: Composed, folder: Path, moves: bool) -> Composed:
 
 def _has_to_do_with_jobs(hydra: Any) -> bool:
     """Whether Hydra was asked for anything around a sweep's job."""
-    folders = OmegaConf.to_container(hydra.sweep, resolve=False) != {"dir": ".", "subdir": "."}
-    logging = hydra.verbose or (hydra.job_logging or {}).get("root") is not None
-    callbacks = set(hydra.callbacks or ()) - {"har_sweep"}  # ours, for whole sweeps
-    return bool(hydra.output_subdir or hydra.job.chdir or hydra.job.env_set or callbacks or folders or logging)
+    job, callbacks = hydra.job, set(hydra.callbacks or ()) - {"har_sweep"}  # ours, for whole sweeps
+    return bool(
+        hydra.output_subdir or job.chdir or job.env_set or callbacks or has_logging(hydra) or has_folders(hydra)
+    )
+
+
+def note_multirun(master: DictConfig) -> None:
+    """Write ``multirun.yaml`` into the sweep's folder, as Hydra does, if it was given one."""
+    if has_folders(master.hydra):
+        folder = Path(master.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(master, folder / "multirun.yaml")
+
+
+def has_logging(hydra: Any) -> bool:
+    """Whether a job's logging goes anywhere."""
+    return (hydra.job_logging or {}).get("root") is not None
+
+
+def has_folders(hydra: Any) -> bool:
+    """Whether a sweep's jobs were given folders of their own, beside those of their runs."""
+    return OmegaConf.to_container(hydra.sweep, resolve=False) != {"dir": ".", "subdir": "${hydra.job.num}"}
 
 
 def _checked(run: Composed) -> Composed:
@@ -236,7 +257,7 @@ def expand(
 def _with_options(line: str, loader: ConfigLoader | None) -> Override:
     """The override of a ``glob(...)``, which can then tell what it stands for."""
     if loader is None:
-        with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
+        with explained([line]), initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
     return OverridesParser.create(config_loader=loader).parse_overrides([line])[0]
 
@@ -249,5 +270,6 @@ def _experiment_sweep(overrides: list[str]) -> dict[str, Any]:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
+    load_plugins()
     with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
         return hydra_compose("config", overrides, return_hydra_config=True)

@@ -142,7 +142,7 @@ LAUNCHER = "hydra_plugins.har_sweep_plugins.launcher.HarSweepLauncher"
 class LocalLauncher:
     """``hydra/launcher=local``: runs on this machine, ``launch.parallel`` at once."""
 
-    _target_: str = _key(LAUNCHER, "the launcher's class")
+    _target_: str = LAUNCHER
 
 
 @dataclass
@@ -150,11 +150,14 @@ class SlurmLauncher:
     """``hydra/launcher=slurm``: a job for each run. The names are those of Hydra's submitit launcher; what sbatch knows
     beside these goes into ``additional_parameters``."""
 
-    _target_: str = _key(LAUNCHER, "the launcher's class")
+    _target_: str = LAUNCHER
     partition: Optional[str] = _key(None, "partition; null takes the cluster's default")
     account: Optional[str] = _key(None, "account to charge")
     qos: Optional[str] = _key(None, "quality of service")
     constraint: Optional[str] = _key(None, "features that the node must have")
+    exclude: Optional[str] = _key(None, "nodes to keep away from")
+    comment: Optional[str] = _key(None, "a comment that the queue shows")
+    gres: Optional[str] = _key(None, "generic resources; where it names gpu, it takes the place of gpus_per_node")
     gpus_per_node: Optional[str] = _key(
         None, "GPUs for one run, N or TYPE:N; null takes hardware.device_count on cuda, else none"
     )
@@ -163,7 +166,7 @@ class SlurmLauncher:
     timeout_min: int = _key(240, "time limit of a job in minutes; a run that needs longer goes on in another", low=1)
     signal_delay_s: int = _key(90, "warning before the time limit, in seconds: time for a checkpoint", low=5)
     array_parallelism: int = _key(256, "runs of one array at once", low=1)
-    name: str = _key("har_sweep", "the jobs' name in the queue")
+    name: str = _key("${hydra.job.name}", "the jobs' name in the queue")
     setup: list[str] = _key([], "shell lines before each job, such as [module load cuda]")
     additional_parameters: dict[str, Any] = _key(
         {}, "further sbatch options by their long names: +hydra.launcher.additional_parameters.nodelist=node1",
@@ -281,6 +284,8 @@ def keys(cls: type = Config, prefix: str = "", in_identity: bool = True) -> tupl
 def _keys(cls: type, prefix: str, in_identity: bool) -> Iterator[Key]:
     hints = get_type_hints(cls)
     for f in fields(cls):
+        if "doc" not in f.metadata:
+            continue  # a launcher's class, which is no setting
         path, hint, identity = prefix + f.name, hints[f.name], in_identity and f.metadata["identity"]
         if is_dataclass(hint) and isinstance(hint, type):
             yield from keys(hint, path + ".", identity)

@@ -13,7 +13,7 @@ from har_sweep.files import PACKAGE
 
 # An installed wheel carries the tree inside the package; a checkout has it beside the package.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "submitit_slurm": SlurmLauncher}
+LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # OmegaConf 2.4 has another name for it, which means something else in 2.3
@@ -31,4 +31,5 @@ for _name, _node in LAUNCHERS.items():
 def groups() -> dict[str, list[str]]:
     """Each config group with its options, as the tree has them."""
     found = {folder.name: sorted(f.stem for f in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
+    del found["hydra"]
     return dict(sorted(found.items()))

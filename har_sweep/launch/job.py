@@ -53,7 +53,8 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
 
         from har_sweep.run.execute import execute
 
-        record = as_hydra_job(spec.hydra, lambda: execute(replace(spec, claim=claim.number), told, stop))
+        ours = replace(spec, claim=claim.number)
+        record = as_hydra_job(spec, lambda: execute(ours, told, stop))
         if record.error:
             print(record.error.traceback, flush=True)
             tell(Line(f"{record.error.message} {record.error.hint}", warning=True))

@@ -23,8 +23,12 @@ class HarSweepSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Results of the runs, in their order."""
-        from har_sweep.config.compose import expand
+        from har_sweep.config.compose import expand, note_multirun
 
+        assert self.hydra_context
+        assert self.config
+        assert self.launcher
+        note_multirun(self.config)
         return self.launcher.launch(expand(arguments, self.params, self.hydra_context.config_loader), 0)
 
 
@@ -41,6 +45,8 @@ class SearchSweeper(Sweeper):
         """Every trial of every study."""
         from har_sweep.launch.search import search
 
+        assert self.hydra_context
+        assert self.config
         search(self.task_function, self.hydra_context, self.config, arguments)
 
 

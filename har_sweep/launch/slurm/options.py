@@ -14,13 +14,17 @@ from har_sweep.spec.run_spec import RunSpec
 
 def sbatch_options(slurm: SlurmLauncher, hardware: HardwareConfig) -> dict[str, Any]:
     """What a run asks sbatch for, by sbatch's long names with underscores: its resource shape."""
-    gpus = slurm.gpus_per_node or (hardware.device_count if hardware.device == "cuda" else None)
+    no_gpus = hardware.device != "cuda" or "gpu" in (slurm.gres or "")
+    gpus = slurm.gpus_per_node or (None if no_gpus else hardware.device_count)
     asked: dict[str, Any] = {
         "job_name": slurm.name,
         "partition": slurm.partition,
         "account": slurm.account,
         "qos": slurm.qos,
         "constraint": slurm.constraint,
+        "exclude": slurm.exclude,
+        "comment": slurm.comment,
+        "gres": slurm.gres,
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": slurm.cpus_per_task,
