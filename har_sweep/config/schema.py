@@ -284,9 +284,9 @@ def keys(cls: type = Config, prefix: str = "", in_identity: bool = True) -> tupl
 def _keys(cls: type, prefix: str, in_identity: bool) -> Iterator[Key]:
     hints = get_type_hints(cls)
     for f in fields(cls):
-        if "doc" not in f.metadata:
+        if f.name == "_target_" and not f.metadata:
             continue  # a launcher's class, which is no setting
-        path, hint, identity = prefix + f.name, hints[f.name], in_identity and f.metadata["identity"]
+        path, hint, identity = prefix + f.name, hints[f.name], in_identity and f.metadata.get("identity", True)
         if is_dataclass(hint) and isinstance(hint, type):
             yield from keys(hint, path + ".", identity)
         else:
