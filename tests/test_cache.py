@@ -81,7 +81,7 @@ def test_a_second_time_nothing_is_decoded(tmp_path: Path) -> None:
     assert not decoded(again_told)
     assert again.file == first.file
     more = prepared(tmp_path, 16, 8, told=more_told)
-    assert more_told[-1][0].startswith("Decoding 12 images at 8 px (0.0 GB in ")
+    assert more_told[-1][0].startswith("Decoding 12 images at 8 px (2.25 KiB in ")
     assert more_told[-1][1:] == (12, 12)
     assert (more.fingerprint, more.caches[16]) == (first.fingerprint, first.caches[16])
 
@@ -210,7 +210,7 @@ def test_too_small_a_disk_is_told_before_anything_is_decoded(tmp_path: Path, mon
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 12 * 16 * 16 * 3 - 1))
     told = Told()
-    with pytest.raises(InputError, match=r"takes 0\.00 GB of disk") as e:
+    with pytest.raises(InputError, match="takes 9 KiB of disk") as e:
         prepared(tmp_path, told=told)
     assert "data.cache=stream" in e.value.hint
     assert not decoded(told)
