@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from har_sweep.config.arguments import Mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
-from har_sweep.config.compose import anchored, compose_runs, has_logging, read_composed
+from har_sweep.config.compose import anchored, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
@@ -37,6 +37,7 @@ class Application:
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
+        self.__module__ = "har_sweep"  # from which Hydra takes the job's name
         self.status = 0  # the exit status
         self.error: InputError | None = None
 
@@ -52,10 +53,13 @@ class Application:
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)
             self.status, (spec,) = sweep([run], run.overrides, self.screen)
+            return objective_of(spec)
         except InputError as e:
             self.error = e  # Hydra would print where in its code it passed
-            return None
-        return objective_of(spec)
+        except RunFailure:
+            if self.status:
+                raise
+        return None  # nothing was started, or it is not waited for
 
 
 def launch(
@@ -71,7 +75,7 @@ def launch(
     runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
     application.screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
     load = partial(context.config_loader.load_sweep_config, master)
-    composed = compose_runs([list(choice) for choice in choices], load, first)
+    composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     overrides = list(master.hydra.overrides.task)
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
     status, specs = sweep(asked, overrides, application.screen)
@@ -105,7 +109,7 @@ def run_hydra(arguments: list[str], screen: Screen) -> int:
         try:
             command()
         except RunFailure:
-            application.status = 1  # a sweeper that gives up; what failed stands in the table
+            application.status = application.status or 1  # a sweeper that gives up; what failed stands in the table
         except SystemExit as e:
             application.status = 2 if e.code else 0
     if application.error:
@@ -152,13 +156,13 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
         if commands or args.overrides:
             raise InputError("--experimental-rerun takes its config from there alone.", "Leave everything else out.")
         _check_rerun(Path(args.experimental_rerun))
-    own_tree = any((args.config_name, args.config_dir, args.config_path))
+    own_files = any((args.config_name, args.config_dir, args.config_path))
     mode: Mode = "sweep" if args.multirun else "show" if args.info or args.cfg else "run"
-    overrides = explain(args.overrides, "hydra_help" if args.hydra_help else mode, own_tree)
+    overrides = explain(args.overrides, "hydra_help" if args.hydra_help else mode, own_files)
     swept = [str(o.input_line) for o in overrides if o.is_sweep_override()]
     if swept and (args.cfg or args.info):
         raise InputError(f"'{swept[0]}' lists several values.", "What is shown is one config: give one of them.")
-    if args.package and not own_tree:
+    if args.package and not own_files:
         _check_package(args.package, args.cfg)
     if args.config_dir and not Path(args.config_dir).is_dir():
         raise InputError(f"--config-dir {args.config_dir}: there is no such folder.", "Check the path.")
@@ -184,7 +188,7 @@ def _parser() -> ArgumentParser:
         if "--cfg" in message:
             hint = "Write --cfg job, --cfg hydra or --cfg all."
         elif "--info" in message:
-            hint = "Write --info, or --info with one of all, config, defaults, defaults-tree, plugins and searchpath."
+            hint = "Write --info alone, or with one of these."
         elif "=" in message and "unrecognized" in message:
             hint = "Overrides have no dashes: key=value (a W&B agent writes so with ${args_no_hyphens})."
         raise InputError(f"{message[0].upper()}{message[1:]}.", hint)

@@ -139,7 +139,7 @@ def most_alike(candidates: list[Past], work: Work) -> list[Past]:
         def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
             return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
 
-        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"]["slurm"])
+        asked = equal(p.config["hardware"].get("slurm", {}), ours["hardware"].get("slurm", {}))
         device = equal(p.config["hardware"], ours["hardware"])
         training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
         return p.done, asked + device, training
