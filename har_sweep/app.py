@@ -9,9 +9,9 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -27,24 +27,32 @@ from har_sweep.config.compose import anchored, compose_runs, has_logging, own_tr
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
-from har_sweep.launch.objective import objective_of
-from har_sweep.launch.sweep import sweep
-from har_sweep.launch.terminal import Screen
+
+if TYPE_CHECKING:
+    from har_sweep.launch.terminal import Screen
 
 
 class Application:
     """The task function: Hydra calls it for a single run, and hands it to our launcher for a sweep."""
 
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+    def __init__(self) -> None:
         self.__module__ = "har_sweep"  # from which Hydra takes the job's name
         self.status = 0  # the exit status
         self.error: InputError | None = None
+
+    @cached_property
+    def screen(self) -> Screen:
+        from har_sweep.launch.terminal import Screen  # which takes longer than showing a config
+
+        return Screen()
 
     def __call__(self, config: DictConfig) -> Any:
         """A single run, and what ``sweep.objective`` names of it."""
         try:
             self.screen.progress("har_sweep: 1 run asked for; reading configs, weights and data", 0, 0)
+            from har_sweep.launch.objective import objective_of
+            from har_sweep.launch.sweep import sweep
+
             run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
@@ -74,6 +82,9 @@ def launch(
     """
     runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
     application.screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
+    from har_sweep.launch.objective import objective_of
+    from har_sweep.launch.sweep import sweep
+
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     overrides = list(master.hydra.overrides.task)
@@ -91,7 +102,7 @@ def launch(
     return returns
 
 
-def run_hydra(arguments: list[str], screen: Screen) -> int:
+def run_hydra(arguments: list[str]) -> int:
     """Hydra's command line; returns the exit status.
 
     Raises
@@ -100,9 +111,9 @@ def run_hydra(arguments: list[str], screen: Screen) -> int:
         in our words, whatever Hydra found wrong.
     """
     arguments, overrides = _read(arguments)
+    application = Application()
     for plugin in load_plugins():
-        screen.warn(plugin)
-    application = Application(screen)
+        application.screen.warn(plugin)
     program = "har_sweep" if sys.argv[0].endswith(".py") else sys.argv[0]  # what shells are to complete
     with explained(overrides), _as_hydra_s(program, arguments):
         command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)

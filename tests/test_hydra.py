@@ -343,10 +343,11 @@ RUN = [
     *AROUND, "hydra.run.dir=one", "hydra.job.name=mine", "hydra/hydra_logging=default", "hydra.verbose=[told]",
     "hydra.job_logging.formatters.simple.format='MINE-%(message)s'", "hydra.mode=RUN",
 ]  # fmt: skip
+ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}"]
 SWEEP = [
     *AROUND, "hydra.mode=MULTIRUN", "hydra.sweep.dir=many", "hydra.sweep.subdir=${hydra:job.override_dirname}",
     "hydra.job.config.override_dirname.kv_sep=-", "hydra.job.config.override_dirname.item_sep=+",
-    "hydra.job.config.override_dirname.exclude_keys=[" + ",".join(o.split("=")[0] for o in SMALL) + ",launch.parallel]",
+    f"hydra.job.config.override_dirname.exclude_keys=[{','.join(o.split('=')[0] for o in [*SMALL, *ONCE])}]",
     "+hydra.sweeper.params.seed='1,2'", "hydra.job.name=mine", "hydra/sweeper=har_sweep", "hydra/launcher=local",
 ]  # fmt: skip
 QUIET = ["hydra.output_subdir=.hydra", "hydra.verbose=true", "hydra/output=har_sweep", "hydra/env=default"]
@@ -366,7 +367,7 @@ def swept(yours: Path, place: Path) -> Path:
     """Where a sweep of two runs was, with a resolver of the user's."""
     search = f"hydra.searchpath=[file://{yours}/mine,pkg://mine]"
     done = har_sweep(
-        *SMALL, "trainer.epochs=1", "launch.parallel=2", search, "sweep.name=${twice:ab}", *SWEEP,
+        *SMALL, "trainer.epochs=1", *ONCE, search, *SWEEP,
         cwd=place, PYTHONPATH=_path(yours), TOLD=str(place / "told"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
