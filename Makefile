@@ -18,9 +18,10 @@ sweep: .venv/.sweep
 	@$(PY) -m har_sweep -m model=resnet18,vit_base,vit_tiny
 	@$(PY) -m multirun_analysis
 
-test: .venv/.dev
+test: .venv/.dev .venv/.hydra-1.4
 	@tests/browser.sh
 	@$(PY) -m pytest
+	@PYTHONPATH=.venv/hydra-1.4 $(PY) -m pytest tests/test_config.py tests/test_hydra.py
 
 test-cluster: .venv/.dev
 	@tests/slurm/install.sh
@@ -62,6 +63,12 @@ lock: .venv/.dev
 	@echo "Installing what sweeps and tests need into .venv: some minutes and about 6 GB, the first time."
 	@$(INSTALL)
 	@touch .venv/.sweep $@
+
+# The next Hydra, in a folder of its own that comes before what .venv has.
+.venv/.hydra-1.4: requirements-hydra-1.4.txt .venv/.made
+	@rm -rf .venv/hydra-1.4
+	@$(PY) -m pip install --no-input --disable-pip-version-check --quiet --no-deps --target .venv/hydra-1.4 -r $<
+	@touch $@
 
 .venv/.bench: PACKAGE = .[bench]
 .venv/.bench: .venv/.made pyproject.toml requirements.lock

@@ -41,20 +41,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     from har_sweep.errors import InputError
-    from har_sweep.launch.terminal import Screen
 
-    screen = Screen()
     try:
         from har_sweep.app import run_hydra
 
-        return run_hydra(arguments, screen).status
+        return run_hydra(arguments).status
     except InputError as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        screen.error(e.message, e.hint)
+        from har_sweep.launch.terminal import Screen
+
+        Screen().error(e.message, e.hint)
         return 2
     except KeyboardInterrupt:
-        screen.warn("Interrupted. Give the same command again to go on from here.")
+        from har_sweep.launch.terminal import Screen
+
+        Screen().warn("Interrupted. Give the same command again to go on from here.")
         return 130
 
 

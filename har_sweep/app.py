@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -23,33 +23,41 @@ from omegaconf import DictConfig, OmegaConf
 
 from har_sweep.config.arguments import Mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
-from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, read_composed
+from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
-from har_sweep.launch.objective import check_objective, objective_of
-from har_sweep.launch.sweep import sweep
-from har_sweep.launch.terminal import Screen
-from har_sweep.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from har_sweep.launch.search import Search
+    from har_sweep.launch.terminal import Screen
+    from har_sweep.spec.run_spec import RunSpec
 
 
 class Application:
     """The task function: Hydra calls it for a single run, and hands it to our launcher for a sweep."""
 
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+    def __init__(self, screen: Screen | None = None) -> None:
+        self._screen = screen
+        self.__module__ = "har_sweep"  # from which Hydra takes the job's name
         self.status = 0  # the exit status
         self.specs: list[RunSpec] = []  # of every run that was asked for
         self.error: InputError | None = None
         self.search: Search | None = None  # what another's sweeper proposes goes through it
 
+    @cached_property
+    def screen(self) -> Screen:
+        from har_sweep.launch.terminal import Screen  # which takes longer than showing a config
+
+        return self._screen or Screen()
+
     def __call__(self, config: DictConfig) -> Any:
         """A single run, and what ``sweep.objective`` names of it."""
         try:
             self.screen.progress("har_sweep: 1 run asked for; reading configs, weights and data", 0, 0)
+            from har_sweep.launch.objective import check_objective, objective_of
+            from har_sweep.launch.sweep import sweep
+
             run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
@@ -59,13 +67,12 @@ class Application:
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)
             self.status, self.specs = sweep([run], run.overrides, self.screen)
+            return objective_of(self.specs[0])
         except InputError as e:
             self.error = e  # Hydra would print where in its code it passed
-            return None
-        try:
-            return objective_of(self.specs[0])
         except RunFailure:
-            return None  # the table says it, and so does the status
+            pass  # the table says it, and so does the status
+        return None
 
 
 def launch(
@@ -88,8 +95,11 @@ def launch(
     else:
         runs = "1 run" if len(choices) == 1 else f"{len(choices)} runs"
         application.screen.progress(f"har_sweep: {runs} asked for; reading configs, weights and data", 0, 0)
+    from har_sweep.launch.objective import objective_of  # takes a moment: not before something is on the screen
+    from har_sweep.launch.sweep import sweep
+
     load = partial(context.config_loader.load_sweep_config, master)
-    composed = compose_runs([list(choice) for choice in choices], load, first)
+    composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
     if search:
         specs = search.batch(asked)
@@ -110,13 +120,15 @@ def launch(
 
 def _check_for_sweep(runs: list[Composed]) -> None:
     """Refuse what only a search would look at, and an objective that no run could return."""
+    from har_sweep.launch.objective import check_objective
+
     for run in runs:
         check_objective(run.config.sweep.objective)
         if run.config.sweep.study_per:
             raise InputError("sweep.study_per is for a search.", "Add hydra/sweeper=optuna, or leave it out.")
 
 
-def run_hydra(arguments: list[str], screen: Screen) -> Application:
+def run_hydra(arguments: list[str], screen: Screen | None = None) -> Application:
     """Hydra's command line; returns what it came to: the exit status, and the runs.
 
     Raises
@@ -125,16 +137,16 @@ def run_hydra(arguments: list[str], screen: Screen) -> Application:
         in our words, whatever Hydra found wrong.
     """
     arguments, overrides = _read(arguments)
-    for plugin in load_plugins():
-        screen.warn(plugin)
     application = Application(screen)
+    for plugin in load_plugins():
+        application.screen.warn(plugin)
     program = "har_sweep" if sys.argv[0].endswith(".py") else sys.argv[0]  # what shells are to complete
     with explained(overrides), _as_hydra_s(program, arguments):
         command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)
         try:
             command()
         except RunFailure:
-            application.status = 1  # a sweeper that gives up; what failed stands in the table
+            application.status = application.status or 1  # a sweeper that gives up; what failed stands in the table
         except SystemExit as e:
             application.status = 2 if e.code else 0
     if application.error:
@@ -181,13 +193,13 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
         if commands or args.overrides:
             raise InputError("--experimental-rerun takes its config from there alone.", "Leave everything else out.")
         _check_rerun(Path(args.experimental_rerun))
-    own_tree = any((args.config_name, args.config_dir, args.config_path))
+    own_files = any((args.config_name, args.config_dir, args.config_path))
     mode: Mode = "sweep" if args.multirun else "show" if args.info or args.cfg else "run"
-    overrides = explain(args.overrides, "hydra_help" if args.hydra_help else mode, own_tree)
+    overrides = explain(args.overrides, "hydra_help" if args.hydra_help else mode, own_files)
     swept = [str(o.input_line) for o in overrides if o.is_sweep_override()]
     if swept and (args.cfg or args.info):
         raise InputError(f"'{swept[0]}' lists several values.", "What is shown is one config: give one of them.")
-    if args.package and not own_tree:
+    if args.package and not own_files:
         _check_package(args.package, args.cfg)
     if args.config_dir and not Path(args.config_dir).is_dir():
         raise InputError(f"--config-dir {args.config_dir}: there is no such folder.", "Check the path.")
@@ -213,7 +225,7 @@ def _parser() -> ArgumentParser:
         if "--cfg" in message:
             hint = "Write --cfg job, --cfg hydra or --cfg all."
         elif "--info" in message:
-            hint = "Write --info, or --info with one of all, config, defaults, defaults-tree, plugins and searchpath."
+            hint = "Write --info alone, or with one of these."
         elif "=" in message and "unrecognized" in message:
             hint = "Overrides have no dashes: key=value (a W&B agent writes so with ${args_no_hyphens})."
         raise InputError(f"{message[0].upper()}{message[1:]}.", hint)

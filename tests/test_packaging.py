@@ -87,6 +87,18 @@ def test_make_installs_from_the_lock(goal: str, package: str) -> None:
     assert set(EXTRAS) == {"bench", "dev", "elpv", "hub", "search"}
 
 
+def test_the_next_hydra_is_one_that_pyproject_allows() -> None:
+    allowed = {r.name: r.specifier for r in map(Requirement, PROJECT["dependencies"])}
+    lines = [line for line in (ROOT / "requirements-hydra-1.4.txt").read_text().splitlines() if "==" in line]
+    nexts = {r.name: next(iter(r.specifier)).version for r in map(Requirement, lines)}
+    assert nexts["hydra-core"].startswith("1.4")
+    for name in ("hydra-core", "omegaconf"):
+        assert allowed[name].contains(nexts[name], prereleases=True)
+    commands = run("make", "--dry-run", "--always-make", "test").stdout
+    assert "PYTHONPATH=.venv/hydra-1.4" in commands
+    assert "--target .venv/hydra-1.4 -r requirements-hydra-1.4.txt" in commands
+
+
 def test_what_is_installed_here_is_what_the_lock_pins() -> None:
     pinned = pins(LINUX if sys.platform == "linux" else MACOS, f"{sys.version_info[0]}.{sys.version_info[1]}")
     names = [canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]]
@@ -138,21 +150,65 @@ def test_a_wheel_has_all_that_the_report_s_page_is_made_of(installed: Path) -> N
     assert files(installed / "multirun_analysis") == files(ROOT / "multirun_analysis")
 
 
+def test_a_wheel_brings_our_hydra_plug_ins_and_leaves_room_for_others(installed: Path, tmp_path: Path) -> None:
+    theirs = {path.relative_to(installed) for path in (installed / "hydra_plugins").rglob("*.py")}
+    assert theirs == {path.relative_to(ROOT) for path in (ROOT / "hydra_plugins").rglob("*.py")}
+    assert Path("hydra_plugins/__init__.py") not in theirs
+    assert (installed / "har_sweep" / "py.typed").exists()
+    code = "import hydra_plugins.har_sweep_plugins as ours; print(ours.__file__)"
+    assert run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).stdout.startswith(str(installed))
+    shown = run(sys.executable, "-m", "har_sweep", "--info", "plugins", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert {"HarSweepLauncher", "HarSweepSweeper"} < set(shown.stdout.split()), shown.stderr
+
+
+def test_an_editable_install_brings_our_hydra_plug_ins(tmp_path: Path) -> None:
+    code = f"import hatchling.build; print(hatchling.build.build_editable({str(tmp_path)!r}))"
+    built = run(sys.executable, "-c", code)
+    assert built.returncode == 0, built.stderr
+    shutil.unpack_archive(next(tmp_path.glob("*.whl")), tmp_path / "site", "zip")
+    folders = [Path(line) for file in (tmp_path / "site").glob("*.pth") for line in file.read_text().splitlines()]
+    assert [folder for folder in folders if (folder / "hydra_plugins" / "har_sweep_plugins").is_dir()] == [ROOT]
+
+
+ANOTHER_PROGRAM = """
+import sys
+import hydra
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config):
+    print("words:", config.words, sorted({"torch", "har_sweep"} & set(sys.modules)))
+
+main()
+"""
+
+
+def test_another_hydra_program_beside_ours_is_not_disturbed(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "another.py").write_text(ANOTHER_PROGRAM)
+    command = [sys.executable, "another.py", "-m", "+words=a,b", "hydra.sweep.dir=out"]
+    done = run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("words")] == ["words: a []", "words: b []"]
+    assert done.stderr == ""
+
+
 def test_a_wheel_brings_its_lock_to_the_doctor(installed: Path, tmp_path: Path) -> None:
     code = "from har_sweep.doctor.packages import packages; print(*packages(), sep='\\n')"
     done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     assert "as locked: torch" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("model=resnet81", 2)])
+@pytest.mark.parametrize(
+    ("argument", "status", "module"),
+    [("--help", 0, "har_sweep.config.schema"), ("model=resnet81", 2, "har_sweep.config.compose")],
+)
 def test_help_and_a_wrong_option_answer_without_torch(
-    argument: str, status: int, installed: Path, tmp_path: Path
+    argument: str, status: int, module: str, installed: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "har_sweep", argument]
     done = run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == status, done.stderr[-2000:]
-    assert "har_sweep.config.compose" in imported
+    assert module in imported
     assert not imported & {"torch", "timm", "torchvision", "wandb", "pandas"}
     assert "resnet18" in done.stdout + done.stderr
 

@@ -203,8 +203,8 @@ def _check_hydra(override: Override, line: str, own_tree: bool) -> None:
         if f"{name}.".startswith(f"{prefix}."):
             raise InputError(f"'{line}' would do nothing. {why}", instead)
     if override.is_sweep_override():
-        value = line.partition("=")[2]
-        quoted = f"'{name}=\"{value}\"'" if "params." in name else "one value"
+        key, _, value = line.partition("=")
+        quoted = f"'{key}=\"{value}\"'" if "params." in name else "one value"
         raise InputError(f"'{line}': Hydra's own settings cannot be swept over.", f"Write {quoted}.")
     if "/" in name:
         _check_hydra_group(override, line, own_tree)
@@ -297,6 +297,7 @@ def explained(overrides: list[str]) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"(?s).*Hydra 1\.5")
+            warnings.filterwarnings("ignore", "Experimental rerun CLI option")
             warnings.filterwarnings("error", r"provider=.* is not available")
             yield
     except OverrideParseException as e:
@@ -326,7 +327,8 @@ def _in_our_words(e: Exception, overrides: list[str]) -> InputError:
         return _in_file(f"{composing[1]}.yaml", key, lines[1])
     if moved := _moved(key):
         return InputError(f"'{key}' has moved.", f"Write {moved}.")
-    return InputError(f"{f'{key}: ' if key else ''}{lines[0]}", _hint(key, lines[0], overrides))
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return InputError(f"{f'{key}: ' if key else ''}{said}", _hint(key, said, overrides))
 
 
 def _no_such_file(said: str, group: str, option: str) -> InputError:
@@ -381,7 +383,9 @@ def _hint(key: str, said: str, overrides: list[str]) -> str:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."
     if key.startswith("hydra.launcher."):
         return "Only SLURM is asked for this: add hydra/launcher=slurm, or hardware=slurm_gpu."
-    if key.startswith("hydra.sweeper."):
+    if again := re.match(r"Multiple values for .*'override (.+): (.+)'", said):
+        return f"Leave the + out: {again[1]}={again[2]}."
+    if key.startswith("hydra.sweeper"):
         return "The sweeper of hydra/sweeper=... does not know it; its documentation lists what it takes."
     if "is not in struct" in said:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."

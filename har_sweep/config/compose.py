@@ -63,8 +63,11 @@ def compose_all(choices: list[list[str]]) -> list[Config]:
     return [run.config for run in compose_runs(choices)]
 
 
-def compose_runs(choices: list[list[str]], load: Load | None = None, first: int = 0) -> list[Composed]:
-    """Each choice composed and checked; ``first`` is the number of the first one's job.
+def compose_runs(
+    choices: list[list[str]], load: Load | None = None, first: int = 0, own_tree: bool = False
+) -> list[Composed]:
+    """Each choice composed and checked; ``first`` is the number of the first one's job; with ``own_tree`` there are
+    config files of the user's.
 
     Choices that differ only in plain values share one composition: Hydra puts the groups together, which takes long,
     and sets the values last. So a second choice of the same shape is the first one with its own values set, and what
@@ -74,7 +77,7 @@ def compose_runs(choices: list[list[str]], load: Load | None = None, first: int 
     shared: dict[tuple[str, ...], _Composition] = {}
     runs = []
     for number, choice in enumerate(choices, first):
-        overrides = explain(choice)
+        overrides = explain(choice, own_tree=own_tree)
         for override in overrides:
             if override.is_sweep_override():
                 raise InputError(f"'{override.input_line}' is not one value.", "Add -m to sweep over several.")
@@ -157,6 +160,12 @@ def note_multirun(master: DictConfig) -> None:
         OmegaConf.save(master, folder / "multirun.yaml")
 
 
+def own_tree(hydra: Any) -> bool:
+    """Whether config files come from anywhere but ours and Hydra's."""
+    known = {str(CONF.resolve()), "hydra.conf", ""}
+    return any(source.path not in known for source in hydra.runtime.config_sources)
+
+
 def has_logging(hydra: Any) -> bool:
     """Whether a job's logging goes anywhere."""
     return (hydra.job_logging or {}).get("root") is not None
@@ -223,7 +232,10 @@ def _plain_values(overrides: list[Override]) -> dict[str, Any]:
 
 
 def expand(
-    overrides: list[str], params: Mapping[str, Any] | None = None, loader: ConfigLoader | None = None
+    overrides: list[str],
+    params: Mapping[str, Any] | None = None,
+    loader: ConfigLoader | None = None,
+    own_tree: bool = False,
 ) -> list[list[str]]:
     """A sweep's override lists: the product of all ``key=a,b``, and of an experiment's own where nothing beats it.
 
@@ -233,7 +245,7 @@ def expand(
     if params is None:
         params = _experiment_sweep([o.input_line or "" for o in explain(overrides) if not o.is_sweep_override()])
     swept: dict[str, list[str]] = {}
-    for override in explain([*(f"{key}={value}" for key, value in params.items()), *overrides]):
+    for override in explain([*(f"{key}={value}" for key, value in params.items()), *overrides], own_tree=own_tree):
         line, key = override.input_line or "", override.get_key_element()
         if override.value_type == ValueType.INTERVAL_SWEEP:
             raise InputError(
@@ -246,9 +258,8 @@ def expand(
         if override.is_sweep_override():
             swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not swept[key]:
-                raise InputError(
-                    f"'{line}' matches nothing.", f"There are {', '.join(groups()[override.key_or_group])}."
-                )
+                options = groups().get(override.key_or_group, ["none of such a group"])
+                raise InputError(f"'{line}' matches nothing.", f"There are {', '.join(options)}.")
         else:
             swept[key] = [line]
     return [list(choice) for choice in itertools.product(*swept.values())]
@@ -257,7 +268,7 @@ def expand(
 def _with_options(line: str, loader: ConfigLoader | None) -> Override:
     """The override of a ``glob(...)``, which can then tell what it stands for."""
     if loader is None:
-        with explained([line]), initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
+        with explained([line]), initialize_config_dir(str(CONF.resolve()), "har_sweep", "1.3"):
             loader = GlobalHydra.instance().config_loader()
     return OverridesParser.create(config_loader=loader).parse_overrides([line])[0]
 
@@ -271,5 +282,5 @@ def _experiment_sweep(overrides: list[str]) -> dict[str, Any]:
 
 def _compose(overrides: list[str]) -> DictConfig:
     load_plugins()
-    with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
+    with initialize_config_dir(str(CONF.resolve()), "har_sweep", "1.3"):
         return hydra_compose("config", overrides, return_hydra_config=True)

@@ -179,7 +179,7 @@ class OwnSweeper:
     """``hydra/sweeper=har_sweep``: all runs of a sweep are planned at once."""
 
     _target_: str = "hydra_plugins.har_sweep_plugins.sweeper.HarSweepSweeper"
-    params: Optional[dict[str, Any]] = None
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -16,6 +16,9 @@ class HarSweepSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from har_sweep.config.check import check_hydra
+
+        check_hydra(config.hydra)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -23,13 +26,14 @@ class HarSweepSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Results of the runs, in their order."""
-        from har_sweep.config.compose import expand, note_multirun
+        from har_sweep.config.compose import expand, note_multirun, own_tree
 
         assert self.hydra_context
         assert self.config
         assert self.launcher
         note_multirun(self.config)
-        return self.launcher.launch(expand(arguments, self.params, self.hydra_context.config_loader), 0)
+        loader, hydra = self.hydra_context.config_loader, self.config.hydra
+        return self.launcher.launch(expand(arguments, self.params, loader, own_tree(hydra)), 0)
 
 
 class SearchSweeper(Sweeper):
