@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from made_runs import a_record, metrics, predictions
 
+from har_sweep.units import byte_size
 from multirun_analysis.analysis.pareto import Floats, contributions, nondominated, shortfall
 from multirun_analysis.sources.read import read_runs
 
@@ -131,7 +132,7 @@ def main() -> None:
     table(
         "The command multirun_analysis",
         ["records", "seconds to the finished report", "peak memory"],
-        [[f"{count:,}", f"{report_seconds:.1f}", f"{peak_bytes / 1e9:.2f} GB"]],
+        [[f"{count:,}", f"{report_seconds:.1f}", byte_size(peak_bytes)]],
     )
     names = ("scattered_front_ratio", "close_front_ratio", "read_ratio")
     ratios = {name: found.ratio for name, (*_, found) in zip(names, rows, strict=True)}

@@ -180,3 +180,15 @@ def test_candidates_are_named_by_the_columns_that_are_asked_for(tmp_path: Path) 
 )  # fmt: skip
 def test_a_family_is_its_architecture_without_the_size(name: str, expected: str) -> None:
     assert family(name) == expected
+
+
+def test_slurm_settings_of_old_records_are_no_trials_and_an_optimizer_s_own_arguments_are(tmp_path: Path) -> None:
+    for partition in ("a100", "v100"):
+        write_run(tmp_path, at={"config/hardware/slurm/partition": partition, "config/launch/order": partition})
+    (candidate,) = block_of(tmp_path).candidates
+    assert (len(candidate.trials), len(candidate.rows)) == (1, 2)
+    write_run(tmp_path, at={"config/optimizer/_target_": "timm.optim.Lamb", "config/optimizer/trust_clip": True})
+    (candidate,) = block_of(tmp_path).candidates
+    assert {trial.settings for trial in candidate.trials} == {
+        "_target_ -, trust_clip -", "_target_ timm.optim.Lamb, trust_clip True"
+    }  # fmt: skip

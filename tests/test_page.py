@@ -7,18 +7,22 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import analyses
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import ask
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
+from test_tuning import study
 
 from multirun_analysis.findings import Analysis, Errors, Mark
 from multirun_analysis.quantities import COSTS, METRICS, Kind, Quantity
 from multirun_analysis.report import page as report
 from multirun_analysis.tables.table import Cell, Table
+from multirun_analysis.tables.tables import tables
 
 MODELS = Table(
     "table1",
@@ -648,3 +652,19 @@ def test_nothing_at_all_still_makes_a_page(open_page: Open) -> None:
         replace(analysis, frame=analysis.frame.iloc[:0], info=[], blocks=[block], notes=["No run has finished."]), ()
     )
     assert "No run has finished." in page.inner_text("main")
+
+
+def test_tuning_is_drawn_as_steps_over_its_cost_where_something_was_tuned(
+    open_page: Open, page: Page, tmp_path: Path
+) -> None:
+    study(tmp_path, "small", 0.5, [0.70, 0.60, 0.72])
+    study(tmp_path, "<i>large", 1.0, [0.65, 0.75, 0.80])
+    analysis = ask(tmp_path)
+    assert not page.locator("#tuning-curves").is_visible()
+    tuned = open_page(analysis, tuple(tables(analysis)))
+    assert "Best so far against the cost of tuning" in tuned.inner_text("#tuning")
+    traces = tuned.evaluate(
+        "() => document.getElementById('tuning-plot').data.map((t) => [t.line.shape, [...t.x], [...t.y]])"
+    )
+    assert traces == [["hv", [1, 2, 3], [65, 75, 80]], ["hv", [0.5, 1, 1.5], [70, 70, 72]]]
+    assert tuned.locator("#tuning-legend li").all_inner_texts() == ["●<i>large", "■small"]

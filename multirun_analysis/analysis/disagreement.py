@@ -127,11 +127,8 @@ def profile_errors(
 
 def _classes(runs: Runs, rows: NDArray[np.int64], answers: dict[int, Answers]) -> list[str]:
     """The classes in the order of the records, and whatever else the predictions name."""
-    known: dict[str, None] = {}
-    if "dataset/classes" in runs.frame.columns:
-        for row in rows[:1]:
-            listed = runs.frame["dataset/classes"].iat[row]
-            known |= dict.fromkeys(listed if isinstance(listed, (list, np.ndarray)) else [])
+    listed = runs.column("dataset/classes").iat[rows[0]]
+    known = dict.fromkeys(listed if isinstance(listed, (list, np.ndarray)) else [])
     for run in answers.values():
         known |= dict.fromkeys([*np.unique(run.truth), *np.unique(run.answer)])
     return list(known)
@@ -169,7 +166,7 @@ def _disputing_pairs(fronts: dict[str, Front], compared: Sequence[int]) -> list[
 
 def _images(runs: Runs, candidate: Candidate) -> Path | None:
     for column in ("dataset/root", "config/data/root"):
-        root = runs.frame[column].iat[candidate.rows[0]] if column in runs.frame.columns else None
+        root = runs.column(column).iat[candidate.rows[0]]
         if isinstance(root, str) and root and (folder := Path(root).expanduser()).is_dir():
             return folder
     return None

@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,12 +79,9 @@ def _learned(
     runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quantity], selecting: Quantity, reported: Quantity
 ) -> Marks:
     """From what, on what, and how its epoch was chosen."""
-
-    def of_rows(column: str) -> list[Any]:
-        return runs.frame[column].tolist() if column in runs.frame.columns else [None] * len(runs.frame)
-
-    weights, synthetic, selection = map(of_rows, ("model/weights", "dataset/synthetic", "selection"))
-    waited = pd.to_numeric(pd.Series(of_rows("cost/training/data_wait_share"))).to_numpy(float)
+    columns = ("model/weights", "dataset/synthetic", "selection")
+    weights, synthetic, selection = (runs.column(column).tolist() for column in columns)
+    waited = pd.to_numeric(runs.column("cost/training/data_wait_share")).to_numpy(float)
     marks: Marks = []
     for candidate in candidates:
         mine, shown = list[Mark](), list(candidate.rows or candidate.unfinished)

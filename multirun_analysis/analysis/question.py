@@ -86,15 +86,8 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
     columns = runs.frame.columns
     name, _, goal = (question.accuracy or "").partition(":")
     if not name:
-        usual = [
-            "metrics/test/accuracy",
-            "metrics/val/accuracy",
-            "accuracy",
-            "top1",
-            "acc",
-            "test_accuracy",
-            "val_accuracy",
-        ]
+        usual = ["metrics/test/accuracy", "metrics/val/accuracy"]
+        usual += ["accuracy", "top1", "acc", "test_accuracy", "val_accuracy"]
         name = next((column for column in usual if column in runs.known_columns), "")
         if not name:
             if runs.are_records:

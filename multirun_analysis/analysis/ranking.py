@@ -52,10 +52,9 @@ def summarise(
 
 def count_images(runs: Runs, candidates: Sequence[Candidate], accuracy: Quantity) -> NDArray[np.float64]:
     """How many images each candidate's accuracy is a share of; nan where it is none, or that is not known."""
-    column = f"dataset/counts/{accuracy.split}"
-    if accuracy.metric != "accuracy" or column not in runs.frame.columns:
+    if accuracy.metric != "accuracy":
         return np.full(len(candidates), np.nan)
-    of_rows = runs.frame[column].to_numpy(float)
+    of_rows = runs.column(f"dataset/counts/{accuracy.split}").to_numpy(float)
     return np.array([of_rows[c.rows[0]] if c.rows else np.nan for c in candidates])
 
 

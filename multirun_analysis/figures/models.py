@@ -61,12 +61,7 @@ def learning_curves(block: Block, styles: Styles) -> Figure | None:
     accuracy.set(ylabel="val accuracy (%)", xlabel="epoch")
     for c in shown:
         style, runs = styles.of(block, c), [run for run in block.epochs[c] if run]
-        line: dict[str, Any] = {
-            "color": style.colour,
-            "linestyle": style.line,
-            "marker": style.marker,
-            "markersize": 3,
-        }
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "markersize": 3}
         for axes, name, scale in ((loss, "train_loss", 1.0), (accuracy, "val_accuracy", 100.0)):
             curves = [
                 np.array([math.nan if (v := getattr(e, name)) is None else v * scale for e in run]) for run in runs

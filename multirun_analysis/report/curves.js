@@ -63,7 +63,7 @@ function drawTuning(block, shown) {
       marker: { size: 7, symbol: SHAPES[k % SHAPES.length] },
     }));
     const xaxis = axisOf({ goal: "min", kind: "plain", label: "device hours", axis: "device hours of tuning", scale: 1 }, hours, log, host.clientWidth);
-    return show(host, traces, { height: 340, xaxis, yaxis: { title: { text: plain(axis) } } }, block.name).then(() =>
+    return show(host, traces, { height: 340, xaxis, yaxis: { title: { text: plain(`best ${axis}`) } } }, block.name).then(() =>
       explain(host, ({ customdata: [i, n, settings] }) => ({
         title: block.candidates[i].label,
         rows: [["device hours so far", general(block.tuning[i].hours[n], 3)], [`best ${label} so far`, textOf(block.selecting, block.tuning[i].best[n])], ["trial", `${n + 1}: ${settings}`]],

@@ -75,9 +75,7 @@ def take_once(runs: Runs) -> Runs:
     if "run_id" not in runs.frame.columns or not runs.frame["run_id"].duplicated().any():
         return runs
     url = {info.run_id: info.url for info in runs.info if info.url}
-    begun = (
-        runs.frame["started_at"].fillna("").tolist() if "started_at" in runs.frame.columns else [""] * len(runs.info)
-    )
+    begun = runs.column("started_at").fillna("").tolist()
     best: dict[object, tuple[tuple[bool, bool, str], int]] = {}
     for place, (info, started) in enumerate(zip(runs.info, begun, strict=True)):
         key = info.run_id if pd.notna(runs.frame["run_id"].iat[place]) else place

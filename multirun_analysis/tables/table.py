@@ -95,7 +95,7 @@ class Table:
         """For notebooks."""
         styled = self._styled(html.escape, "font-weight: bold;").set_caption(html.escape(self.title))
         below = "<br>".join(map(html.escape, self._below()))
-        return f"{styled.to_html()}<small>{below}</small>"
+        return f"{styled.to_html()}<p><small>{below}</small></p>"
 
     def _styled(self, escape: Callable[[str], str], bold: str) -> Styler:
         """The texts, written by ``escape``, with the style ``bold`` for the best."""

@@ -37,14 +37,8 @@ def tables(analysis: Analysis) -> list[Table]:
 def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     made = [table1(analysis, block), table2(analysis, block), fronts_table(block)]
     made += [front_table(block, key, front) for key, front in block.fronts.items()]
-    made += [
-        comparisons_table(block),
-        trials_table(block),
-        tuning_table(block),
-        marks_table(block),
-        epochs_table(block),
-        scaling_table(block),
-    ]
+    makers = (comparisons_table, trials_table, tuning_table, marks_table, epochs_table, scaling_table)
+    made += [make(block) for make in makers]
     if block.errors:
         made += [recall_table(block), confusions_table(block), disputed_table(block)]
         if len(block.errors.classes) <= LARGEST_CONFUSION:
@@ -189,15 +183,9 @@ def front_table(block: Block, key: str, front: Front) -> Table:
     name = "all costs" if key == JOINT else front.costs[0].label
     points = "points below" if accuracy.is_share else f"{accuracy.label} below"
     heads = [
-        "model",
-        accuracies[0],
-        *(head for head, _ in costs),
-        "front",
-        "hypervolume (%)",
-        points,
-        "times the cost",
-        "probability",
-    ]
+        "model", accuracies[0], *(head for head, _ in costs),
+        "front", "hypervolume (%)", points, "times the cost", "probability",
+    ]  # fmt: skip
     ties = sum(front.on) - len(
         {tuple(r) for r in block.means.loc[front.on, [accuracy.column, *(c.column for c in front.costs)]].to_numpy()}
     )
@@ -253,17 +241,14 @@ def marks_table(block: Block) -> Table:
 
 def epochs_table(block: Block) -> Table:
     """The learning curves, each epoch the mean over a candidate's runs."""
+    columns = [("train_loss", 1, "{:.4f}"), ("val_loss", 1, "{:.4f}")]
+    columns += [("val_accuracy", 100, "{:.2f}"), ("seconds", 1, "{:.2f}")]
     rows = []
     for place, curves in block.epochs.items():
         for number in sorted({epoch.epoch for curve in curves for epoch in curve}):
             at = [epoch for curve in curves for epoch in curve if epoch.epoch == number]
             row = [name_cell(block.labels[place]), plain_cell(number), plain_cell(len(at))]
-            for field, factor, form in [
-                ("train_loss", 1, "{:.4f}"),
-                ("val_loss", 1, "{:.4f}"),
-                ("val_accuracy", 100, "{:.2f}"),
-                ("seconds", 1, "{:.2f}"),
-            ]:
+            for field, factor, form in columns:
                 known = [value for epoch in at if (value := getattr(epoch, field)) is not None]
                 row.append(plain_cell(factor * float(np.mean(known)) if known else None, form))
             rows.append(row)
@@ -286,22 +271,10 @@ def scaling_table(block: Block) -> Table:
             for column in ("cost/parameters", "cost/macs"):
                 row.append(plain_cell(family.slopes.get(column, np.nan) * block.accuracy.points, "{:+.2f}"))
             rows.append(row)
-    heads = [
-        "family",
-        "model",
-        "parameters (M)",
-        "MACs (M)",
-        block.accuracy.axis,
-        "points per doubling of parameters",
-        "points per doubling of MACs",
-    ]
-    return Table(
-        "scaling",
-        "Scaling within families",
-        heads,
-        rows,
-        "The slope of a line through the family, over the logarithm of the size.",
-    )
+    heads = ["family", "model", "parameters (M)", "MACs (M)", block.accuracy.axis]
+    heads += ["points per doubling of parameters", "points per doubling of MACs"]
+    note = "The slope of a line through the family, over the logarithm of the size."
+    return Table("scaling", "Scaling within families", heads, rows, note)
 
 
 def runs_table(analysis: Analysis) -> Table:
