@@ -18,8 +18,10 @@ from har_sweep.config.compose import compose, compose_all, expand, groups
 from har_sweep.config.schema import Config, keys
 from har_sweep.errors import InputError
 
+OPEN = {"timm", "custom"}  # options that name nothing by themselves
 
-@pytest.mark.parametrize("model", [name for name in groups()["model"] if name != "timm"])
+
+@pytest.mark.parametrize("model", sorted(set(groups()["model"]) - OPEN))
 def test_each_model_brings_its_optimizer_and_the_command_line_beats_it(model: str) -> None:
     own = compose([f"model={model}"])
     expected = ("adam", 1e-3) if model.startswith("resnet") else ("adamw", own.model.default_lr.adamw)
@@ -54,8 +56,24 @@ def test_every_augmentation_composes_with_mixup_and_cutmix(option: str, mix: lis
 
 @pytest.mark.parametrize("group", sorted(set(groups()) - {"data", "model"}))
 def test_every_option_of_every_group_composes(group: str) -> None:
-    for option in groups()[group]:
+    for option in set(groups()[group]) - OPEN:
         compose([f"{group}={option}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "missing"),
+    [
+        ("model=custom", "model._target_"),
+        ("optimizer=custom", "optimizer._target_"),
+        ("optimizer=timm", "optimizer."),
+        ("scheduler=custom", "scheduler._target_"),
+        ("data=custom", "data._target_"),
+    ],
+)
+def test_an_option_that_names_nothing_says_what_to_add(option: str, missing: str) -> None:
+    with pytest.raises(InputError, match=missing) as e:
+        compose([option])
+    assert f"{missing}" in e.value.hint
 
 
 def test_every_key_is_documented() -> None:

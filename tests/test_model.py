@@ -25,7 +25,7 @@ from har_sweep.model.load import load_tensors
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.weights import ModelPlan, resolve
 
-NAMED = [name for name in groups()["model"] if name != "timm"]
+NAMED = [name for name in groups()["model"] if name not in ("timm", "custom")]
 
 
 def tiny(*overrides: str, name: str = "test_resnet") -> Config:

@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.check import check
+from har_sweep.config.choices import chosen_runs
 from har_sweep.config.schema import Config, keys
+from har_sweep.config.sections import config_of, may_be_argument, open_schema, part_of, unknown_key
 from har_sweep.errors import InputError, nearest
 from har_sweep.files import PACKAGE
 
@@ -29,7 +31,7 @@ from har_sweep.files import PACKAGE
 _INSTALLED = PACKAGE / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else PACKAGE.parent / "conf"
 
-ConfigStore.instance().store(name="schema", node=Config)
+ConfigStore.instance().store(name="schema", node=open_schema())
 SCALARS = [kind for scalar in (bool, int, float, str) for kind in (scalar, scalar | None)]
 
 
@@ -71,7 +73,7 @@ def compose_all(choices: list[list[str]]) -> list[Config]:
         else:
             with _explained(choice):
                 tree = _compose(choice)
-                config = cast(Config, OmegaConf.to_object(tree))
+                config = config_of(tree)
             shared[shape] = _Composition(tree, config)
         check(config)
         configs.append(config)
@@ -102,8 +104,7 @@ class _Composition:
             changed.update(self.interpolating)
         config = deepcopy(self.config)
         for name in changed:
-            part = self.tree[name]
-            setattr(config, name, OmegaConf.to_object(part) if OmegaConf.is_config(part) else part)
+            setattr(config, name, part_of(self.tree, name))
         return config
 
 
@@ -132,7 +133,7 @@ def expand(overrides: list[str]) -> list[list[str]]:
             swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             swept[key] = [override.input_line or ""]
-    return [list(choice) for choice in itertools.product(*swept.values())]
+    return chosen_runs([list(choice) for choice in itertools.product(*swept.values())])
 
 
 def refuse_sweep(overrides: list[str]) -> None:
@@ -146,6 +147,8 @@ def refuse_sweep(overrides: list[str]) -> None:
     for override in explain(overrides):
         if override.is_sweep_override():
             raise InputError(f"'{override.input_line}' lists several values.", "Add -m to sweep over them.")
+    if len(chosen_runs([overrides])) > 1:
+        raise InputError("sweep.pairs, or a list of values for a model, asks for several runs.", "Add -m to sweep.")
 
 
 def explain(overrides: list[str]) -> list[Override]:
@@ -164,13 +167,18 @@ def _known(line: str, own_tree: bool) -> Override:
     if name.split(".")[0].split("/")[0] == "hydra" or name in _types():
         return override
     if name in groups():
+        if isinstance(override.value(), list):
+            text = ",".join(map(str, cast(list[Any], override.value())))
+            raise InputError(f"'{line}' is a list, and a run has one {name}.", f"Write -m {name}={text}.")
         for option in [] if own_tree else _options(override):
             if option not in groups()[name]:
                 near = nearest(option, groups()[name])
+                if name == "model":
+                    near += f" Any architecture of timm's is model=timm model.timm_name={option}."
                 raise InputError(
-                    f"There is no {name} '{option}'.", f"{near} There are {', '.join(groups()[name])}.".strip()
+                    f"There is no {name} '{option}'.", f"{near.strip()} There are {', '.join(groups()[name])}.".strip()
                 )
-    elif not any(
+    elif not may_be_argument(name) and not any(
         path.startswith(f"{name}.") or (name.startswith(f"{path}.") and get_origin(kind) is dict)
         for path, kind in _types().items()
     ):
@@ -221,7 +229,12 @@ def _explained(overrides: list[str]) -> Iterator[None]:
             raise InputError(f"{key} has no value, and has no default.", f"Add {key}=...") from e
         cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        key = getattr(cause, "full_key", None) or ""
+        told = re.search(r"full_key: (\S+)", str(cause))  # Hydra tells of a file's mistakes in text alone
+        key = getattr(cause, "full_key", None) or (told[1] if told else "")
+        if "raised while composing" in lines[0]:
+            raise InputError(f"{lines[0].split(':')[0]}, {key}: {lines[1]}.", nearest(key, _types())) from e
+        if "is not in struct" in str(cause) and may_be_argument(key):
+            raise unknown_key(key) from e
         hint = "`python -m har_sweep --help` lists every key with its default."
         if "is not in struct" in lines[0] or lines[0].startswith("Could not append"):
             hint = "Write ++key=value: it adds an entry, or replaces the one that is there."

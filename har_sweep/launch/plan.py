@@ -21,6 +21,7 @@ from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
 from har_sweep.spec.hardware import resolve_hardware
 from har_sweep.spec.hub import Hub
+from har_sweep.spec.parts import decide
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
 
@@ -55,6 +56,8 @@ def plan(configs: list[tuple[list[str], Config]], screen: Screen) -> list[Planne
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
     with screen.live():
+        versions = decide([config for _, config in configs], screen.progress)
+        configs = [(o, replace(config, targets=v)) for (o, config), v in zip(configs, versions, strict=True)]
         for _, config in configs:
             key = _model_key(config)
             if key not in models and key not in refused:
