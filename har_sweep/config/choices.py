@@ -194,12 +194,10 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_text(each)}' for key, each in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     if not isinstance(value, str):
-        return (
-            {None: "null", True: "true", False: "false"}.get(value, str(value))
-            if value in (None, True, False)
-            else str(value)
-        )
+        return str(value)
     try:
         if _value(f"key={value}") == value:
             return value

@@ -25,7 +25,10 @@ TRAINING_SHARE = 0.75  # of the time for measuring; the rest is for evaluation
 def count_macs(spec: RunSpec, classes: int) -> int:
     """Multiply-adds of one image in a run's model."""
     size = spec.model.input_size
-    return static_costs(_untrained(spec, classes), [3, size, size]).macs
+    counted = static_costs(_untrained(spec, classes), [3, size, size])
+    if counted.macs is None:
+        raise ValueError(counted.not_counted)
+    return counted.macs
 
 
 def measure_speed(spec: RunSpec, classes: int, seconds: float) -> tuple[float, float, float]:

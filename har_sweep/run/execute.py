@@ -119,6 +119,8 @@ def measure(
     static = asdict(static_costs(model, record.model.input_size))
     if uncounted := static.pop("uncounted_products"):
         warn(f"The MACs leave out the products of {', '.join(uncounted)}: no rule counts them.")
+    if why := static.pop("not_counted"):
+        warn(f"The MACs are unknown, since the model cannot be traced: {why}.")
     for name, value in static.items():
         setattr(cost, name, value)
     model = model.to(compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
