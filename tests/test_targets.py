@@ -316,7 +316,7 @@ def test_an_optimizer_learns_what_it_learns_when_called_by_hand(overrides: list[
 
 def test_biases_and_norms_do_not_decay_where_that_is_asked_for() -> None:
     model = vit()
-    groups = optimizer_of(model, "optimizer=adamw", "optimizer.decay_biases_and_norms=false").param_groups
+    groups = optimizer_of(model, "optimizer=adamw", "optimizer.weight_decay_spares=biases_and_norms").param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert {decays[id(p)] for p in model.parameters() if p.ndim <= 1} == {0.0}
     assert decays[id(model.head.weight)] == 0.01  # type: ignore[union-attr]

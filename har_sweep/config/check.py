@@ -97,7 +97,7 @@ def _check_parts(config: Config) -> None:
                     f"scheduler.{key}={getattr(scheduler, key)} does nothing beside scheduler._target_.",
                     "Give the target arguments of its own instead: +scheduler.NAME=VALUE.",
                 )
-    elif scheduler.interval != "step":
+    elif scheduler.interval:
         raise InputError(
             f"scheduler.interval={scheduler.interval} is for scheduler._target_.",
             f"{scheduler.name} changes the rate after each step; leave it out.",

@@ -72,7 +72,9 @@ class OptimizerConfig:
     betas: Optional[list[float]] = _key(None, "Adam's running-average coefficients")
     momentum: Optional[float] = _key(None, "SGD's momentum", low=0.0, high=1.0)
     nesterov: Optional[bool] = _key(None, "SGD's Nesterov momentum")
-    decay_biases_and_norms: bool = _key(True, "weight decay on biases and norms too", neutral=True)
+    weight_decay_spares: Optional[str] = _key(
+        None, "what does not decay; null spares nothing", choices=("biases_and_norms",), neutral=True
+    )
     layer_decay: Optional[float] = _key(
         None, "each layer learns at this times the next one's rate; null is off", above=0.0, high=1.0, neutral=True
     )
@@ -86,7 +88,9 @@ class SchedulerConfig:
     warmup_epochs: float = _key(0.0, "epochs of linear warm-up", low=0.0)
     final_lr_fraction: float = _key(0.0, "what a decay ends at, as a fraction of optimizer.lr", low=0.0, high=1.0)
     _target_: Optional[str] = _target("in place of a name: the class of a torch learning-rate scheduler")
-    interval: str = _key("step", "_target_: when it is stepped", choices=("step", "epoch"), neutral=True)
+    interval: Optional[str] = _key(
+        None, "when _target_ is stepped; null is after each step", choices=("step", "epoch"), neutral=True
+    )
     arguments: dict[str, Any] = _arguments()
 
 

@@ -57,7 +57,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Any]:
     Layer-wise decay follows BEiT (Bao et al. 2021, arXiv:2106.08254): the last layer learns at ``optimizer.lr``, each
     earlier one at ``layer_decay`` times the next one's rate.
     """
-    decays_all = config.decay_biases_and_norms
+    decays_all = config.weight_decay_spares is None
     never_decayed: Any = () if decays_all else getattr(model, "no_weight_decay", set)()
     if config.layer_decay is not None:
         return param_groups_layer_decay(
@@ -88,7 +88,7 @@ def build_schedule(optimizer: Optimizer, config: SchedulerConfig, steps: int, ep
         arguments["total_steps"] = steps * epochs
     scheduler = make("scheduler", config._target_, arguments, optimizer)
     _check_resumable("scheduler", config._target_, scheduler)
-    return scheduler if config.interval == "step" else EachEpoch(scheduler, steps)
+    return EachEpoch(scheduler, steps) if config.interval == "epoch" else scheduler
 
 
 def _our_schedule(optimizer: Optimizer, config: SchedulerConfig, steps: int, epochs: int) -> LambdaLR:

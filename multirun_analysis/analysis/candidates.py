@@ -33,7 +33,7 @@ DEFINING = {
 # Keys of the config that change neither what is learned nor what it costs (har_sweep's identity leaves them out), and
 # those that ``DEFINING`` has as what they became. All others tell trials apart.
 NO_SETTING = re.compile(
-    r"config/(seed|rerun|(data|tracking|paths|sweep|launch|hardware/slurm)/.*|augmentation/name"
+    r"config/(seed|rerun|(data|tracking|paths|sweep|launch|targets|hardware/slurm)/.*|augmentation/name"
     r"|model/(name|timm_name|pretrained_tag|weights|input_size|default_lr/.*)|trainer/(checkpoint_minutes|save_model)"
     r"|hardware/(device|device_count|precision|cpu_threads|loader_threads|price_per_device_hour|launcher))"
 )
