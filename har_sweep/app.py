@@ -21,8 +21,9 @@ from hydra.types import HydraContext
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
-from har_sweep.config.arguments import Mode, explain, explained, types
+from har_sweep.config.arguments import Mode, asks_for_sweep, explain, explained, types
 from har_sweep.config.check import check, check_launcher
+from har_sweep.config.choices import chosen_runs
 from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
@@ -58,7 +59,8 @@ class Application:
             from har_sweep.launch.objective import check_objective, objective_of
             from har_sweep.launch.sweep import sweep
 
-            run = read_composed(config, HydraConfig.get())
+            with explained(list(HydraConfig.get().overrides.task)):
+                run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
             check(run.config)
@@ -98,6 +100,8 @@ def launch(
     from har_sweep.launch.objective import objective_of  # takes a moment: not before something is on the screen
     from har_sweep.launch.sweep import sweep
 
+    if search:  # of a sweep's, `expand` has seen to it
+        choices = [chosen_runs([list(choice)])[0] for choice in choices]
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
@@ -210,6 +214,11 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"--config-path {args.config_path}: there is no such folder.", "Check the path.")
         # From where the command is given, not from where this file happens to be; our groups stay in reach.
         flags += ["--config-path", os.path.abspath(args.config_path), "--config-dir", str(CONF.resolve())]
+    if mode != "sweep" and not own_files and not swept and not asks_for_sweep(overrides):
+        chosen = chosen_runs([args.overrides])
+        if len(chosen) > 1:
+            raise InputError("sweep.pairs, or a list of values for a model, asks for several runs.", "Add -m.")
+        args.overrides = chosen[0]
     names = {o.key_or_group for o in overrides}
     if "hydra.verbose" in names and not names & {"hydra/job_logging", "hydra/hydra_logging"}:
         args.overrides += ["hydra/job_logging=stdout", "hydra/hydra_logging=default"]  # where it can be read

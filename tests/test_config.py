@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
+from har_sweep.__main__ import main
 from har_sweep.config import compose as configs
 from har_sweep.config.compose import Composed, compose, compose_all, compose_runs, expand
 from har_sweep.config.schema import keys
@@ -22,8 +23,10 @@ from har_sweep.errors import InputError
 MORE = "hydra.launcher.additional_parameters"
 SLURM = "hardware=slurm_cpu"
 
+OPEN = {"timm", "custom"}  # options that name nothing by themselves
 
-@pytest.mark.parametrize("model", [name for name in groups()["model"] if name != "timm"])
+
+@pytest.mark.parametrize("model", sorted(set(groups()["model"]) - OPEN))
 def test_each_model_brings_its_optimizer_and_the_command_line_beats_it(model: str) -> None:
     own = compose([f"model={model}"])
     expected = ("adam", 1e-3) if model.startswith("resnet") else ("adamw", own.model.default_lr.adamw)
@@ -58,8 +61,24 @@ def test_every_augmentation_composes_with_mixup_and_cutmix(option: str, mix: lis
 
 @pytest.mark.parametrize("group", sorted(set(groups()) - {"data", "model"}))
 def test_every_option_of_every_group_composes(group: str) -> None:
-    for option in groups()[group]:
+    for option in set(groups()[group]) - OPEN:
         compose([f"{group}={option}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "missing"),
+    [
+        ("model=custom", "model._target_"),
+        ("optimizer=custom", "optimizer._target_"),
+        ("optimizer=timm", "optimizer."),
+        ("scheduler=custom", "scheduler._target_"),
+        ("data=custom", "data._target_"),
+    ],
+)
+def test_an_option_that_names_nothing_says_what_to_add(option: str, missing: str) -> None:
+    with pytest.raises(InputError, match=missing) as e:
+        compose([option])
+    assert f"{missing}" in e.value.hint
 
 
 def test_every_key_is_documented() -> None:
@@ -345,3 +364,117 @@ def test_bad_input_exits_2_and_leaves_nothing_behind(arguments: list[str], tmp_p
 
 def test_a_sweep_without_m_is_told_to_add_it(tmp_path: Path) -> None:
     assert "-m" in har_sweep("model=resnet18,vit_base", cwd=tmp_path).stdout
+
+
+# --- several models in one sweep -------------------------------------------------------------------------------------
+
+TWO = "model=resnet18,vit_tiny"
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        (
+            [TWO, "model.weights={resnet18:w/a.safetensors,vit_tiny:'b c.pth'}"],
+            [{"model=resnet18", "model.weights=w/a.safetensors"}, {"model=vit_tiny", "model.weights=b c.pth"}],
+        ),
+        ([TWO, "optimizer.lr={vit_tiny:0.5}"], [{"model=resnet18"}, {"model=vit_tiny", "optimizer.lr=0.5"}]),
+        ([TWO, "optimizer={resnet18:sgd}"], [{"model=resnet18", "optimizer=sgd"}, {"model=vit_tiny"}]),
+        (
+            ["model=resnet18,vit_tiny", "seed={vit_tiny:[1,2]}"],
+            [{"model=resnet18"}, {"model=vit_tiny", "seed=1"}, {"model=vit_tiny", "seed=2"}],
+        ),
+        (
+            ["model=timm", "model.timm_name=a,b", "seed={a:1,b:2}"],
+            [{"model=timm", "model.timm_name=a", "seed=1"}, {"model=timm", "model.timm_name=b", "seed=2"}],
+        ),
+        (
+            ["model=resnet18,vit_tiny", "model.mean={resnet18:[0,0,0]}"],
+            [{"model=resnet18", "model.mean=[0,0,0]"}, {"model=vit_tiny"}],
+        ),
+        (
+            ["sweep.pairs=[{model:resnet18,optimizer.lr:0.1},{model:vit_tiny,optimizer.lr:0.2}]", "seed=0,1"],
+            [
+                {"model=resnet18", "optimizer.lr=0.1", "seed=0"},
+                {"model=vit_tiny", "optimizer.lr=0.2", "seed=0"},
+                {"model=resnet18", "optimizer.lr=0.1", "seed=1"},
+                {"model=vit_tiny", "optimizer.lr=0.2", "seed=1"},
+            ],
+        ),
+        (
+            [TWO, "seed=0,1,2", "sweep.exclude=[{model:vit_tiny,seed:[1,2]}]"],
+            [
+                {"model=resnet18", "seed=0"},
+                {"model=resnet18", "seed=1"},
+                {"model=resnet18", "seed=2"},
+                {"model=vit_tiny", "seed=0"},
+            ],
+        ),
+        (
+            ["model=resnet18,timm", "model.timm_name=mobilenetv2_100"],
+            [{"model=resnet18"}, {"model=timm", "model.timm_name=mobilenetv2_100"}],
+        ),
+        (
+            ["model=resnet18,custom", "model._target_=nets.small", "+model.width=3"],
+            [{"model=resnet18"}, {"model=custom", "model._target_=nets.small", "+model.width=3"}],
+        ),
+    ],
+)
+def test_a_sweep_s_choices_go_to_the_models_they_are_for(asked: list[str], meant: list[set[str]]) -> None:
+    runs = [set(run) for run in expand(asked)]
+    assert sorted(runs, key=sorted) == sorted(meant, key=sorted)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([TWO, "optimizer.lr={vit_tny:0.5}"], "entry for vit_tny"),
+        (["model.weights={resnet18:a.pth}"], "entry for resnet18"),
+        ([TWO, "sweep.exclude=[{model:vit_tiny,seed:3}]"], "leaves out nothing"),
+        ([TWO, "sweep.exclude=[{model:[vit_tiny,resnet18]}]"], "leaves out every run"),
+        ([TWO, "sweep.pairs=3"], "is not a list of choices"),
+        (["seed=0,1", "sweep.pairs=[{seed:3}]"], "seed is given both by itself and in sweep.pairs"),
+        (["model=resnet18", "model.timm_name=resnet34"], "under the name of resnet18"),
+        (["model.timm_name=resnet34"], "under the name of the default model"),
+        (["model=[resnet18,vit_tiny]"], "is a list"),
+        (["model=mobilenetv2_100"], "no model 'mobilenetv2_100'"),
+    ],
+)
+def test_what_would_mean_something_else_is_refused(asked: list[str], told: str) -> None:
+    with pytest.raises(InputError) as e:
+        expand(asked)
+    assert told in e.value.message
+    assert e.value.hint
+
+
+def test_a_name_that_only_timm_has_points_to_it() -> None:
+    with pytest.raises(InputError) as e:
+        expand(["model=mobilenetv2_100"])
+    assert "model=timm model.timm_name=mobilenetv2_100" in e.value.hint
+
+
+@pytest.mark.parametrize("several", ["sweep.pairs=[{seed:0},{seed:1}]", "seed={resnet18:[0,1]}"])
+def test_several_runs_need_the_word_for_it(several: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model=resnet18", several]) == 2
+    assert "Add -m" in capsys.readouterr().out
+
+
+def test_pairs_and_exclusions_in_an_experiment_s_section_are_not_ignored(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/own.yaml").write_text("# @package _global_\nsweep:\n  exclude: [{seed: 1}]\n")
+    with pytest.raises(InputError, match=r"sweep\.exclude"):
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "experiment=own"])
+
+
+def test_a_model_file_without_a_name_is_named_after_its_architecture(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/own.yaml").write_text("timm_name: convnext_nano\n")
+    assert compose([f"hydra.searchpath=[file://{tmp_path}]", "model=own"]).model.name == "convnext_nano"
+
+
+def test_a_misspelt_key_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer/own.yaml").write_text("epohcs: 3\n")
+    with pytest.raises(InputError, match=r"trainer/own.*trainer\.epohcs") as e:
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "trainer=own"])
+    assert "'trainer.epochs'" in e.value.hint

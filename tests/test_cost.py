@@ -40,6 +40,8 @@ def test_static_costs_are_the_studys(
     cost = static_costs(timm.create_model(name, num_classes=15), INPUT)
     assert round(cost.parameters / 1e6, 2) == round(cost.trainable_parameters / 1e6, 2) == parameters
     assert round(cost.disk_bytes / MIB, 2) == pytest.approx(disk_mib)
+    assert cost.macs is not None
+    assert cost.macs_without_attention_products is not None
     assert round(cost.macs / 1e9, 2) == macs
     assert round(cost.macs_without_attention_products / 1e9, 2) == macs_without
     assert cost.uncounted_products == []
@@ -54,6 +56,8 @@ def test_disk_bytes_are_those_of_a_saved_file(tmp_path: Path) -> None:
 def test_attention_products_are_those_of_the_formula() -> None:
     """12 layers x 2 x tokens^2 x width."""
     cost = static_costs(timm.create_model("vit_tiny_patch16_224", num_classes=15), INPUT)
+    assert cost.macs is not None
+    assert cost.macs_without_attention_products is not None
     assert cost.macs - cost.macs_without_attention_products == 12 * 2 * 197**2 * 192
 
 
@@ -74,6 +78,7 @@ def test_macs_do_not_depend_on_whether_timm_fuses_attention(name: str) -> None:
 )
 def test_other_models_come_out_as_published(name: str, gmacs: float) -> None:
     cost = static_costs(timm.create_model(name), INPUT)
+    assert cost.macs is not None
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.05)
     assert cost.uncounted_products == []
 
@@ -343,3 +348,17 @@ def test_counting_a_model_on_cuda_leaves_it_there_and_takes_no_memory_there() ->
     assert round(cost.disk_bytes / MIB, 2) == 42.74
     assert next(model.parameters()).is_cuda
     assert peak.bytes == 0
+
+
+class Untraceable(nn.Module):
+    """Raises when it is traced."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing():
+            raise RuntimeError("not by a tracer\nmore")
+        return x
+
+
+def test_the_macs_of_a_model_that_cannot_be_traced_are_unknown_and_it_is_said_why() -> None:
+    cost = static_costs(Untraceable(), INPUT)
+    assert (cost.macs, cost.macs_without_attention_products, cost.not_counted) == (None, None, "not by a tracer")

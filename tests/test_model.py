@@ -23,9 +23,9 @@ from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers, set_train_mode
 from har_sweep.model.load import load_tensors
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, resolve
+from har_sweep.spec.weights import ModelPlan, refuse_cut_patches, resolve, timm_facts
 
-NAMED = [name for name in groups()["model"] if name != "timm"]
+NAMED = [name for name in groups()["model"] if name not in ("timm", "custom")]
 
 
 def tiny(*overrides: str, name: str = "test_resnet") -> Config:
@@ -262,6 +262,20 @@ def test_an_input_size_that_the_architecture_refuses_fails_with_a_hint(name: str
     assert caught.value.kind == "input_size"
     assert "100 x 100" in caught.value.message
     assert "model.input_size" in caught.value.hint
+
+
+def test_patches_that_leave_a_rim_unseen_are_refused_with_the_sizes_that_fit() -> None:
+    with pytest.raises(InputError, match=r"model\.input_size=100 is not a multiple of 16") as e:
+        build(tiny("model.input_size=100", name="test_vit"))
+    assert "96 or 112" in e.value.hint
+
+
+def test_timm_is_asked_for_the_side_of_patches_while_planning() -> None:
+    assert timm_facts("vit_small_patch14_dinov2")["patch"] == 14
+    assert timm_facts("test_resnet")["patch"] == 0
+    with pytest.raises(InputError) as e:
+        refuse_cut_patches("vit", 128, 14)
+    assert "126 or 140" in e.value.hint
 
 
 def test_an_unknown_architecture_is_named_with_the_nearest() -> None:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.check import FOREIGN
 from har_sweep.config.schema import SlurmLauncher, keys
+from har_sweep.config.sections import may_be_argument, unknown_key
 from har_sweep.config.tree import CONF, LAUNCHERS, groups
 from har_sweep.errors import InputError, nearest
 
@@ -99,7 +100,7 @@ def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = Fals
     if len(sweepers) > 1:
         raise InputError(f"{' and '.join(map(str, sweepers))}: a search has one sweeper.", "Leave all but one out.")
     _check_logging(parsed, own_tree)
-    if mode == "run" and ("hydra.mode=MULTIRUN" in overrides or any(_is_sweep(o) for o in parsed)):
+    if mode == "run" and asks_for_sweep(parsed):
         mode = "sweep"
     if mode != "run" or not own_tree:  # a file may say hydra.mode: MULTIRUN
         for override in parsed:
@@ -111,8 +112,12 @@ def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = Fals
     return parsed
 
 
+def asks_for_sweep(overrides: Iterable[Override]) -> bool:
+    """Whether they make a sweep without ``-m``: by its key, or by an experiment of ours that is a sweep by itself."""
+    return any(o.input_line == "hydra.mode=MULTIRUN" or _is_sweep(o) for o in overrides)
+
+
 def _is_sweep(override: Override) -> bool:
-    """Whether it chooses an experiment of ours that is a sweep by itself."""
     file = CONF / "experiment" / f"{override.value()}.yaml" if override.key_or_group == "experiment" else None
     return file is not None and file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN"
 
@@ -157,7 +162,7 @@ def _known(line: str, own_tree: bool) -> Override:
         raise InputError(f"'{name}' has moved (in '{line}').", f"Write {new}.")
     elif override.is_delete() and name in types():
         raise InputError(f"'{line}' would take a key away, and every key has a value.", f"Write {name}=... instead.")
-    elif name not in types() and not own_tree and not any(
+    elif name not in types() and not own_tree and not may_be_argument(name) and not any(
         path.startswith(f"{name}.") or (name.startswith(f"{path}.") and get_origin(kind) is dict)
         for path, kind in types().items()
     ):  # fmt: skip
@@ -168,6 +173,10 @@ def _known(line: str, own_tree: bool) -> Override:
 
 def _check_group(override: Override, line: str, own_tree: bool) -> None:
     name = override.key_or_group
+    if not override.is_delete() and isinstance(values := override.value(), list):
+        raise InputError(
+            f"'{line}' is a list, and a run has one {name}.", f"Write -m {name}={','.join(map(str, values))}."
+        )
     if own_tree:
         return
     if override.package and override.package.split(".")[0] not in (
@@ -183,6 +192,8 @@ def _check_group(override: Override, line: str, own_tree: bool) -> None:
     for option in _options(override):
         if option not in groups()[name]:
             near = nearest(option, groups()[name])
+            if name == "model":
+                near = f"{near} Any architecture of timm's is model=timm model.timm_name={option}.".strip()
             raise InputError(
                 f"There is no {name} '{option}'.", f"{near} There are {', '.join(groups()[name])}.".strip()
             )
@@ -325,6 +336,8 @@ def _in_our_words(e: Exception, overrides: list[str]) -> InputError:
         return InputError(lines[0], "--config-dir FOLDER says where it is; leave .yaml out.")
     if composing := re.match(r"In '(.+)': \w+ raised while composing config:", lines[0]):
         return _in_file(f"{composing[1]}.yaml", key, lines[1])
+    if "is not in struct" in str(cause) and may_be_argument(key):
+        return unknown_key(key)
     if moved := _moved(key):
         return InputError(f"'{key}' has moved.", f"Write {moved}.")
     said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

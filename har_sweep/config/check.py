@@ -17,6 +17,8 @@ FOREIGN = (
     "runs are started by launchers of our own, so that none is computed twice or lost.",
     "hydra/launcher=local is this machine (launch.parallel=N runs at once), hydra/launcher=slurm a cluster.",
 )
+SCHEDULES = ("constant", "cosine", "multistep", "poly", "rsqrt", "step", "tanh", "wsd")
+"""The first two are ours; of the others, all depend on the step alone."""
 
 
 def check(config: Config) -> None:
@@ -62,6 +64,7 @@ def check(config: Config) -> None:
             "trainer.on_oom=split works with one device: several would cut their batches differently.",
             f"Set trainer.accumulation_steps instead, or hardware.device_count=1 (now {hardware.device_count}).",
         )
+    _check_parts(config)
     if config.scheduler.warmup_epochs > trainer.epochs:
         raise InputError(
             f"scheduler.warmup_epochs={config.scheduler.warmup_epochs} is longer than trainer.epochs={trainer.epochs}.",
@@ -79,6 +82,10 @@ def check(config: Config) -> None:
             f"augmentation.crop_scale={scale} must be two shares of the area, smallest first, within 0..1.",
             "For example augmentation.crop_scale=[0.35,1.0].",
         )
+    if (data.source == "custom") != (data._target_ is not None):
+        raise InputError(
+            "data=custom does not say which function lists the images.", "Add data._target_=MODULE.FUNCTION."
+        )
     if data.source in ("folder", "csv") and data.root is None and data.csv is None:
         need = "data.root=FOLDER" if data.source == "folder" else "data.csv=TABLE data.root=FOLDER"
         raise InputError(f"data={data.source} does not say where the images are.", f"Add {need}.")
@@ -86,6 +93,44 @@ def check(config: Config) -> None:
         raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
     if data.source == "hub" and data.hub_name is None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+def _check_parts(config: Config) -> None:
+    """What a ``_target_`` or a part of timm's leaves no room for."""
+    scheduler, model, sweep = config.scheduler, config.model, config.sweep
+    if scheduler._target_:
+        for key in ("warmup_epochs", "final_lr_fraction"):
+            if getattr(scheduler, key):
+                raise InputError(
+                    f"scheduler.{key}={getattr(scheduler, key)} does nothing beside scheduler._target_.",
+                    "Give the target arguments of its own instead: +scheduler.NAME=VALUE.",
+                )
+    elif scheduler.interval:
+        raise InputError(
+            f"scheduler.interval={scheduler.interval} is for scheduler._target_.",
+            f"{scheduler.name} changes the rate after each step; leave it out.",
+        )
+    elif scheduler.name == "plateau":
+        raise InputError(
+            "scheduler.name=plateau follows the validation, and timm's keeps too little of it to go on after a break.",
+            f"Use one of {', '.join(SCHEDULES)}.",
+        )
+    elif scheduler.name not in SCHEDULES:
+        raise InputError(
+            f"scheduler.name={scheduler.name} is not one of {', '.join(SCHEDULES)}.",
+            nearest(scheduler.name, SCHEDULES) or "Use one of these, or scheduler=custom with a _target_.",
+        )
+    if model._target_ and model.drop_path_rate:
+        raise InputError(
+            f"model.drop_path_rate={model.drop_path_rate} is for timm's models, not for model._target_.",
+            "Give it to the function as an argument: +model.arguments.drop_path_rate=...",
+        )
+    for key in ("pairs", "exclude"):
+        if getattr(sweep, key):  # `expand` takes it away where it works
+            raise InputError(
+                f"sweep.{key} has no effect inside of a section.",
+                f"Give it on the command line, or in an experiment as text under hydra.sweeper.params: sweep.{key}.",
+            )
 
 
 def check_hydra(settings: Any) -> None:

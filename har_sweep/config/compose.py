@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.arguments import explain, explained, types
 from har_sweep.config.check import check, check_hydra, check_launcher
+from har_sweep.config.choices import chosen_runs
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.schema import Config, SlurmLauncher
+from har_sweep.config.sections import config_of, part_of
 from har_sweep.config.tree import CONF, groups
 from har_sweep.errors import InputError
 
@@ -117,13 +119,14 @@ def read_composed(config: DictConfig, hydra: Any) -> Composed:
     launcher = OmegaConf.to_object(hydra.launcher)
     with read_write(config), open_dict(config):
         config.pop("hydra", None)
-    plain = OmegaConf.to_object(config)
-    if not isinstance(plain, Config):
+    if not {f.name for f in fields(Config)} <= set(config):
         raise InputError(
             f"The primary config '{hydra.job.config_name}' is not of har_sweep.",
             "Let it begin with `defaults: [config, _self_]`.",
         )
-    return Composed(list(hydra.overrides.task), plain, launcher if isinstance(launcher, SlurmLauncher) else None)
+    return Composed(
+        list(hydra.overrides.task), config_of(config), launcher if isinstance(launcher, SlurmLauncher) else None
+    )
 
 
 def anchored(run: Composed, folder: Path, moves: bool) -> Composed:
@@ -210,8 +213,7 @@ class _Composition:
             changed.update(self.interpolating)
         config = deepcopy(self.run.config)
         for name in changed:
-            part = self.tree[name]
-            setattr(config, name, OmegaConf.to_object(part) if OmegaConf.is_config(part) else part)
+            setattr(config, name, part_of(self.tree, name))
         return config, self.run.slurm
 
 
@@ -262,7 +264,7 @@ def expand(
                 raise InputError(f"'{line}' matches nothing.", f"There are {', '.join(options)}.")
         else:
             swept[key] = [line]
-    return [list(choice) for choice in itertools.product(*swept.values())]
+    return chosen_runs([list(choice) for choice in itertools.product(*swept.values())])
 
 
 def _with_options(line: str, loader: ConfigLoader | None) -> Override:

@@ -18,6 +18,8 @@ def identify(config: Config, *, weights: str, dataset: str, split: str, device: 
     precision.
     """
     chosen = {key.path: value_at(config, key.path) for key in keys() if key.metadata["identity"]}
+    neutral = {key.path: key.default for key in keys() if key.metadata.get("neutral")}
+    chosen = {path: value for path, value in chosen.items() if path not in neutral or value != neutral[path]}
     chosen |= {"hardware.device": device, "hardware.precision": precision}
     return chosen | {"weights": weights, "dataset": dataset, "split": split}
 

@@ -1,8 +1,9 @@
 """The configuration: every key typed, documented, range-checked, and told whether it is part of a run's identity.
 
 A field's metadata holds ``doc`` (one line for ``--help``), optionally ``choices``, ``low``/``high`` (inclusive bounds),
-``above`` (exclusive lower bound), and ``identity=False`` for what can change neither what is learned nor what it costs;
-a section that says so says it for all its keys.
+``above`` (exclusive lower bound), ``identity=False`` for what can change neither what is learned nor what it costs (a
+section that says so says it for all its keys), and ``neutral=True`` for what joins the identity only where it is not
+the default, so that runs from before the key keep their ids.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ def _key(default: Any, doc: str, *, identity: bool = True, **limits: Any) -> Any
     return field(default=default, metadata=metadata)
 
 
+def _target(doc: str, *, identity: bool = True) -> Any:
+    return _key(None, f"{doc}, by its import path", identity=identity, neutral=True)
+
+
+def _arguments(*, identity: bool = True) -> Any:
+    doc = "what else it is called with; written beside it, or here where a key has that name already"
+    return _key({}, doc, identity=identity, neutral=True)
+
+
 def _section(cls: type, doc: str, *, identity: bool = True) -> Any:
     return field(default_factory=cls, metadata={"doc": doc, "identity": identity})
 
@@ -37,7 +47,7 @@ class LearningRates:
 
 @dataclass
 class ModelConfig:
-    name: str = _key("resnet18", "the name in tables and run ids")
+    name: str = _key(MISSING_VALUE, "the name in tables and run ids; timm_name unless given")
     timm_name: str = _key(MISSING_VALUE, "timm's architecture name, without the pretrained tag")
     pretrained_tag: Optional[str] = _key(
         None, "timm's tag of the pretrained weights; null takes timm's default", identity=False
@@ -50,23 +60,38 @@ class ModelConfig:
     std: Optional[list[float]] = _key(None, "normalisation standard deviation; null takes timm's")
     drop_path_rate: float = _key(0.0, "stochastic depth", low=0.0, high=0.9)
     default_lr: LearningRates = _section(LearningRates, "default learning rates by optimizer", identity=False)
+    _target_: Optional[str] = _target("in place of timm_name: a function of num_classes that returns an nn.Module")
+    arguments: dict[str, Any] = _arguments()
 
 
 @dataclass
 class OptimizerConfig:
-    name: str = _key("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
-    lr: float = _key(1e-3, "learning rate", above=0.0)
+    name: str = _key(MISSING_VALUE, "the optimizer: adam, adamw, sgd, or any other of timm's")
+    lr: float = _key(MISSING_VALUE, "learning rate", above=0.0)
     weight_decay: float = _key(0.0, "weight decay", low=0.0)
     betas: Optional[list[float]] = _key(None, "Adam's running-average coefficients")
     momentum: Optional[float] = _key(None, "SGD's momentum", low=0.0, high=1.0)
     nesterov: Optional[bool] = _key(None, "SGD's Nesterov momentum")
+    weight_decay_spares: Optional[str] = _key(
+        None, "what does not decay; null spares nothing", choices=("biases_and_norms",), neutral=True
+    )
+    layer_decay: Optional[float] = _key(
+        None, "each layer learns at this times the next one's rate; null is off", above=0.0, high=1.0, neutral=True
+    )
+    _target_: Optional[str] = _target("in place of a name: a torch optimizer's class")
+    arguments: dict[str, Any] = _arguments()
 
 
 @dataclass
 class SchedulerConfig:
-    name: str = _key("constant", "the learning-rate schedule", choices=("constant", "cosine"))
+    name: str = _key(MISSING_VALUE, "the schedule: constant, cosine, or timm's multistep, poly, rsqrt, step, tanh, wsd")
     warmup_epochs: float = _key(0.0, "epochs of linear warm-up", low=0.0)
-    final_lr_fraction: float = _key(0.0, "the cosine ends at this fraction of optimizer.lr", low=0.0, high=1.0)
+    final_lr_fraction: float = _key(0.0, "what a decay ends at, as a fraction of optimizer.lr", low=0.0, high=1.0)
+    _target_: Optional[str] = _target("in place of a name: the class of a torch learning-rate scheduler")
+    interval: Optional[str] = _key(
+        None, "when _target_ is stepped; null is after each step", choices=("step", "epoch"), neutral=True
+    )
+    arguments: dict[str, Any] = _arguments()
 
 
 @dataclass
@@ -83,14 +108,18 @@ class AugmentationConfig:
     randaugment_magnitude: int = _key(9, "RandAugment: magnitude", low=0, high=30)
     mixup_alpha: float = _key(0.0, "mixup's Beta parameter; 0 is off", low=0.0)
     cutmix_alpha: float = _key(0.0, "CutMix's Beta parameter; 0 is off", low=0.0)
+    _target_: Optional[str] = _target("a transform of uint8 [B, 3, H, W] before all others: a class or a function")
+    arguments: dict[str, Any] = _arguments()
 
 
 @dataclass
 class DataConfig:
     """Identity comes from the content's and the split's fingerprints, so none of these keys is part of it."""
 
-    source: str = _key("sample", "where images come from", choices=("sample", "har", "folder", "csv", "hub"))
-    name: str = _key("sample", "the dataset's name in tables")
+    source: str = _key(
+        MISSING_VALUE, "where images come from", choices=("sample", "har", "folder", "csv", "hub", "custom")
+    )
+    name: str = _key(MISSING_VALUE, "the dataset's name in tables")
     root: Optional[str] = _key(None, "folder of the images")
     csv: Optional[str] = _key(None, "table of paths and labels; relative to data.root, else to here")
     path_column: str = _key("path", "column of image paths: a name, or a number from 0")
@@ -114,6 +143,8 @@ class DataConfig:
         choices=("disk", "stream"),
     )
     default_weights: str = _key("pretrained", "what model.weights is unless given")
+    _target_: Optional[str] = _target("a function that lists (path, label[, split])")
+    arguments: dict[str, Any] = _arguments()
 
 
 @dataclass
@@ -223,8 +254,10 @@ class SweepConfig:
         "what a run returns to a search (hydra/sweeper=optuna): one of the record's numbers, or a list",
     )
     study_per: list[str] = _key(
-        [], "a search: keys whose listed values get a study of their own each, with as many trials", identity=False
+        [], "a search: keys whose listed values get a study of their own each, with as many trials"
     )
+    pairs: list[Any] = _key([], "what goes together, such as [{model:resnet18,seed:0},{model:vit_tiny,seed:1}]")
+    exclude: list[Any] = _key([], "what is left out, such as [{model:vit_tiny,seed:[1,2]}]")
 
 
 @dataclass
@@ -263,6 +296,9 @@ class Config:
     launch: LaunchConfig = _section(LaunchConfig, "how its runs are started", identity=False)
     seed: int = _key(0, "seed of initialisation, order and augmentation", low=0, high=2**31 - 1)
     rerun: bool = _key(False, "compute again what is already done", identity=False)
+    targets: dict[str, str] = _key(
+        {}, "filled in while planning: what each _target_ is, by its version or content", neutral=True
+    )
 
 
 @dataclass(frozen=True)

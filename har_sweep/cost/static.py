@@ -19,14 +19,18 @@ _PRODUCTS = re.compile(r"mm|matmul|conv|linear|einsum|attention|encoder_layer|ls
 
 @dataclass(frozen=True)
 class StaticCost:
-    """Multiply-adds (MACs) are of one image; ``uncounted_products`` names operations whose products they leave out."""
+    """Multiply-adds (MACs) are of one image; ``uncounted_products`` names operations whose products they leave out.
+
+    ``not_counted`` is why there are none, of a model that cannot be traced.
+    """
 
     parameters: int
     trainable_parameters: int
     disk_bytes: int
-    macs: int
-    macs_without_attention_products: int
+    macs: int | None
+    macs_without_attention_products: int | None
     uncounted_products: list[str]
+    not_counted: str = ""
 
 
 def static_costs(model: nn.Module, input_size: list[int]) -> StaticCost:
@@ -44,15 +48,21 @@ def static_costs(model: nn.Module, input_size: list[int]) -> StaticCost:
         queries x keys x (query dimension + value dimension) for every head. Both are the same whether or not timm
         fuses attention here. ``disk_bytes`` is the size of the float32 ``state_dict`` as ``torch.save`` writes it.
     """
-    by_operator, uncounted = _macs(model, input_size)
-    macs = sum(by_operator.values())
+    by_operator, uncounted, not_counted = dict[str, int](), list[str](), ""
+    try:
+        by_operator, uncounted = _macs(model, input_size)
+    except Exception as e:  # whatever a model's own code raises when it is traced
+        not_counted = (str(e).strip().splitlines() or [type(e).__name__])[0]
+    macs = None if not_counted else sum(by_operator.values())
+    attention = by_operator.get(_ATTENTION.removeprefix("aten::"), 0)
     return StaticCost(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         disk_bytes=_disk_bytes(model),
         macs=macs,
-        macs_without_attention_products=macs - by_operator.get(_ATTENTION.removeprefix("aten::"), 0),
+        macs_without_attention_products=None if macs is None else macs - attention,
         uncounted_products=uncounted,
+        not_counted=not_counted,
     )
 
 

@@ -28,7 +28,11 @@ TRAINING_SHARE = 0.75  # of the time for measuring; the rest is for evaluation
 
 def count_macs(spec: RunSpec) -> int:
     """Multiply-adds of one image in a run's model."""
-    return static_costs(_untrained(spec, Dataset.read(spec.dataset_file)), [3, *[spec.model.input_size] * 2]).macs
+    size = spec.model.input_size
+    counted = static_costs(_untrained(spec, Dataset.read(spec.dataset_file)), [3, size, size])
+    if counted.macs is None:
+        raise ValueError(counted.not_counted)
+    return counted.macs
 
 
 def measure_speed(spec: RunSpec, seconds: float) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
 from har_sweep.spec.hardware import resolve_hardware
 from har_sweep.spec.hub import Hub
+from har_sweep.spec.parts import decide
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
 
@@ -64,6 +65,12 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
     with screen.live():
+        versions = decide(configs, screen.progress)
+        runs = [
+            replace(run, config=replace(run.config, targets=targets))
+            for run, targets in zip(runs, versions, strict=True)
+        ]
+        configs = [run.config for run in runs]
         for config in configs:
             key = _model_key(config)
             if key not in models and key not in refused:

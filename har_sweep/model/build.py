@@ -1,4 +1,4 @@
-"""A timm model with a new classifier, started from the weights that were planned."""
+"""A timm model with a new classifier, or one of the user's own, started from the weights that were planned."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from har_sweep.config.schema import Config
+from har_sweep.config.targets import WANTED, check_unchanged, make
 from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
-from har_sweep.spec.weights import ModelPlan
+from har_sweep.spec.weights import ModelPlan, patch_side, refuse_cut_patches
 
 
 def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
@@ -26,10 +27,52 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
     Raises
     ------
     InputError
-        for an architecture or ``model.drop_path_rate`` that timm does not take, or a file of weights that does not fit.
+        for an architecture, input size, ``model.drop_path_rate`` or file of weights that does not fit, or a
+        ``model._target_`` that returns no such model.
     RunFailure
-        if the pretrained weights do not load, or the architecture refuses the input size.
+        if the pretrained weights do not load, the architecture refuses the input size, or what a ``_target_`` names has
+        changed since the run was planned.
     """
+    check_unchanged(config)
+    if config.model._target_:
+        model = _own(config, plan, num_classes, warn)
+    else:
+        model = _timms(config, plan, num_classes, warn)
+    if config.trainer.finetune == "head":
+        model.requires_grad_(False)
+        for head in classifiers(model):
+            head.requires_grad_(True)
+    return model
+
+
+def _own(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
+    """What ``model._target_`` returns, as it is, but for a file of weights."""
+    target = str(config.model._target_)
+    torch.manual_seed(config.seed)
+    model = make("model", target, config.model.arguments, num_classes=num_classes)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model._target_={target} returned {type(model).__name__}, no nn.Module.", WANTED["model"])
+    if not classifiers(model):
+        if config.trainer.finetune == "head":
+            raise InputError(
+                f"trainer.finetune=head: the model of {target} does not say which layer is its classifier.",
+                "Give it a method get_classifier() that returns the layer, as timm's models have, or train it in full.",
+            )
+        if plan.weights_file is not None:
+            warn(f"{target} does not say which layer is its classifier, so it is loaded like any other where it fits.")
+    if plan.weights_file is not None:
+        load_user_file(model, plan.weights_file, warn)
+    logits = _tried(model, plan)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
+        made = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(
+            f"The model of {target} maps an image to {made}, not to logits [1, {num_classes}].",
+            "It should be built for num_classes, with which the function is called.",
+        )
+    return model.train()
+
+
+def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
     if not timm.is_model(plan.timm_name):
         raise InputError(
             f"timm has no model '{plan.timm_name}' (model.timm_name).", nearest(plan.timm_name, timm.list_models())
@@ -38,9 +81,7 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
     full_name = f"{plan.timm_name}.{plan.pretrained_tag}" if from_hub else plan.timm_name
     cfg = get_pretrained_cfg(full_name)
     usual_size = cfg is not None and tuple(cfg.input_size[1:]) == (plan.input_size, plan.input_size)
-    options: dict[str, Any] = {"drop_path_rate": config.model.drop_path_rate}
-    if not usual_size:
-        options["img_size"] = plan.input_size
+    options = _options(config, plan, usual_size)
     if from_hub:
         # A number of classes that no model has makes timm leave the file's classifier out, whatever its shape.
         overlay = {"file": str(plan.weights_file), "num_classes": -1}
@@ -54,47 +95,71 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
         load_user_file(model, plan.weights_file, warn)
     new_classifiers(model, config.seed)
     if not usual_size:
-        _try_input(model, plan)
-    if config.trainer.finetune == "head":
-        model.requires_grad_(False)
-        for head in classifiers(model):
-            head.requires_grad_(True)
+        _tried(model, plan)
     return model
 
 
+def _options(config: Config, plan: ModelPlan, usual_size: bool) -> dict[str, Any]:
+    """What a timm model is made with: stochastic depth, and an input size where it has a fixed one (networks of
+    convolutions alone take any).
+
+    Raises
+    ------
+    InputError
+        where it has no stochastic depth, or cuts the input into patches that leave some of it out.
+    """
+    options: dict[str, Any] = {}
+    if _takes(plan.timm_name, drop_path_rate=config.model.drop_path_rate):
+        options["drop_path_rate"] = config.model.drop_path_rate  # 0 too: some architectures have another default
+    elif config.model.drop_path_rate:
+        raise InputError(
+            f"{plan.timm_name} has no stochastic depth, so model.drop_path_rate cannot be set.",
+            "Leave model.drop_path_rate at 0.",
+        )
+    if not usual_size:
+        with torch.device("meta"):
+            refuse_cut_patches(plan.timm_name, plan.input_size, patch_side(timm.create_model(plan.timm_name)))
+        if _takes(plan.timm_name, img_size=plan.input_size):
+            options["img_size"] = plan.input_size
+    return options
+
+
+def _takes(timm_name: str, **option: Any) -> bool:
+    """Whether an architecture knows an argument: it is made without memory, and without random draws."""
+    try:
+        with torch.device("meta"):
+            timm.create_model(timm_name, **option)
+    except TypeError:
+        return False
+    except Exception:
+        return True  # what is wrong with its value is said when it is made in earnest
+    return True
+
+
 def _create(full_name: str, plan: ModelPlan, num_classes: int, seed: int, options: dict[str, Any]) -> nn.Module:
-    while True:
-        torch.manual_seed(seed)
-        try:
-            return timm.create_model(full_name, num_classes=num_classes, **options)
-        except TypeError as e:
-            refused = next((option for option in options if f"'{option}'" in str(e)), None)
-            if refused is None:
-                raise
-            if options.pop(refused) and refused == "drop_path_rate":
-                raise InputError(
-                    f"{plan.timm_name} has no stochastic depth, so model.drop_path_rate cannot be set.",
-                    "Leave model.drop_path_rate at 0.",
-                ) from e
-            # Convolutional networks have no img_size: they take any.
-        except Exception as e:
-            if options.get("pretrained"):
-                raise RunFailure(
-                    "weights",
-                    f"The pretrained weights of {full_name} do not load: {str(e).splitlines()[0]}",
-                    f"Delete {plan.weights_file}, so that it is fetched again.",
-                ) from e
-            raise _refused(plan, e) from e
+    torch.manual_seed(seed)
+    try:
+        return timm.create_model(full_name, num_classes=num_classes, **options)
+    except Exception as e:
+        if options.get("pretrained"):
+            raise RunFailure(
+                "weights",
+                f"The pretrained weights of {full_name} do not load: {str(e).splitlines()[0]}",
+                f"Delete {plan.weights_file}, so that it is fetched again.",
+            ) from e
+        raise _refused(plan, e) from e
 
 
-def _try_input(model: nn.Module, plan: ModelPlan) -> None:
+def _tried(model: nn.Module, plan: ModelPlan) -> Any:
+    """What the model makes of one black image; leaves it in training mode, and random draws as they were."""
     model.eval()
     try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, plan.input_size, plan.input_size))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return model(torch.zeros(1, 3, plan.input_size, plan.input_size))
     except Exception as e:
         raise _refused(plan, e) from e
-    model.train()
+    finally:
+        model.train()
 
 
 def _refused(plan: ModelPlan, e: Exception) -> RunFailure:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from har_sweep.errors import InputError
@@ -21,7 +18,7 @@ from har_sweep.model.head import classifiers
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or pickled file by name, on the CPU. No code of the file is executed.
 
-    ``state_dict`` or ``model`` wrappers are opened, ``module.`` and ``_orig_mod.`` prefixes taken off.
+    timm reads it: ``state_dict`` or ``model`` wrappers are opened, ``module.`` and ``_orig_mod.`` prefixes taken off.
 
     Raises
     ------
@@ -29,25 +26,20 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         if the file is broken, holds no tensors, or holds anything but plain data.
     """
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise InputError(
-            f"model.weights={path} is refused: it is a pickle that holds code or objects, or no PyTorch file at all.",
-            "Nothing of it was executed. Save the state_dict alone, best as .safetensors.",
-        ) from e
+        content = load_state_dict(str(path), use_ema=False, weights_only=True)
+        state = {str(key): tensor for key, tensor in content.items() if isinstance(tensor, Tensor)}
+    except AttributeError:
+        state = {}  # a list, say
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        if isinstance(e.__cause__, pickle.UnpicklingError):
+            raise InputError(
+                f"model.weights={path} is refused: it is a pickle that holds code, or no PyTorch file at all.",
+                "Nothing of it was executed. Save the state_dict alone, best as .safetensors.",
+            ) from e
         raise InputError(
             f"model.weights={path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}.",
             "It may be truncated; copy or download it again.",
         ) from e
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    tensors = content.items() if isinstance(content, dict) else ()
-    state = {re.sub(r"^((module|_orig_mod)\.)+", "", str(key)): t for key, t in tensors if isinstance(t, Tensor)}
     if not state:
         raise InputError(f"model.weights={path} holds no tensors by name.", "It should be a model's state_dict.")
     return state

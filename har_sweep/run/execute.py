@@ -87,6 +87,8 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     static = asdict(static_costs(model, record.model.input_size))
     if uncounted := static.pop("uncounted_products"):
         session.warn(f"The MACs leave out the products of {', '.join(uncounted)}: no rule counts them.")
+    if why := static.pop("not_counted"):
+        session.warn(f"The MACs are unknown, since the model cannot be traced: {why}.")
     record.cost = replace(record.cost, **static)
     model = device.place(model)
 

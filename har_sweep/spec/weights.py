@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from har_sweep.config.schema import ModelConfig
+from har_sweep.config.targets import version_of
 from har_sweep.config.tree import groups
 from har_sweep.errors import InputError, nearest
 from har_sweep.events import Progress, no_progress
@@ -23,6 +24,7 @@ from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
 WORDS = ("pretrained", "if_available", "scratch")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+IMAGENET_SIZE, IMAGENET_MEAN, IMAGENET_STD = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class ModelPlan:
     """A model decided to the last detail.
 
     ``weights`` is the start's identity: a pretrained tag, ``sha256:<hex>`` of a file, or ``scratch``; ``weights_file``
-    is where it lies (None for scratch). ``input_size`` in pixels.
+    is where it lies (None for scratch). ``input_size`` in pixels. ``timm_name`` of a ``_target_`` is its import path
+    with a digest of its version and arguments.
     """
 
     timm_name: str
@@ -53,6 +56,8 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
     InputError
         for an unknown name, tag, word or file, and for ``pretrained`` if the weights cannot be had.
     """
+    if model._target_:
+        return _own(model, model._target_)
     name, tag = _name_and_tag(model)
     file = None if model.weights in WORDS else _local_file(model.weights)
     wants_hub = model.weights in ("pretrained", "if_available")
@@ -61,7 +66,9 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
         facts = _facts(f"{name}.{tag}" if tag else name, cache, progress)
         tag = tag or facts["tag"] or None
     warnings: list[str] = []
-    weights = f"sha256:{_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}" if file else "scratch"
+    weights = _content(file) if file else "scratch"
+    if model.input_size and facts:
+        refuse_cut_patches(name, model.input_size, facts.get("patch", 0))  # a cache from before may not have it
     if wants_hub:
         try:
             if tag is None or (facts and not facts["repo"]):
@@ -90,16 +97,64 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
     )
 
 
+def _own(model: ModelConfig, target: str) -> ModelPlan:
+    """The plan of a ``_target_``, of which nobody knows more than is given."""
+    file = None if model.weights in WORDS else _local_file(model.weights)
+    if model.weights == "pretrained":
+        raise InputError(
+            f"model.weights=pretrained: timm has no weights for model._target_={target}.",
+            "model.weights=scratch starts from nothing, model.weights=FILE from a local file.",
+        )
+    warnings = []
+    if model.weights == "if_available":
+        warnings.append(f"timm has no weights for {target}: starting from SCRATCH.")
+    if model.input_size is None:
+        warnings.append(f"model.input_size of {target} is not given: {IMAGENET_SIZE} pixels are used.")
+    if model.mean is None or model.std is None:
+        warnings.append(f"model.mean and model.std of {target} are not both given: ImageNet's are used for the rest.")
+    version = json.dumps([target, version_of(target), model.arguments], sort_keys=True)
+    return ModelPlan(
+        timm_name=f"{target}-{hashlib.sha256(version.encode()).hexdigest()[:8]}",
+        pretrained_tag=None,
+        input_size=model.input_size or IMAGENET_SIZE,
+        mean=tuple(model.mean or IMAGENET_MEAN),
+        std=tuple(model.std or IMAGENET_STD),
+        weights=_content(file) if file else "scratch",
+        weights_file=file,
+        warnings=tuple(warnings),
+    )
+
+
+def refuse_cut_patches(name: str, input_size: int, patch: int) -> None:
+    """Refuse pixels that no patch would see; ``patch`` is a patch's side in pixels, 0 if there are none.
+
+    Raises
+    ------
+    InputError
+        with the nearest sizes that fit.
+    """
+    if patch and (rest := input_size % patch):
+        raise InputError(
+            f"model.input_size={input_size} is not a multiple of {patch}, the side of the patches of {name}: "
+            f"{rest} of its {input_size} rows and columns would go unseen.",
+            f"Try model.input_size={input_size - rest} or {input_size - rest + patch}."
+            if input_size > patch
+            else f"Try model.input_size={patch}.",
+        )
+
+
 def on_command_line(model: ModelConfig) -> str:
     """The overrides that name a model."""
+    if model._target_:
+        return f"model=custom model._target_={model._target_}"
     named = model.name in groups()["model"]
     return f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
 
 
 def is_cached(model: ModelConfig) -> bool:
     """Whether ``model`` finds its weights on this machine. Nobody is asked: an unknown tag counts as absent."""
-    if model.weights not in ("pretrained", "if_available"):
-        return model.weights == "scratch" or Path(model.weights).expanduser().is_file()
+    if model._target_ or model.weights not in ("pretrained", "if_available"):
+        return model.weights in ("scratch", "if_available") or Path(model.weights).expanduser().is_file()
     name, tag = _name_and_tag(model)
     return tag is not None and cached_file(*_source(name, tag, {})) is not None
 
@@ -108,9 +163,11 @@ def timm_facts(name: str) -> dict[str, Any]:
     """What timm knows of an architecture, ``name`` or ``name.tag``. Imports timm (6 s): call it in a child process.
 
     A dict of ``tag``, ``input_size`` [C, H, W], ``mean``, ``std``, ``repo`` and ``file`` (empty if it has none on the
-    hub); or of ``unknown``: the nearest names.
+    hub), ``patch`` (the side in pixels of what its input must be a multiple of, or 0); or of ``unknown``: the nearest
+    names.
     """
     import timm
+    import torch
     from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 
     architecture, _, tag = name.partition(".")
@@ -122,7 +179,10 @@ def timm_facts(name: str) -> dict[str, Any]:
     cfg = get_pretrained_cfg(name)
     if cfg is None:
         return {"unknown": []}
+    with torch.device("meta"):  # without memory for its weights
+        patch = patch_side(timm.create_model(architecture))
     return {
+        "patch": patch,
         "tag": cfg.tag or "",
         "input_size": list(cfg.input_size),
         "mean": list(cfg.mean),
@@ -130,6 +190,14 @@ def timm_facts(name: str) -> dict[str, Any]:
         "repo": cfg.hf_hub_id or "",
         "file": cfg.hf_hub_filename or "",
     }
+
+
+def patch_side(model: Any) -> int:
+    """The side in pixels of the patches that a timm model cuts its input into; 0 if it does not, or pads."""
+    from timm.layers import PatchEmbed
+
+    embedding = getattr(model, "patch_embed", None)
+    return embedding.patch_size[0] if isinstance(embedding, PatchEmbed) and not embedding.dynamic_img_pad else 0
 
 
 def _facts(name: str, cache: Path, progress: Progress) -> dict[str, Any]:
@@ -205,6 +273,10 @@ def _local_file(weights: str) -> Path:
         f"model.weights={weights}: there is no {missing}.",
         f"Did you mean '{path.parent / near[0]}'?" if near else "Check the path; it is taken from the current folder.",
     )
+
+
+def _content(file: Path) -> str:
+    return f"sha256:{_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}"
 
 
 @lru_cache

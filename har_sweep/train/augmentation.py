@@ -1,21 +1,28 @@
 """Batched transforms on the device, with a random draw for every image.
 
 Draws are made on the CPU, so the same seed gives the same draws on every device, and nothing waits for the device.
-The order is that of torchvision's reference training: geometry, RandAugment, normalise, mixup or CutMix.
+The order is that of torchvision's reference training: geometry, RandAugment, normalise, mixup or CutMix. A transform
+of one's own (``augmentation._target_``) goes before them all.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from har_sweep.config.schema import AugmentationConfig
+from har_sweep.config.targets import called, part_maker
+from har_sweep.errors import InputError
 
 
 def augment(
@@ -39,7 +46,8 @@ def augment(
     mean, std
         of R, G, B in 0..1.
     generator
-        a CPU generator; each call advances it by one draw, which seeds all draws of the batch.
+        a CPU generator; each call advances it by one draw, which seeds all draws of the batch (and, for a transform of
+        one's own, by a second, which seeds torch's, NumPy's and Python's global generators while it is called).
 
     Returns
     -------
@@ -49,13 +57,59 @@ def augment(
         ``labels`` as they are; with mixup or CutMix, float32 [B, num_classes], each row adding up to 1.
     """
     rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
-    pixels = _geometry(images.permute(0, 3, 1, 2), config, input_size, rng)
+    pixels = images.permute(0, 3, 1, 2)
+    if config._target_:
+        with _seeded(int(torch.randint(2**32 - 1, (), generator=generator)), images.device):
+            pixels = _transformed(pixels, config)
+    pixels = _geometry(pixels, config, input_size, rng)
     if config.randaugment_ops:
         pixels = _randaugment(_to_uint8(pixels), config, rng)
     normalised = _normalise(pixels, mean, std)
     if config.mixup_alpha or config.cutmix_alpha:
         return _mix(normalised, labels, config, num_classes, rng)
     return normalised, labels
+
+
+def _transformed(pixels: Tensor, config: AugmentationConfig) -> Tensor:
+    """What ``_target_`` makes of uint8 [B, 3, H, W]: uint8, or floating point in 0..255, of any height and width.
+
+    Raises
+    ------
+    InputError
+        if it makes anything else of them, or raises.
+    """
+    target = str(config._target_)
+    transform = _transform(target, json.dumps(config.arguments, sort_keys=True), pixels.device)
+    made = called("augmentation", target, lambda: transform(pixels.contiguous()))
+    right = isinstance(made, Tensor) and made.dim() == 4 and made.shape[:2] == pixels.shape[:2]
+    if not right or not (made.dtype == torch.uint8 or made.is_floating_point()):
+        shape = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(
+            f"augmentation._target_={target} made {shape} of uint8 {list(pixels.shape)}.",
+            "It should give [B, 3, H, W], uint8 or floating point in 0..255, for as many images as it was given.",
+        )
+    return made
+
+
+@cache
+def _transform(target: str, arguments: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    transform = part_maker("augmentation", target, json.loads(arguments))
+    return transform.to(device) if isinstance(transform, nn.Module) else transform
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, the global generators start from ``seed``; afterwards they are where they were, for dropout."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

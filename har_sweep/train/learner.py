@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from har_sweep.config.schema import Config, OptimizerConfig, SchedulerConfig, TrainerConfig
+from har_sweep.config.schema import Config, TrainerConfig
 from har_sweep.device.compute import Compute, keep_freed_memory, release
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.events import Line, Tell
 from har_sweep.model.head import set_train_mode
+from har_sweep.train.optimizer import build_optimizer, build_schedule
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
 # What PyTorch's allocator and oneDNN say on the CPU, where there is no exception of its own for it.
 OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 
@@ -44,7 +39,7 @@ class Learner:
         self._forward = torch.compile(forward) if config.hardware.compile else forward
         self._criterion = nn.CrossEntropyLoss(label_smoothing=trainer.label_smoothing)
         self._optimizer = build_optimizer(model, config.optimizer, compute)
-        self._scheduler = build_scheduler(self._optimizer, config.scheduler, steps, trainer.epochs)
+        self._scheduler = build_schedule(self._optimizer, config.scheduler, steps, trainer.epochs)
         self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
         self._ema = None
         if trainer.ema_decay:
@@ -59,8 +54,8 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Of the next step; with ``optimizer.layer_decay`` the last layer's."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """One optimizer step on a batch, of which each rank computes its share; returns its mean loss, detached, on the
@@ -128,30 +123,6 @@ class Learner:
             "ema": self._ema,
         }
         return {name: part for name, part in parts.items() if part is not None}
-
-
-def build_optimizer(model: nn.Module, config: OptimizerConfig, compute: Compute) -> torch.optim.Optimizer:
-    """The optimizer over every parameter that is trained; its settings are those of the config that are not null."""
-    given = {key: value for key, value in vars(config).items() if key != "name" and value is not None}
-    fused = compute.device.type in ("cpu", "cuda")
-    return OPTIMIZERS[config.name]((p for p in model.parameters() if p.requires_grad), **given, fused=fused)
-
-
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, config: SchedulerConfig, steps: int, epochs: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then constant or half a cosine down to ``final_lr_fraction``; stepped after every batch."""
-    warmup, total = round(config.warmup_epochs * steps), epochs * steps
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if config.name == "constant":
-            return 1.0
-        share = (step - warmup) / max(1, total - warmup)
-        return config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + math.cos(math.pi * min(1.0, share))) / 2
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from har_sweep.config.schema import DataConfig, PathsConfig
+from har_sweep.data.sources.custom import list_custom
 from har_sweep.data.sources.folder import list_folder
 from har_sweep.data.sources.har import list_har
 from har_sweep.data.sources.hub import list_hub
@@ -13,6 +14,15 @@ from har_sweep.data.sources.sample import list_sample
 from har_sweep.data.sources.table import list_csv
 from har_sweep.errors import InputError
 from har_sweep.events import Progress, no_progress
+
+SOURCES = {
+    "sample": list_sample,
+    "har": list_har,
+    "folder": list_folder,
+    "csv": list_csv,
+    "hub": list_hub,
+    "custom": list_custom,
+}
 
 
 def list_items(data: DataConfig, paths: PathsConfig, progress: Progress = no_progress) -> Listing:
@@ -23,9 +33,7 @@ def list_items(data: DataConfig, paths: PathsConfig, progress: Progress = no_pro
     InputError
         naming everything that is wrong with the folder or the table, not only the first.
     """
-    listing = {"sample": list_sample, "har": list_har, "folder": list_folder, "csv": list_csv, "hub": list_hub}[
-        data.source
-    ](data, paths, progress)
+    listing = SOURCES[data.source](data, paths, progress)
     if unspeakable := [i.path for i in listing.items if not _is_utf8(i.path)]:
         raise InputError(
             f"{listing.root}: {problems([ascii(p) for p in unspeakable], 'name is not UTF-8', 'names are not UTF-8')}",

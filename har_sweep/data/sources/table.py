@@ -46,45 +46,55 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
         wanted["data.split_column"] = data.split_column
     columns = _columns(table, wanted, header, rows[0][1])
 
-    errors: list[str] = []
-    items: dict[str, Item] = {}
-    locate = _locator(root, base)
+    errors, entries = list[str](), list[tuple[str, list[str]]]()
     for number, row in rows:
-        where = f"{name} row {number}"
         try:
-            cells = [row[c].strip() for c in columns]
+            entries.append((f"row {number}", [row[c].strip() for c in columns]))
         except IndexError:
             errors.append(f"row {number}: has {len(row)} column(s), and column {max(columns)} (from 0) is needed")
-            continue
-        (path, label), given = cells[:2], None
-        if not path:
-            errors.append(f"row {number}: the path is empty")
-        if not label:
-            errors.append(f"row {number}: the label{f' of {path}' if path else ''} is empty")
-        if len(cells) == 3:
-            given = SPLIT_WORDS.get(cells[2].lower())
-            if given is None:
-                errors.append(f"row {number}: the split '{cells[2]}' is none of {', '.join(SPLIT_WORDS)}")
-        if not path:
-            continue
-        found, exists = locate(path)
-        if found is None:
-            errors.append(f"row {number}: {path} leaves the folder {base}, which is refused")
-            continue
-        if not exists and data.on_error == "fail":
-            errors.append(f"row {number}: no such file: {path}")
-        item = Item(found, label, given, where)
-        first = items.setdefault(found, item)
-        if label and first.label != label:
-            errors.append(f"row {number}: {path} is '{label}' here and '{first.label}' in {first.where}")
-        if given and first.split != given:
-            errors.append(f"row {number}: {path} is in {given} here and in {first.split} in {first.where}")
+    items = items_of(name, entries, root, base, data.on_error == "fail", errors)
     if errors:
         raise InputError(
             f"{table}: {problems(errors, 'problem', 'problems')}",
             "Correct the table; paths are relative to data.root, else to the table's folder.",
         )
-    return Listing(root, _classes({item.label for item in items.values()}), list(items.values()))
+    return Listing(root, _classes({item.label for item in items}), items)
+
+
+def items_of(
+    name: str, entries: list[tuple[str, list[str]]], root: Path, base: Path, must_exist: bool, errors: list[str]
+) -> list[Item]:
+    """The images of a list of path, label and maybe split, each under where it stands; what is wrong joins ``errors``.
+
+    Paths are relative to ``base``, and become relative to ``root``.
+    """
+    items: dict[str, Item] = {}
+    locate = _locator(root, base)
+    for where, cells in entries:
+        (path, label), given = cells[:2], None
+        if not path:
+            errors.append(f"{where}: the path is empty")
+        if not label:
+            errors.append(f"{where}: the label{f' of {path}' if path else ''} is empty")
+        if len(cells) == 3:
+            given = SPLIT_WORDS.get(cells[2].lower())
+            if given is None:
+                errors.append(f"{where}: the split '{cells[2]}' is none of {', '.join(SPLIT_WORDS)}")
+        if not path:
+            continue
+        found, exists = locate(path)
+        if found is None:
+            errors.append(f"{where}: {path} leaves the folder {base}, which is refused")
+            continue
+        if not exists and must_exist:
+            errors.append(f"{where}: no such file: {path}")
+        item = Item(found, label, given, f"{name} {where}")
+        first = items.setdefault(found, item)
+        if label and first.label != label:
+            errors.append(f"{where}: {path} is '{label}' here and '{first.label}' in {first.where}")
+        if given and first.split != given:
+            errors.append(f"{where}: {path} is in {given} here and in {first.split} in {first.where}")
+    return list(items.values())
 
 
 def _rows(table: Path, data: DataConfig) -> list[tuple[int, list[str]]]:
