@@ -125,3 +125,12 @@ def test_it_is_a_table_and_a_figure_of_tuned_models_only(tuned: Path, tmp_path_f
     untuned = ask(tuned / "other")
     assert "tuning" not in {table.kind for table in tables(untuned)}
     assert "tuning" not in {plan.name for plan in plan_figures(untuned)}
+
+
+def test_models_that_change_places_more_than_once_are_told_as_such(tmp_path: Path) -> None:
+    study(tmp_path, "small", 1.0, [0.70, 0.71, 0.90])
+    study(tmp_path, "large", 1.0, [0.65, 0.75, 0.75])
+    assert (
+        "small and large change places 2 times; beyond 3 device hours of tuning small leads: "
+        "+15.0 points in val accuracy after all trials."
+    ) in block_of(tmp_path).sentences
