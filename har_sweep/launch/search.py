@@ -135,7 +135,7 @@ class Search:
         """Let the sweeper propose all of its trials."""
         self.studies.append(study)
         hydra = study.config.hydra
-        trials = f"{hydra.sweeper.n_trials} trials" if "n_trials" in hydra.sweeper else "trials"
+        trials = f"up to {hydra.sweeper.n_trials} trials" if "n_trials" in hydra.sweeper else "trials"
         of = f" for {study.label}" if study.label else ""
         self.screen.say(f"Search {self.name}{of}: {trials} by {self.sweeper}, for {_best(self.names)}.", "bold")
         if hydra.sweep.dir == ".":  # for what the sweeper itself has to say: not among the user's files
