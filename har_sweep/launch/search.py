@@ -156,8 +156,11 @@ class Search:
             sweeper.sweep(arguments=study.arguments)
         except (InputError, RunFailure):
             raise
-        except Exception:
-            if not study.trials or any(trial.values for trial in study.trials):
+        except Exception as e:
+            if not study.trials:
+                text = f"{self.sweeper} could not begin: {type(e).__name__} {e}".strip()
+                raise InputError(f"{text}.", "Its settings are hydra.sweeper.*; docs/search.md has versions.") from e
+            if any(trial.values for trial in study.trials):
                 raise
             # Optuna, asked for the best of none. What failed stands in the table.
 
