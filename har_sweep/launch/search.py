@@ -83,11 +83,7 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
         return loaded
 
     config = load([], arguments)  # again, as SearchSweeper stands in it where the settings should
-    names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
-    if "cost/price" in names and config.hardware.price_per_device_hour is None:
-        raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
-    refuse_leaving(config.launch)
-    check_versions(config.hydra.sweeper._target_)
+    names = _checked(config)
     settings = _settings(config.hydra, names)
     studies = []
     for label, own in _split(config, context, arguments):
@@ -95,20 +91,9 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
         if leave_out := _unknown_to(study.config, screen):
             study = Study(label, [*own, *leave_out], load(settings, [*own, *leave_out]))
         studies.append(study)
-    check_writable(Path(config.paths.runs))
-    sweeper = config.hydra.runtime.choices["hydra/sweeper"]
-    searching = Search(screen, config.sweep.name or sweep_name([arguments]), names, arguments, sweeper)
-    if "direction" not in config.hydra.sweeper and not config.hydra.sweeper._target_.startswith("hydra._internal."):
-        screen.warn(
-            f"Which way is better is a setting of {sweeper}'s own, here left as it is: better is {_best(names)}."
-        )
-    if config.hydra.sweeper.get("storage"):
-        screen.warn(
-            "hydra.sweeper.storage has trials of its own: this command adds to them, however often it is given."
-        )
+    application.search = searching = Search(screen, config, names, arguments)
     if settings:
         screen.say(f"Set because it was not given: {' '.join(settings)}")
-    application.search = searching
     try:
         for study in studies:
             searching.run(study, application, context)
@@ -117,11 +102,31 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
     application.status = 0 if all(any(t.values for t in study.trials) for study in studies) else 1
 
 
+def _checked(config: DictConfig) -> list[str]:
+    """The objectives of a search that can be begun."""
+    names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
+    if "cost/price" in names and config.hardware.price_per_device_hour is None:
+        raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
+    refuse_leaving(config.launch)
+    check_versions(config.hydra.sweeper._target_)
+    check_writable(Path(config.paths.runs))
+    return names
+
+
 class Search:
     """The trials of a command, over the batches of its studies."""
 
-    def __init__(self, screen: Screen, name: str, names: list[str], overrides: list[str], sweeper: str) -> None:
-        self.screen, self.name, self.names, self.overrides, self.sweeper = screen, name, names, overrides, sweeper
+    def __init__(self, screen: Screen, config: DictConfig, names: list[str], overrides: list[str]) -> None:
+        self.screen, self.names, self.overrides = screen, names, overrides
+        self.name: str = config.sweep.name or sweep_name([overrides])
+        self.sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+        settings = config.hydra.sweeper
+        if "direction" not in settings and not settings._target_.startswith("hydra._internal."):
+            screen.warn(
+                f"Which way is better is {self.sweeper}'s own setting, left as it is. Better is {_best(names)}."
+            )
+        if settings.get("storage"):
+            screen.warn("hydra.sweeper.storage has trials of its own, to which this adds, however often it is given.")
         self.studies: list[Study] = []
         self.planned: dict[str, Planned] = {}  # by run id
         self.causes: dict[str, str] = {}
@@ -135,7 +140,7 @@ class Search:
         """Let the sweeper propose all of its trials."""
         self.studies.append(study)
         hydra = study.config.hydra
-        trials = f"{hydra.sweeper.n_trials} trials" if "n_trials" in hydra.sweeper else "trials"
+        trials = f"up to {hydra.sweeper.n_trials} trials" if "n_trials" in hydra.sweeper else "trials"
         of = f" for {study.label}" if study.label else ""
         self.screen.say(f"Search {self.name}{of}: {trials} by {self.sweeper}, for {_best(self.names)}.", "bold")
         if hydra.sweep.dir == ".":  # for what the sweeper itself has to say: not among the user's files
@@ -151,8 +156,11 @@ class Search:
             sweeper.sweep(arguments=study.arguments)
         except (InputError, RunFailure):
             raise
-        except Exception:
-            if not study.trials or any(trial.values for trial in study.trials):
+        except Exception as e:
+            if not study.trials:
+                text = f"{self.sweeper} could not begin: {type(e).__name__} {e}".strip()
+                raise InputError(f"{text}.", "Its settings are hydra.sweeper.*; docs/search.md has versions.") from e
+            if any(trial.values for trial in study.trials):
                 raise
             # Optuna, asked for the best of none. What failed stands in the table.
 
