@@ -242,8 +242,8 @@ def _quoted(text: str) -> str:
 
     try:
         override = OverridesParser.create().parse_override(f"key={text}")
-        if not override.is_sweep_override() and override.value() == text:
-            return text
+        if text and not text.endswith("\\") and not override.is_sweep_override() and override.value() == text:
+            return text  # nothing, or a backslash, would join what follows in a list
     except HydraException:
         pass
     return QuotedString(text, Quote.single).with_quotes()

@@ -21,7 +21,7 @@ class Watched(nbclient.NotebookClient):
 
 
 def executed(notebook: Any, folder: Path) -> Watched:
-    client = Watched(notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = Watched(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()
     return client
 
