@@ -17,11 +17,11 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
-from har_sweep.config.arguments import Mode, explain, explained, types
+from har_sweep.config.arguments import Mode, check_mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
 from har_sweep.config.compose import anchored, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
@@ -53,6 +53,8 @@ class Application:
             from har_sweep.launch.objective import objective_of
             from har_sweep.launch.sweep import sweep
 
+            if HydraConfig.get().mode == RunMode.RUN:  # not a sweep's job, given again
+                check_mode(HydraConfig.get().overrides.hydra, "run")
             run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
@@ -85,6 +87,7 @@ def launch(
     from har_sweep.launch.objective import objective_of
     from har_sweep.launch.sweep import sweep
 
+    check_mode(master.hydra.overrides.hydra, "sweep")
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     overrides = list(master.hydra.overrides.task)
