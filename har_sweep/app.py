@@ -17,11 +17,11 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
-from har_sweep.config.arguments import Mode, asks_for_sweep, explain, explained, types
+from har_sweep.config.arguments import Mode, asks_for_sweep, check_mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
 from har_sweep.config.choices import chosen_runs
 from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, own_tree, read_composed
@@ -59,6 +59,8 @@ class Application:
             from har_sweep.launch.objective import check_objective, objective_of
             from har_sweep.launch.sweep import sweep
 
+            if HydraConfig.get().mode == RunMode.RUN:  # not a sweep's job, given again
+                check_mode(HydraConfig.get().overrides.hydra, "run")
             with explained(list(HydraConfig.get().overrides.task)):
                 run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
@@ -100,6 +102,7 @@ def launch(
     from har_sweep.launch.objective import objective_of  # takes a moment: not before something is on the screen
     from har_sweep.launch.sweep import sweep
 
+    check_mode(master.hydra.overrides.hydra, "sweep")
     if search:  # of a sweep's, `expand` has seen to it
         choices = [chosen_runs([list(choice)])[0] for choice in choices]
     load = partial(context.config_loader.load_sweep_config, master)

@@ -33,7 +33,8 @@ ROOT = Path(__file__).parent.parent
 # A user's own files: a package of configs that registers a resolver, callbacks, and configs old and wrong.
 YOURS = {
     "mine/__init__.py": "from omegaconf import OmegaConf\n"
-    "OmegaConf.register_new_resolver('twice', lambda word: 2 * word, replace=True)\n",
+    "register = getattr(OmegaConf, 'register_resolver', None) or OmegaConf.register_new_resolver  # of 2.4, of 2.3\n"
+    "register('twice', lambda word: 2 * word, replace=True)\n",
     "mine/mine.yaml": "defaults: [config, _self_]\nseed: 7\nhydra: {searchpath: [pkg://mine], mode: MULTIRUN}\n",
     "mine/single.yaml": "defaults: [config, _self_]\nseed: 7\n",
     "mine/model/tiny.yaml": "name: tiny\ntimm_name: test_vit\nweights: scratch\n",
@@ -70,7 +71,9 @@ class Told(Callback):
 }
 SEARCH = "'hydra.searchpath=[file://YOURS/mine]'"
 LISTED = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+# Hydra 1.4 has no such callback any more: it gives a job again from its folder.
 PICKLE = "+hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback"
+PICKLES = {".hydra/config.pickle", ".hydra/job_return.pickle"}
 
 # What is typed after `python -m har_sweep`, and what then stands on the screen; the exit status is 0.
 SHOWN = [
@@ -145,6 +148,9 @@ REFUSED = [
     (f"{SEARCH} experiment=copied", ["hydra.job.env_copy would do nothing", "hydra.job.env_set"]),
     ("hydra.searchpath=[file:///no/where]", ["hydra.searchpath: there is no folder '/no/where'"]),
     ("hydra.searchpath=[pkg://nowhere.at.all]", ["there is no package 'nowhere.at.all'"]),
+    (f"{SEARCH} seed=1,2", ["seed=1,2", "Add -m"]),
+    (f"{SEARCH} hydra.sweep.dir=x", ["'hydra.sweep.dir=x' is for sweeps"]),
+    ("-cd YOURS/mine -cn mine hydra.run.dir=x", ["'hydra.run.dir=x' is for a single run"]),
     # names of before
     ("hardware.launcher=slurm", ["'hardware.launcher' has moved", "hydra/launcher=slurm"]),
     ("hardware.slurm.partition=gpu", ["'hardware.slurm.partition' has moved", "Write hydra.launcher.partition."]),
@@ -163,7 +169,7 @@ REFUSED = [
     ("hydra.job={name:x}", ["sets a whole section", "hydra.job.name=..."]),
     ("-m hydra.job.name=a,b", ["Hydra's own settings cannot be swept over"]),
     ("-m +hydra.sweeper.params.seed=0,1", ["'+hydra.sweeper.params.seed=\"0,1\"'"]),
-    ("-m +hydra.sweeper.parms.seed=0", ["hydra.sweeper: ", "'parms'", "hydra/sweeper=... does not know it"]),
+    ("-m +hydra.sweeper.parms.seed=0", ["'hydra.sweeper.parms'", "hydra.sweeper.params"]),
     ("-m hydra/sweeper=ax", ["There is no hydra/sweeper 'ax'", "pip install hydra-ax-sweeper"]),
     ("+hydra.callbacks.mine._target_=no.Where", ["hydra.callbacks.mine", "no.Where", "package.module.Class"]),
     ("hydra.launcher.partition=gpu", ["add hydra/launcher=slurm"]),
@@ -337,7 +343,7 @@ def test_a_plug_in_of_others_that_lacks_a_module_is_left_out_with_a_word(tmp_pat
 
 AROUND = [
     "hydra/callbacks=[told]", "hydra/job_logging=default", "hydra.output_subdir=.hydra", "+hydra.job.env_set.MARK=set",
-    "hydra.job.chdir=true", PICKLE,
+    "hydra.job.chdir=true", *([] if NEXT_HYDRA else [PICKLE]),
 ]  # fmt: skip
 RUN = [
     *AROUND, "hydra.run.dir=one", "hydra.job.name=mine", "hydra/hydra_logging=default", "hydra.verbose=[told]",
@@ -392,8 +398,8 @@ def test_a_sweep_s_jobs_have_the_folders_logs_and_variables_they_were_given(swep
     assert sorted(path.name for path in (swept / "many").iterdir()) == ["multirun.yaml", "seed-1", "seed-2"]
     for folder in (swept / "many" / "seed-1", swept / "many" / "seed-2"):
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        written = {f".hydra/{name}" for name in ("config.yaml", "hydra.yaml", "overrides.yaml", "config.pickle")}
-        assert files == {"mine.log", ".hydra/job_return.pickle", *written}
+        written = {f".hydra/{name}" for name in ("config.yaml", "hydra.yaml", "overrides.yaml")}
+        assert files == {"mine.log", *written, *(() if NEXT_HYDRA else PICKLES)}
         assert "said job_start" in (folder / "mine.log").read_text()
         assert f"seed={folder.name[-1]}" in (folder / ".hydra" / "overrides.yaml").read_text()
     assert {(record.seed, record.status) for record in runs(swept).values()} >= {(1, "done"), (2, "done")}
@@ -421,18 +427,14 @@ def test_a_run_has_the_folder_log_and_variables_it_was_given(ran: Path) -> None:
     assert [call[0].split()[0] for call in calls] == ["run_start", "job_start", "job_end", "run_end"]
     assert calls[1][2:4] == ["set", "mine"]
     assert Path(calls[1][4]).name == "one"
-    assert pickle.loads((folder / ".hydra" / "job_return.pickle").read_bytes()).return_value == pytest.approx(
-        float(calls[2][0].split()[1]), abs=1e-3
-    )
+    if not NEXT_HYDRA:
+        returned = pickle.loads((folder / ".hydra" / "job_return.pickle").read_bytes()).return_value
+        assert f"{returned:.3f}" == calls[2][0].split()[1]
 
 
-def test_a_job_is_given_again_from_what_it_left(ran: Path, told: Any) -> None:
+def test_a_job_is_given_again_from_what_it_left(ran: Path, yours: Path) -> None:
     job = ran / "one" if NEXT_HYDRA else ran / "one" / ".hydra" / "config.pickle"
-    again = har_sweep("--experimental-rerun", str(job), cwd=ran, TOLD=str(ran / "told_again"), PYTHONPATH=_path(ran))
-    if NEXT_HYDRA:  # it composes anew, so it needs the user's files
-        again = har_sweep(
-            "--experimental-rerun", str(job), cwd=ran, TOLD=str(ran / "told_again"), PYTHONPATH=sys.path[0]
-        )
+    again = har_sweep("--experimental-rerun", str(job), cwd=ran, TOLD=str(ran / "told_again"), PYTHONPATH=_path(yours))
     assert again.returncode == 0, again.stdout + again.stderr
     assert "1 done already" in again.stdout
     assert "Warning" not in again.stderr

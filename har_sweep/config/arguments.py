@@ -102,9 +102,8 @@ def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = Fals
     _check_logging(parsed, own_tree)
     if mode == "run" and asks_for_sweep(parsed):
         mode = "sweep"
-    if mode != "run" or not own_tree:  # a file may say hydra.mode: MULTIRUN
-        for override in parsed:
-            _check_mode(override, mode)
+    if mode != "run" or not own_tree:  # else a file may say hydra.mode: MULTIRUN, and check_mode comes later
+        check_mode(overrides, mode)
     if mode == "sweep" and "WANDB_SWEEP_ID" in os.environ:
         raise InputError(
             "-m inside of a W&B agent's trial would log several runs as one.", "Give the agent a command without -m."
@@ -122,8 +121,19 @@ def _is_sweep(override: Override) -> bool:
     return file is not None and file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN"
 
 
+def check_mode(overrides: Iterable[str], mode: Mode) -> None:
+    """Refuse what a single run, or a sweep, would not look at.
+
+    Raises
+    ------
+    InputError
+        naming the override and what to write instead.
+    """
+    for override in overrides:
+        _check_mode(_known(override, True), mode)
+
+
 def _check_mode(override: Override, mode: Mode) -> None:
-    """Refuse what a single run, or a sweep, would not look at."""
     line, name = str(override.input_line), override.key_or_group
     if mode == "run" and override.is_sweep_override():
         raise InputError(f"'{line}' lists several values.", "Add -m to sweep over them.")
@@ -396,6 +406,8 @@ def _hint(key: str, said: str, overrides: list[str]) -> str:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."
     if key.startswith("hydra.launcher."):
         return "Only SLURM is asked for this: add hydra/launcher=slurm, or hardware=slurm_gpu."
+    if said.startswith("Ambiguous value") or "requires --multirun" in said:
+        return "Add -m to sweep over them."
     if again := re.match(r"Multiple values for .*'override (.+): (.+)'", said):
         return f"Leave the + out: {again[1]}={again[2]}."
     if key.startswith("hydra.sweeper"):

@@ -158,6 +158,21 @@ def check_hydra(settings: Any) -> None:
         )
 
 
+def check_sweeper(unknown: dict[str, Any]) -> None:
+    """Refuse what our own sweeper was given beside ``params``.
+
+    Raises
+    ------
+    InputError
+        naming the key.
+    """
+    for name in unknown:
+        raise InputError(
+            f"There is no key 'hydra.sweeper.{name}' of hydra/sweeper=har_sweep.",
+            "It takes hydra.sweeper.params.KEY='a,b'; other sweepers take more, such as hydra/sweeper=optuna.",
+        )
+
+
 @cache
 def _hydras_help() -> Any:
     return OmegaConf.to_container(OmegaConf.load(Path(hydra.conf.__file__).parent / "hydra/help/default.yaml"))

@@ -12,13 +12,14 @@ from omegaconf import DictConfig, open_dict, read_write
 class HarSweepSweeper(Sweeper):
     """The product of what the command line and ``params`` list."""
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = params or {}
+    def __init__(self, params: dict[str, Any] | None = None, **unknown: Any) -> None:
+        self.params, self.unknown = params or {}, unknown
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from har_sweep.config.check import check_hydra
+        from har_sweep.config.check import check_hydra, check_sweeper
 
         check_hydra(config.hydra)
+        check_sweeper(self.unknown)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
