@@ -32,9 +32,10 @@ NEXT_HYDRA = __version__ >= "1.4"
 ROOT = Path(__file__).parent.parent
 # A user's own files: a package of configs that registers a resolver, callbacks, and configs old and wrong.
 YOURS = {
-    "mine/__init__.py": "from omegaconf import OmegaConf\n"
-    "register = getattr(OmegaConf, 'register_resolver', None) or OmegaConf.register_new_resolver  # of 2.4, of 2.3\n"
+    "mine/__init__.py": "from omegaconf import OmegaConf, __version__\n"
+    "register = OmegaConf.register_new_resolver if __version__ < '2.4' else OmegaConf.register_resolver\n"
     "register('twice', lambda word: 2 * word, replace=True)\n",
+    "failing/__init__.py": "len(3)\n",
     "mine/mine.yaml": "defaults: [config, _self_]\nseed: 7\nhydra: {searchpath: [pkg://mine], mode: MULTIRUN}\n",
     "mine/single.yaml": "defaults: [config, _self_]\nseed: 7\n",
     "mine/model/tiny.yaml": "name: tiny\ntimm_name: test_vit\nweights: scratch\n",
@@ -151,6 +152,7 @@ REFUSED = [
     (f"{SEARCH} seed=1,2", ["seed=1,2", "Add -m"]),
     (f"{SEARCH} hydra.sweep.dir=x", ["'hydra.sweep.dir=x' is for sweeps"]),
     ("-cd YOURS/mine -cn mine hydra.run.dir=x", ["'hydra.run.dir=x' is for a single run"]),
+    ("hydra.searchpath=[pkg://failing]", ["the package 'failing' cannot be imported: TypeError", "len()"]),
     # names of before
     ("hardware.launcher=slurm", ["'hardware.launcher' has moved", "hydra/launcher=slurm"]),
     ("hardware.slurm.partition=gpu", ["'hardware.slurm.partition' has moved", "Write hydra.launcher.partition."]),

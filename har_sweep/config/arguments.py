@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -279,9 +280,14 @@ def _check_searchpath(places: Any) -> None:
     for place in places if isinstance(places, list) else []:
         kind, _, path = str(place).rpartition("://")
         try:
-            found = find_spec(path.replace("/", ".")) if kind == "pkg" else Path(path).is_dir()
+            module = path.replace("/", ".")
+            found = bool(find_spec(module) and import_module(module)) if kind == "pkg" else Path(path).is_dir()
         except ModuleNotFoundError:
-            found = None
+            found = False
+        except Exception as e:  # whatever stands in it
+            raise InputError(
+                f"hydra.searchpath: the package '{path}' cannot be imported: {type(e).__name__}: {e}.", "Mend it."
+            ) from e
         if kind in ("", "file", "pkg") and not found:
             raise InputError(
                 f"hydra.searchpath: there is no {'package' if kind == 'pkg' else 'folder'} '{path}'.",
