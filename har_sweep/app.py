@@ -18,7 +18,7 @@ from hydra.types import HydraContext
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
-from har_sweep.config.arguments import Mode, explain, explained
+from har_sweep.config.arguments import Mode, explain, explained, is_sweep
 from har_sweep.config.check import check, check_launcher
 from har_sweep.config.compose import Composed, anchored, compose_runs, read_composed
 from har_sweep.config.tree import CONF
@@ -165,10 +165,12 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise InputError("--experimental-rerun takes its config from the file alone.", "Leave everything else out.")
     own_tree = any((args.config_name, args.config_dir, args.config_path))
     mode: Mode = "sweep" if args.multirun else "any" if args.info or args.shell_completion or args.hydra_help else "run"
-    explain(args.overrides, mode, own_tree)
+    parsed = explain(args.overrides, mode, own_tree)
     flags = list(arguments)
     for override in args.overrides:
         flags.remove(override)
+    if not commands and any(is_sweep(override) for override in parsed):
+        flags.append("--multirun")  # Hydra 1.4 does not look for hydra.mode in an experiment's file
     if args.config_path:
         if args.config_dir:
             raise InputError("--config-path and --config-dir: one says where your configs are.", "Leave one out.")

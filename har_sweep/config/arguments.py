@@ -75,7 +75,7 @@ def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False
         raise InputError(f"{' and '.join(map(str, sweepers))}: a search has one sweeper.", "Leave all but one out.")
     if mode == "any":
         return parsed
-    if "hydra.mode=MULTIRUN" in overrides or any(_is_sweep(o) for o in parsed):
+    if "hydra.mode=MULTIRUN" in overrides or any(is_sweep(o) for o in parsed):
         mode = "sweep"
     for override in parsed:
         line, name = str(override.input_line), override.key_or_group
@@ -92,7 +92,7 @@ def explain(overrides: Iterable[str], mode: Mode = "any", own_tree: bool = False
     return parsed
 
 
-def _is_sweep(override: Override) -> bool:
+def is_sweep(override: Override) -> bool:
     """Whether it chooses an experiment of ours that is a sweep by itself."""
     file = CONF / "experiment" / f"{override.value()}.yaml" if override.key_or_group == "experiment" else None
     return file is not None and file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN"
