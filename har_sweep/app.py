@@ -217,6 +217,8 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"--config-path {args.config_path}: there is no such folder.", "Check the path.")
         # From where the command is given, not from where this file happens to be; our groups stay in reach.
         flags += ["--config-path", os.path.abspath(args.config_path), "--config-dir", str(CONF.resolve())]
+    if not commands and not args.hydra_help and asks_for_sweep(overrides):
+        flags.append("--multirun")  # Hydra 1.4 does not look for hydra.mode in an experiment's file
     if mode != "sweep" and not own_files and not swept and not asks_for_sweep(overrides):
         chosen = chosen_runs([args.overrides])
         if len(chosen) > 1:

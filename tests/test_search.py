@@ -122,7 +122,7 @@ def test_a_failed_trial_neither_ends_the_search_nor_is_computed_again(tmp_path: 
         done = har_sweep(*grid, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert expected in done.stdout
-        assert "Best of 1 trials" in done.stdout
+        assert "Best of 1 trial: " in done.stdout
     (failed,) = (record for record in runs(tmp_path).values() if record.status == "failed")
     assert len(failed.attempts) == 1
     none = har_sweep(*grid[:-1], "optimizer.lr=1e38,2e38", cwd=tmp_path)

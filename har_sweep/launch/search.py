@@ -219,13 +219,14 @@ class Search:
             if not done:
                 continue
             best = self.best(done)
+            count = f"{len(done)} trial{'s' if len(done) > 1 else ''}"
             of = f" for {study.label}" if study.label else ""
             if len(self.names) > 1:
-                self.screen.say(f"Best trade-offs{of}, {len(best)} of {len(done)} trials:", "bold")
+                self.screen.say(f"Best trade-offs{of}, {len(best)} of {count}:", "bold")
             for trial in best:
                 fixed = study.fixed
                 chosen = " ".join(o for o in trial.spec.overrides if o.partition("=")[0] not in fixed)
-                head = "  " if len(self.names) > 1 else f"Best{of} of {len(done)} trials: "
+                head = "  " if len(self.names) > 1 else f"Best{of} of {count}: "
                 self.screen.say(f"{head}{self._text(trial.values or [])} by {trial.spec.run_id}: {chosen}", "bold")
 
     def best(self, done: Sequence[Trial]) -> list[Trial]:
