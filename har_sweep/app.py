@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from har_sweep.config.arguments import Mode, check_mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
-from har_sweep.config.compose import anchored, compose_runs, has_logging, own_tree, read_composed
+from har_sweep.config.compose import anchored, as_typed, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
@@ -54,7 +54,7 @@ class Application:
             from har_sweep.launch.sweep import sweep
 
             if HydraConfig.get().mode == RunMode.RUN:  # not a sweep's job, given again
-                check_mode(HydraConfig.get().overrides.hydra, "run")
+                check_mode(as_typed(HydraConfig.get().overrides.hydra), "run")
             run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
@@ -87,10 +87,10 @@ def launch(
     from har_sweep.launch.objective import objective_of
     from har_sweep.launch.sweep import sweep
 
-    check_mode(master.hydra.overrides.hydra, "sweep")
+    check_mode(as_typed(master.hydra.overrides.hydra), "sweep")
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
-    overrides = list(master.hydra.overrides.task)
+    overrides = as_typed(master.hydra.overrides.task)
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
     status, specs = sweep(asked, overrides, application.screen)
     application.status = max(application.status, status)
