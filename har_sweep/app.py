@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from har_sweep.config.arguments import Mode, asks_for_sweep, check_mode, explain, explained, types
 from har_sweep.config.check import check, check_launcher
 from har_sweep.config.choices import chosen_runs
-from har_sweep.config.compose import Composed, anchored, compose_runs, has_logging, own_tree, read_composed
+from har_sweep.config.compose import Composed, anchored, as_typed, compose_runs, has_logging, own_tree, read_composed
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
@@ -60,8 +60,8 @@ class Application:
             from har_sweep.launch.sweep import sweep
 
             if HydraConfig.get().mode == RunMode.RUN:  # not a sweep's job, given again
-                check_mode(HydraConfig.get().overrides.hydra, "run")
-            with explained(list(HydraConfig.get().overrides.task)):
+                check_mode(as_typed(HydraConfig.get().overrides.hydra), "run")
+            with explained(as_typed(HydraConfig.get().overrides.task)):
                 run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
@@ -102,7 +102,7 @@ def launch(
     from har_sweep.launch.objective import objective_of  # takes a moment: not before something is on the screen
     from har_sweep.launch.sweep import sweep
 
-    check_mode(master.hydra.overrides.hydra, "sweep")
+    check_mode(as_typed(master.hydra.overrides.hydra), "sweep")
     if search:  # of a sweep's, `expand` has seen to it
         choices = [chosen_runs([list(choice)])[0] for choice in choices]
     load = partial(context.config_loader.load_sweep_config, master)
@@ -112,7 +112,7 @@ def launch(
         specs = search.batch(asked)
     else:
         _check_for_sweep(asked)
-        application.status, specs = sweep(asked, list(master.hydra.overrides.task), application.screen)
+        application.status, specs = sweep(asked, as_typed(master.hydra.overrides.task), application.screen)
     application.specs += specs
     returns = []
     for run, spec in zip(composed, specs, strict=True):

@@ -351,7 +351,7 @@ RUN = [
     *AROUND, "hydra.run.dir=one", "hydra.job.name=mine", "hydra/hydra_logging=default", "hydra.verbose=[told]",
     "hydra.job_logging.formatters.simple.format='MINE-%(message)s'", "hydra.mode=RUN",
 ]  # fmt: skip
-ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}"]
+ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}", "tracking.entity=${hydra:job.name}"]
 SWEEP = [
     *AROUND, "hydra.mode=MULTIRUN", "hydra.sweep.dir=many", "hydra.sweep.subdir=${hydra:job.override_dirname}",
     "hydra.job.config.override_dirname.kv_sep=-", "hydra.job.config.override_dirname.item_sep=+",

@@ -124,9 +124,13 @@ def read_composed(config: DictConfig, hydra: Any) -> Composed:
             f"The primary config '{hydra.job.config_name}' is not of har_sweep.",
             "Let it begin with `defaults: [config, _self_]`.",
         )
-    return Composed(
-        list(hydra.overrides.task), config_of(config), launcher if isinstance(launcher, SlurmLauncher) else None
-    )
+    slurm = launcher if isinstance(launcher, SlurmLauncher) else None
+    return Composed(as_typed(hydra.overrides.task), config_of(config), slurm)
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """Overrides that Hydra noted, with their interpolations as they were typed."""
+    return cast(list[str], OmegaConf.to_container(overrides, resolve=False))
 
 
 def anchored(run: Composed, folder: Path, moves: bool) -> Composed:
