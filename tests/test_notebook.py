@@ -30,8 +30,8 @@ def test_the_example_runs_in_a_kernel(tmp_path: Path) -> None:
     notebook = nbformat.read(EXAMPLE, as_version=4)
     executed(notebook, tmp_path)
     assert {record.status for record in runs(tmp_path).values()} == {"done"}
-    for cell in notebook.cells:
-        assert [o.output_type for o in cell.get("outputs", [])] in ([], ["display_data"], ["execute_result"])
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.output_type for output in outputs] == ["display_data", "execute_result"], outputs
 
 
 def test_the_example_is_kept_without_outputs() -> None:
