@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from har_sweep.files import atomic
+from har_sweep.processes import SPAWN
 from multirun_analysis.figures import models
 from multirun_analysis.figures.pareto import pareto, scaling
 from multirun_analysis.figures.style import STYLE, Styles, clean, fix_layout, styles_of
@@ -80,7 +80,7 @@ def figures(
     if processes == 1:
         return draw_share(analysis, folder, formats, 0, 1, progress)
     lean = replace(analysis, frame=analysis.frame.iloc[:0], info=[])  # figures need no single runs
-    with ProcessPoolExecutor(processes - 1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes - 1, SPAWN) as pool:
         others = [pool.submit(draw_share, lean, folder, formats, share, processes) for share in range(1, processes)]
         written = draw_share(lean, folder, formats, 0, processes, progress)
         return written + [path for other in others for path in other.result()]
