@@ -28,11 +28,10 @@ OURS = {"optimizer": ("adam", "adamw", "sgd"), "scheduler": ("constant", "cosine
 """Names whose arguments all have keys of their own; any other name is timm's, and takes arguments as a target does."""
 
 
-def open_schema() -> type:
-    """What Hydra composes into: ``Config`` with room beside each ``_target_``; ``config_of`` types those sections."""
+def _open_schema() -> type:
     hints = get_type_hints(Config)
     return make_dataclass(
-        "Config",
+        "OpenConfig",
         [
             (f.name, dict[str, Any], field(default_factory=functools.partial(_plain, SECTIONS[f.name])))
             if f.name in SECTIONS
@@ -44,6 +43,11 @@ def open_schema() -> type:
 
 def _plain(cls: type) -> Any:
     return OmegaConf.to_container(OmegaConf.structured(cls))
+
+
+OpenConfig = _open_schema()
+"""What Hydra composes into: ``Config`` with room beside each ``_target_``; ``config_of`` types those sections."""
+OpenConfig.__module__ = __name__  # where it is found again, when a job's config is read back in another process
 
 
 def config_of(tree: DictConfig) -> Config:

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from har_sweep.config.schema import LocalLauncher, OwnSweeper, SlurmLauncher
-from har_sweep.config.sections import open_schema
+from har_sweep.config.sections import OpenConfig
 from har_sweep.files import PACKAGE
 
 # An installed wheel carries the tree inside the package; a checkout has it beside the package.
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     OmegaConf.register_new_resolver("har_sweep.times", lambda value, factor: value * factor, replace=True)
 
 _store = ConfigStore.instance()
-_store.store(name="schema", node=open_schema())
+_store.store(name="schema", node=OpenConfig)
 _store.store(group="hydra/sweeper", name="har_sweep", node=OwnSweeper)
 for _name, _node in LAUNCHERS.items():
     _store.store(group="hydra/launcher", name=_name, node=_node)
