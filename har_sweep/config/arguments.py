@@ -236,7 +236,8 @@ def _check_hydra(override: Override, line: str, own_tree: bool) -> None:
 
 def _check_hydra_group(override: Override, line: str, own_tree: bool) -> None:
     name, value = override.key_or_group, None if override.is_delete() else override.value()
-    if name not in _hydra_groups() and not own_tree:
+    brought = name.startswith("hydra/sweeper/")  # by a sweeper's plug-in, such as its samplers
+    if name not in _hydra_groups() and not brought and not own_tree:
         near = nearest(name, _hydra_groups())
         raise InputError(
             f"Hydra has no group '{name}' (in '{line}').", f"{near} There are {', '.join(_hydra_groups())}.".strip()
