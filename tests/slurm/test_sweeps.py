@@ -396,7 +396,7 @@ def test_a_hundred_runs_are_one_array_submitted_without_torch(cluster: Cluster, 
 
 def test_jobs_run_the_code_and_config_of_their_submission(cluster: Cluster, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
-    for part in ("har_sweep", "conf"):
+    for part in ("har_sweep", "hydra_plugins", "conf"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
     for argv in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"]):
         subprocess.run(["git", *argv], cwd=checkout, check=True)
@@ -406,7 +406,7 @@ def test_jobs_run_the_code_and_config_of_their_submission(cluster: Cluster, tmp_
     given = [*SWEEP, "trainer.epochs=1", "+hydra.launcher.additional_parameters.hold=true", "launch.wait=false"]
     environment = {"PYTHONPATH": str(checkout)}
     assert sweep(cluster, checkout, *given, **environment).returncode == 0
-    (checkout / "har_sweep" / "run.py").write_text("raise SystemExit('edited')")
+    (checkout / "har_sweep" / "run" / "execute.py").write_text("raise SystemExit('edited')")
     subprocess.run(
         ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second"], cwd=checkout, check=True
     )
