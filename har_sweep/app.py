@@ -22,9 +22,17 @@ from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 
 from har_sweep.config.arguments import Mode, asks_for_sweep, check_mode, explain, explained, types
-from har_sweep.config.check import check, check_launcher
 from har_sweep.config.choices import chosen_runs
-from har_sweep.config.compose import Composed, anchored, as_typed, compose_runs, has_logging, own_tree, read_composed
+from har_sweep.config.compose import (
+    Composed,
+    anchored,
+    as_typed,
+    checked,
+    compose_runs,
+    has_logging,
+    own_tree,
+    read_composed,
+)
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
@@ -65,8 +73,7 @@ class Application:
                 run = read_composed(config, HydraConfig.get())
             if has_logging(HydraConfig.get()):
                 run = replace(run, hydra=cast(DictConfig, HydraConfig.instance().cfg))
-            check(run.config)
-            check_launcher(run.config, run.slurm)
+            checked(run)
             check_objective(run.config.sweep.objective)
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)

@@ -88,7 +88,7 @@ def compose_runs(
         if shape in shared:
             try:
                 config, slurm = shared[shape].with_values(values)
-                runs.append(_checked(Composed(choice, config, slurm)))
+                runs.append(checked(Composed(choice, config, slurm)))
                 continue
             except OmegaConfBaseException:
                 pass  # composed alone, its error is explained
@@ -103,7 +103,7 @@ def compose_runs(
         composition = _Composition(whole, run)
         if run.hydra is None and not refers and "${hydra:" not in composition.text:
             shared[shape] = composition
-        runs.append(_checked(run))
+        runs.append(checked(run))
     return runs
 
 
@@ -183,7 +183,7 @@ def has_folders(hydra: Any) -> bool:
     return OmegaConf.to_container(hydra.sweep, resolve=False) != {"dir": ".", "subdir": "${hydra.job.num}"}
 
 
-def _checked(run: Composed) -> Composed:
+def checked(run: Composed) -> Composed:
     check(run.config)
     check_launcher(run.config, run.slurm)
     return run
