@@ -33,6 +33,10 @@ class RunFailure(Exception):
         self.hint = hint
 
 
+class Damaged(Exception):
+    """A file of ours that is not what was once written: cut, emptied, or other bytes."""
+
+
 class ClaimLost(Exception):
     """Another process owns the run now; this one must not write another byte of it."""
 

@@ -1,13 +1,20 @@
-"""Files that are whole or not there at all, and texts without secrets."""
+"""Files that are whole or not there at all, and what they were when they were written; texts without secrets."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import xxhash
+
+from har_sweep.errors import Damaged
+
+_SEAL_BYTES = 16
 
 PACKAGE = Path(__file__).parent
 
@@ -19,39 +26,101 @@ def from_here(file: Path) -> str:
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "wb", check: Callable[[], None] = lambda: None) -> Iterator[IO[Any]]:
+def atomic(path: Path, mode: str = "wb", staging: Path | None = None) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; on leaving, sync it and rename it over ``path``. Errors change nothing.
 
-    ``check`` may raise, just before the renaming.
+    With a ``staging`` folder on the same file system it is made there; neither folder is made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    with _becoming(path, Path(name), check), os.fdopen(handle, mode) as file:
+    if staging is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=staging or path.parent)
+    with _becoming(path, Path(name)), os.fdopen(handle, mode) as file:
         yield file
 
 
-def atomic_file(path: Path, save: Callable[[Path], object], check: Callable[[], None] = lambda: None) -> None:
+def atomic_file(path: Path, save: Callable[[Path], object], staging: Path | None = None) -> None:
     """As ``atomic``, for libraries that want a file's name: ``save`` writes to the path it is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    with _becoming(path, temporary, check):
+    if staging is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (staging or path.parent) / f".{path.stem}.{os.getpid()}{path.suffix}"
+    with _becoming(path, temporary):
         save(temporary)
 
 
 @contextmanager
-def _becoming(path: Path, temporary: Path, check: Callable[[], None]) -> Iterator[None]:
+def _becoming(path: Path, temporary: Path) -> Iterator[None]:
     """Inside, ``temporary`` is written; it becomes ``path`` on leaving, or goes with an error."""
     try:
         yield
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
-        check()
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
+
+
+class Sealed:
+    """A file to write to whose last bytes will be a hash of all before them, once ``seal`` was called."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, xxhash.xxh3_128()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> None:
+        self._file.write(self._hash.digest())
+
+
+def check_seal(file: Path) -> None:
+    """Raise Damaged unless the file is whole and as it was sealed."""
+    if digest(file, without_last=_SEAL_BYTES) != _last_bytes(file):
+        raise Damaged(f"{file} is damaged")
+
+
+def read_sealed(file: Path) -> bytes:
+    """What was written before the seal.
+
+    Raises
+    ------
+    Damaged
+        if that is not what stands there now.
+    FileNotFoundError
+        if there is no such file.
+    """
+    data = file.read_bytes()
+    content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    if xxhash.xxh3_128_digest(content) != seal:
+        raise Damaged(f"{file} is damaged")
+    return content
+
+
+def digest(file: Path, without_last: int = 0) -> bytes:
+    """A hash of a file's content, but for its last bytes; of 16 bytes, and not against those who mean harm."""
+    with file.open("rb") as handle:
+        size = os.fstat(handle.fileno()).st_size - without_last
+        if size <= 0:
+            return xxhash.xxh3_128_digest(b"")
+        with (
+            mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+            view[:size] as wanted,
+        ):
+            return xxhash.xxh3_128_digest(wanted)
+
+
+def _last_bytes(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        handle.seek(-min(_SEAL_BYTES, os.fstat(handle.fileno()).st_size), os.SEEK_END)
+        return handle.read()
 
 
 def sync_folder(folder: Path) -> None:

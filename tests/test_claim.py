@@ -10,10 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import pytest
 from small import SMALL, command, runs
 
@@ -29,6 +29,7 @@ from har_sweep.record.claim import (
     take_claim,
     this_machine,
 )
+from har_sweep.record.folder import RunPaths
 
 BEAT = 0.1
 FORK = multiprocessing.get_context("fork")
@@ -51,7 +52,7 @@ def hold(folder: Path, machine: str, held: object) -> None:
     assert claim
     held.set()  # type: ignore[attr-defined]
     while True:
-        with atomic(folder / "state", "w", partial(check_claim, folder, claim.number)) as file:
+        with RunPaths(folder, claim.number).writing(folder / "state", "w") as file:
             file.write(str(claim.number))
 
 
@@ -154,9 +155,9 @@ def compute(folder: Path, machine: str, seed: int) -> None:
                 if (run / "done").exists():
                     continue
                 for step in range(5):
-                    with atomic(run / "state", "w", partial(check_claim, run, claim.number)) as file:
+                    with RunPaths(run, claim.number).writing(run / "state", "w") as file:
                         file.write(f"{claim.number} {step}")
-                with atomic(run / "done", "w", partial(check_claim, run, claim.number)) as file:
+                with RunPaths(run, claim.number).writing(run / "done", "w") as file:
                     file.write(str(claim.number))
                 with (run / "ledger").open("a") as ledger:
                     ledger.write(f"{claim.number}\n")
@@ -184,6 +185,98 @@ def test_two_times_eight_processes_and_kill_9_do_each_run_once(tmp_path: Path) -
         ledger = (run / "ledger").read_text().split() if (run / "ledger").exists() else []
         assert ledger in ([finished], [])  # empty if it was killed between the two
         assert (run / "state").read_text() == f"{finished} 4"
+
+
+def count_up(folder: Path, machine: str, seed: int) -> None:
+    """Add 1 to a number whenever the claim is had, with system calls that are held up for longer than owners live."""
+    on_machine(machine)
+    draw, rename = random.Random(seed), os.replace
+
+    def held_up(source: os.PathLike[str], target: os.PathLike[str]) -> None:
+        if draw.random() < 0.3:
+            time.sleep(draw.uniform(0.5, 1.5) * MISSED_BEATS * BEAT)  # past every check that came before it
+        rename(source, target)
+
+    os.replace = held_up  # type: ignore[assignment]
+    while len((folder / "history").read_bytes().splitlines()) < 60:
+        if (claim := take(folder)) is None:
+            time.sleep(BEAT / 10)
+            continue
+        with suppress(ClaimLost), claim:
+            claim._over.set()  # no beats: to the others it dies again and again, and it goes on as if it lived
+            for _ in range(draw.randrange(1, 4)):
+                number = int((folder / "state").read_text())
+                with RunPaths(folder, claim.number).writing(folder / "state", "w") as file:
+                    file.write(str(number + 1))
+                with (folder / "history").open("a") as history:
+                    history.write(f"{claim.number} {number + 1}\n")
+
+
+def test_an_owner_that_was_held_up_in_the_middle_of_a_write_undoes_nothing(tmp_path: Path) -> None:
+    """Every write that its owner saw succeed is there to be read by the next, in the order of the claims."""
+    (tmp_path / "state").write_text("0")
+    (tmp_path / "history").touch()
+    crowd = [FORK.Process(target=count_up, args=(tmp_path, f"machine {n}", n)) for n in range(6)]
+    for process in crowd:
+        process.start()
+    for process in crowd:
+        process.join(240)
+        assert process.exitcode == 0
+    history = [tuple(map(int, line.split())) for line in (tmp_path / "history").read_text().splitlines()]
+    by_value = sorted(history, key=lambda entry: entry[1])
+    values = [value for _, value in by_value]
+    assert len(set(values)) == len(values)  # no update was lost: else two would have made the same number of one
+    assert [claim for claim, _ in by_value] == sorted(claim for claim, _ in by_value)  # one owner after the other
+    assert len({claim for claim, _ in history}) > 10
+    assert int((tmp_path / "state").read_text()) >= max(values)
+
+
+def test_a_claim_is_taken_by_one_of_many_that_see_its_owner_die(tmp_path: Path) -> None:
+    """An owner that has just arrived is not taken for the dead one that all have read about."""
+
+    def enter(start: object, order: int) -> None:
+        on_machine("one")
+        for turn in range(150):
+            start.wait()  # type: ignore[attr-defined]
+            if claim := take_claim(tmp_path / f"{turn}"):
+                claim._over.set()
+                (tmp_path / f"{turn}" / f"entered-{order}").touch()
+
+    for turn in range(150):
+        dead = take_claim(tmp_path / f"{turn}")
+        assert dead
+        dead.release()
+    start = FORK.Barrier(4)
+    crowd = [FORK.Process(target=enter, args=(start, order)) for order in range(4)]
+    for process in crowd:
+        process.start()
+    for process in crowd:
+        process.join(120)
+        assert process.exitcode == 0
+    assert {len(list(turn.glob("entered-*"))) for turn in tmp_path.iterdir()} == {1}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00garbage"])
+def test_a_claim_that_a_power_cut_has_emptied_is_of_a_dead_owner(tmp_path: Path, content: bytes) -> None:
+    first = take(tmp_path)
+    assert first
+    first.release()
+    claims.claim_path(tmp_path, 1).write_bytes(content)
+    assert living_owner(tmp_path) is None
+    claim = take(tmp_path)
+    assert claim
+    with claim:
+        assert claim.number == 2
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="counts clock ticks since boot as Linux does")
+def test_a_step_of_the_clock_does_not_make_an_owner_look_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with until_taken(tmp_path):
+        monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: 1e9)
+        assert living_owner(tmp_path)
+        claims.this_machine.cache_clear()
+        assert living_owner(tmp_path)
 
 
 def test_two_sweeps_of_eight_at_once_share_their_runs_and_one_outlives_the_others_kill_9(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Decoded once: for each listing of files a table of what is in them, and a ``uint8 [N, size, size, 3]`` map a size.
 
-``<cache>/images/<name>-<signature>/`` holds ``files.json`` (each file's content hash, or why it is broken) and
-``<size>.u8``; row i belongs to the i-th path in sorted order. The signature is made of what ``stat`` tells, so that a
-sweep finds its cache without reading an image. Imports no torch: the worker processes must start quickly.
+``<cache>/images/<name>-<signature>/`` holds ``files.json`` (each file's content hash, or why it is broken; sealed),
+``<size>.u8`` and ``<size>.xxh3``, a uint64 hash of each of its rows; row i belongs to the i-th path in sorted order.
+The signature is made of what ``stat`` tells, so that a sweep finds its cache without reading an image. Imports no
+torch: the worker processes must start quickly.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from har_sweep.data.decode import DecodeError, decode, read, resize
 from har_sweep.data.sources.listing import file_name
-from har_sweep.errors import InputError
+from har_sweep.errors import Damaged, InputError
 from har_sweep.events import Progress
-from har_sweep.files import atomic, sync_folder
+from har_sweep.files import Sealed, atomic, read_sealed, sync_folder
 from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import logical_cores
 from har_sweep.stop import die_with_parent
@@ -38,6 +40,7 @@ from har_sweep.units import byte_size
 _CHUNK = 16
 _BYTES_WORTH_A_PROCESS = 4 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_Decoded = tuple[str, str, dict[int, int]]
 
 
 @dataclass(frozen=True)
@@ -69,24 +72,48 @@ def ensure(
     maps = {size: folder / f"{size}.u8" for size in sorted(set(sizes))}
 
     def missing() -> dict[int, Path]:
-        return {s: f for s, f in maps.items() if not f.is_file() or f.stat().st_size != len(paths) * s * s * 3}
+        return {s: f for s, f in maps.items() if not _is_whole(f, len(paths), s)}
 
     table = folder / "files.json"
-    if not table.is_file() or missing():
+    files = _known(table)
+    if files is None or missing():
         folder.mkdir(parents=True, exist_ok=True)
         with _only_builder(folder, len(paths), progress):
             _clean(cache / "images", folder)
-            todo = missing()
-            if not table.is_file() or todo:
+            files, todo = _known(table), missing()
+            if files is None or todo:
                 with _no_disk_full(cache):
-                    files = _build(folder, root, paths, todo, max_pixels, total_bytes, progress)
+                    files, rows = _build(folder, root, paths, todo, max_pixels, total_bytes, progress)
                     if _signature(root, paths, max_pixels)[0] != signature:
                         raise InputError(f"{root}: images changed while they were read.", "Run the same command again.")
                     for size, file in todo.items():
+                        with atomic(_row_hashes(file)) as handle:
+                            handle.write(rows[size].tobytes())
                         _building(folder, size).replace(file)
                     with atomic(table) as handle:
-                        handle.write(msgspec.json.encode(files))
-    return msgspec.json.decode(table.read_bytes(), type=Files), maps
+                        sealed = Sealed(handle)
+                        sealed.write(msgspec.json.encode(files))
+                        sealed.seal()
+    assert files is not None
+    return files, maps
+
+
+def _known(table: Path) -> Files | None:
+    """What is in the files, if that was written down and is as it was."""
+    try:
+        return msgspec.json.decode(read_sealed(table), type=Files)
+    except (FileNotFoundError, Damaged, msgspec.MsgspecError):
+        return None
+
+
+def _row_hashes(map_: Path) -> Path:
+    return map_.with_suffix(".xxh3")
+
+
+def _is_whole(map_: Path, count: int, size: int) -> bool:
+    """Whether a map and its hashes are there, and long enough."""
+    lengths = {map_: count * size * size * 3, _row_hashes(map_): count * 8}
+    return all(file.is_file() and file.stat().st_size == length for file, length in lengths.items())
 
 
 class ImageMap:
@@ -95,7 +122,7 @@ class ImageMap:
     Raises
     ------
     InputError
-        if the file is gone or too short.
+        if the file or that of its hashes is gone or too short.
     """
 
     def __init__(self, file: Path, count: int, size: int) -> None:
@@ -103,19 +130,33 @@ class ImageMap:
             with file.open("rb") as handle:
                 self._memory = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             flat = np.frombuffer(self._memory, np.uint8, count * size * size * 3)
+            self._hashes: list[int] = np.frombuffer(_row_hashes(file).read_bytes(), np.uint64, count).tolist()
         except (OSError, ValueError) as e:
             message = f"The decoded images {file} are gone or cut off: {e}."
             raise InputError(message, "The same command makes them again.") from e
-        self.pixels = flat.reshape(count, size, size, 3)
+        self._file, self.pixels = file, flat.reshape(count, size, size, 3)
         self._memory.madvise(mmap.MADV_RANDOM)  # what lies around an image is not read with it, only to be dropped
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Copy some images. The disk is asked for all of them at once; else each page would be waited for in turn."""
+        """Copy some images. The disk is asked for all of them at once; else each page would be waited for in turn.
+
+        Raises
+        ------
+        InputError
+            if one is not what was decoded; the map is removed, to be made again.
+        """
         image_bytes = self.pixels[0].nbytes
         for begin in (rows * image_bytes).tolist():
             page = begin - begin % mmap.PAGESIZE
             self._memory.madvise(mmap.MADV_WILLNEED, page, begin + image_bytes - page)
         np.take(self.pixels, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
+        for row, image in zip(rows.tolist(), out, strict=True):
+            if xxhash.xxh3_64_intdigest(image) != self._hashes[row]:
+                _row_hashes(self._file).unlink(missing_ok=True)
+                raise InputError(
+                    f"The decoded images {self._file} are damaged: image {row + 1} is not what was decoded.",
+                    "They were marked as such; the same command makes them again, and goes on from the checkpoint.",
+                )
 
 
 def _signature(root: Path, paths: Sequence[str], max_pixels: int) -> tuple[str, int]:
@@ -187,7 +228,7 @@ def _no_disk_full(cache: Path) -> Iterator[None]:
 def _build(
     folder: Path, root: Path, paths: Sequence[str], maps: dict[int, Path], max_pixels: int, total_bytes: int,
     progress: Progress,
-) -> Files:  # fmt: skip
+) -> tuple[Files, dict[int, NDArray[np.uint64]]]:  # fmt: skip
     needed, free = len(paths) * sum(s * s * 3 for s in maps), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -200,6 +241,7 @@ def _build(
         what = f"Decoding {len(paths):,} images at {_px(maps)} ({byte_size(needed)} in {os.path.relpath(folder)})"
     progress(what, 0, len(paths))
     hashes, errors = [""] * len(paths), [""] * len(paths)
+    rows = {size: np.zeros(len(paths), np.uint64) for size in maps}
     targets = {size: _building(folder, size) for size in maps}
     try:
         for size, file in targets.items():
@@ -209,8 +251,10 @@ def _build(
         workers = min(logical_cores(), len(chunks), 1 + total_bytes // _BYTES_WORTH_A_PROCESS)
         done = 0
         for start, found in _run(chunks, workers, root, targets, max_pixels):
-            for row, (content, error) in enumerate(found, start):
+            for row, (content, error, pixels) in enumerate(found, start):
                 hashes[row], errors[row] = content, error
+                for size, pixel_hash in pixels.items():
+                    rows[size][row] = pixel_hash
             done += len(found)
             progress(what, done, len(paths))
         for file in targets.values():
@@ -221,7 +265,7 @@ def _build(
         for file in targets.values():
             file.unlink(missing_ok=True)
         raise
-    return Files(hashes, errors)
+    return Files(hashes, errors), rows
 
 
 def _px(sizes: Sequence[int] | dict[int, Path]) -> str:
@@ -230,7 +274,7 @@ def _px(sizes: Sequence[int] | dict[int, Path]) -> str:
 
 def _run(
     chunks: list[tuple[int, Sequence[str]]], workers: int, root: Path, targets: dict[int, Path], max_pixels: int
-) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+) -> Iterator[tuple[int, list[_Decoded]]]:
     if workers <= 1:  # starting processes would take longer
         for start, paths in chunks:
             yield start, _decode_rows(root, paths, start, targets, max_pixels)
@@ -238,7 +282,7 @@ def _run(
     # spawn, not forkserver: the launcher's fork server is preloaded with torch and must stay so.
     pool = ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_start_worker)
     try:
-        futures: dict[Future[list[tuple[str, str]]], int] = {
+        futures: dict[Future[list[_Decoded]], int] = {
             pool.submit(_decode_rows, root, paths, start, targets, max_pixels): start for start, paths in chunks
         }
         for future in as_completed(futures):
@@ -259,9 +303,10 @@ def _start_worker() -> None:
 
 def _decode_rows(
     root: Path, paths: Sequence[str], first_row: int, targets: dict[int, Path], max_pixels: int
-) -> list[tuple[str, str]]:
-    """Decode files into their rows of the maps; returns for each its content hash and its error, or ''."""
-    found: list[tuple[str, str]] = []
+) -> list[_Decoded]:
+    """Decode files into their rows of the maps; returns for each its content hash, its error or '', and the hash of its
+    row in each map."""
+    found: list[_Decoded] = []
     handles = {size: os.open(file, os.O_WRONLY) for size, file in targets.items()}
     try:
         for row, path in enumerate(paths, first_row):
@@ -271,11 +316,14 @@ def _decode_rows(
                 content = hashlib.blake2b(data, digest_size=16).hexdigest()
                 image = decode(data, max_pixels)
             except DecodeError as e:
-                found.append((content, str(e)))
+                found.append((content, str(e), {}))
                 continue
+            pixel_hashes = {}
             for size, handle in handles.items():
-                _write(handle, resize(image, size).tobytes(), row * size * size * 3)
-            found.append((content, ""))
+                pixels = resize(image, size).tobytes()
+                pixel_hashes[size] = xxhash.xxh3_64_intdigest(pixels)
+                _write(handle, pixels, row * size * size * 3)
+            found.append((content, "", pixel_hashes))
     finally:
         for handle in handles.values():
             os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Dataset:
 
     @staticmethod
     def read(file: Path) -> Dataset:
-        """What ``prepare_dataset`` wrote; nothing is listed or computed again.
+        """What ``prepare_dataset`` wrote, of which its name has a hash; nothing is listed or computed again.
 
         Raises
         ------
@@ -57,7 +58,10 @@ class Dataset:
             if the file is gone or is not a dataset.
         """
         try:
-            tree = msgspec.json.decode(file.read_bytes())
+            text = file.read_bytes()
+            if not file.stem.endswith(short_hash(text)):
+                raise ValueError("its content is not what its name says")
+            tree = msgspec.json.decode(text)
             tree |= {
                 "root": Path(tree["root"]),
                 "labels": np.array(tree["labels"], np.int64),
@@ -69,3 +73,8 @@ class Dataset:
             return Dataset(**tree, file=file)
         except (OSError, msgspec.MsgspecError, TypeError, KeyError, ValueError) as e:
             raise InputError(f"{file} is gone or not a dataset: {e}.", "The same command makes it again.") from e
+
+
+def short_hash(text: bytes) -> str:
+    """8 hex digits."""
+    return hashlib.blake2b(text, digest_size=4).hexdigest()

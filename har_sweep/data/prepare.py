@@ -13,7 +13,7 @@ import numpy as np
 
 from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.cache import ensure
-from har_sweep.data.dataset import Dataset
+from har_sweep.data.dataset import Dataset, short_hash
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.listing import Item, problems
 from har_sweep.data.split import split
@@ -99,9 +99,8 @@ def _write(dataset: Dataset, folder: Path) -> Dataset:
     tree |= {"root": str(dataset.root), "caches": {str(size): str(file) for size, file in dataset.caches.items()}}
     text = msgspec.json.encode(tree)
     # The same images may lie in two folders or be decoded at other sizes; neither overwrites the other's file.
-    rest = hashlib.blake2b(text, digest_size=4).hexdigest()
-    file = folder / f"{dataset.fingerprint}-{dataset.split_fingerprint}-{rest}.json"
-    if not file.is_file():
+    file = folder / f"{dataset.fingerprint}-{dataset.split_fingerprint}-{short_hash(text)}.json"
+    if not file.is_file() or file.read_bytes() != text:
         with atomic(file) as handle:
             handle.write(text)
     return Dataset.read(file)

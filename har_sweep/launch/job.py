@@ -15,7 +15,7 @@ from har_sweep.files import redact_text
 from har_sweep.launch.hydra_job import as_hydra_job
 from har_sweep.launch.terminal import SECONDS_BETWEEN_LINES, describe
 from har_sweep.record.claim import Owner, take_claim
-from har_sweep.record.folder import RunPaths, find_record, is_done, read_record, write_record
+from har_sweep.record.folder import RunPaths, find_record, is_done, write_record
 from har_sweep.record.record import Record, RunError, close_attempt, utc_now
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
@@ -130,8 +130,8 @@ def close_record(
     if claim is None:
         return None
     with claim:
-        ours, record = replace(paths, claim=claim.number), read_record(paths.record)
-        if record.status in closes:
+        ours, record = replace(paths, claim=claim.number), find_record(paths)
+        if record and record.status in closes:
             record.status, record.error = "failed" if error else "interrupted", error
             record.finished_at = utc_now(ours.last_seen())
             close_attempt(record, outcome, error.message if error else None, record.finished_at)

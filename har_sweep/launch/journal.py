@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def note_sweep(specs: list[RunSpec], overrides: list[str]) -> Path:
     first = specs[0]
     folder = sweep_folder(Path(first.config.paths.runs), first.sweep)
     noted = {spec.run_id: NotedRun(spec.run_id, spec.label, spec.config.trainer.epochs) for spec in specs}
-    if (folder / "sweep.json").exists():
+    with suppress(FileNotFoundError, InputError):  # of one that is damaged, what is asked for now is written anew
         noted = {run.run_id: run for run in _read(folder).runs} | noted
     note = SweepNote(first.sweep, [redact_text(o) for o in overrides], utc_now(), list(noted.values()))
     with atomic(folder / "sweep.json") as file:
@@ -62,8 +63,11 @@ def note_sweep(specs: list[RunSpec], overrides: list[str]) -> Path:
 
 
 def read_sweeps(runs: Path) -> list[SweepNote]:
-    """Every sweep noted beside these runs, the latest first."""
-    notes = [_read(file.parent) for file in runs.glob(".sweeps/*/sweep.json")]
+    """Every sweep noted beside these runs, the latest first; those whose note is damaged are left out."""
+    notes = []
+    for file in runs.glob(".sweeps/*/sweep.json"):
+        with suppress(InputError):
+            notes.append(_read(file.parent))
     return sorted(notes, key=lambda note: note.asked_at, reverse=True)
 
 
@@ -73,9 +77,11 @@ def find_sweep(runs: Path, name: str | None) -> SweepNote:
     Raises
     ------
     InputError
-        if there is none.
+        if there is none, or its note is damaged.
     """
     notes = read_sweeps(runs)
+    if name and name not in {note.name for note in notes} and (sweep_folder(runs, name) / "sweep.json").exists():
+        _read(sweep_folder(runs, name))
     if not notes:
         raise InputError(f"There are no sweeps in {runs}.", "Name the folder of the runs with paths.runs=FOLDER.")
     for note in notes:
@@ -102,8 +108,8 @@ def note_submission(paths: RunPaths, submission: Submission) -> None:
 
 
 def submission(paths: RunPaths) -> Submission | None:
-    """The job that was last submitted for a run, whatever became of it."""
+    """The job that was last submitted for a run, whatever became of it; None where that is not known."""
     try:
         return msgspec.json.decode(paths.job.read_bytes(), type=Submission)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.MsgspecError):
         return None

@@ -31,6 +31,7 @@ from har_sweep.stop import Stop, die_with_parent
 
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
 POLL_SECONDS = 1.0  # of runs that other processes compute
+STARTS = 3  # of a run's process, before its sweep is given up
 
 
 @dataclass
@@ -71,8 +72,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                     ours, theirs = FORK_SERVER.Pipe(duplex=False)
                     share = shares[slot]
                     given = (with_threads(spec, share.threads), theirs, share.environment)
-                    process = FORK_SERVER.Process(target=job, args=given)
-                    process.start()
+                    process = _start(*given)
                     theirs.close()
                     children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
                 for connection in wait(list(children), POLL_SECONDS if elsewhere else None):
@@ -93,6 +93,25 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
             _stop(list(children.values()), 0.0)
             for child in children.values():
                 _next(child, deque(), [], screen)
+
+
+def _start(spec: RunSpec, events: Connection, environment: dict[str, str]) -> BaseProcess:
+    """A run's process, by a new fork server where the last one was killed.
+
+    Raises
+    ------
+    OSError
+        if there can be none.
+    """
+    for left in reversed(range(STARTS)):
+        process = FORK_SERVER.Process(target=job, args=(spec, events, environment))
+        try:
+            process.start()
+            break
+        except (EOFError, OSError):
+            if not left:
+                raise OSError("the server that starts the runs' processes dies again and again") from None
+    return process
 
 
 @dataclass(frozen=True)
@@ -209,7 +228,11 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
     """The run's process: its output goes to ``run.log``, its events to ``connection``."""
     os.environ.update(environment)
     die_with_parent()  # nobody would see this run, and the same command must find it free
-    log = log_to(spec.paths.log)
+    try:
+        log = log_to(spec.paths.log)
+    except OSError as e:
+        connection.send(Line(f"The run could not be started: {e}", warning=True))
+        return
     faulthandler.enable(file=2)
 
     def tell(event: Event) -> None:

@@ -19,6 +19,7 @@ from har_sweep.launch.job import failures
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
+from har_sweep.record.claim import take_claim
 from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
 from har_sweep.spec.hardware import resolve_hardware
@@ -212,11 +213,15 @@ def _short(override: str) -> str:
 
 
 def join_sweep(spec: RunSpec) -> None:
-    """Note in a done run's record that this sweep asked for it too."""
+    """Note in a done run's record that this sweep asked for it too, unless somebody is about to compute it again."""
     record = find_record(spec.paths)
-    if record and spec.sweep not in record.sweeps:
-        record.sweeps.append(spec.sweep)
-        write_record(record, spec.paths)
+    if record is None or spec.sweep in record.sweeps or (claim := take_claim(spec.paths.folder)) is None:
+        return
+    with claim:
+        record = find_record(spec.paths)
+        if record and spec.sweep not in record.sweeps:
+            record.sweeps.append(spec.sweep)
+            write_record(record, replace(spec.paths, claim=claim.number))
 
 
 def check_writable(folder: Path) -> None:
@@ -238,5 +243,7 @@ def check_writable(folder: Path) -> None:
                 text = f"paths.runs={folder} is on a file system without hard links, by which runs are claimed"
                 raise InputError(f"{text}: {e.strerror}.", hint) from e
             link.unlink()
+            file.write(b"." * 4096)  # a full disk may still take names
+            file.flush()
     except OSError as e:
         raise InputError(f"paths.runs={folder} cannot be written: {e.strerror}.", hint) from e

@@ -2,19 +2,27 @@
 
 A claim is a numbered file in the run's folder, ``.claim.<n>``, made with ``link``, which even NFS grants only once; the
 highest number owns the run, and its owner renews the file as a sign of life. When the owner has died, the next number
-may be taken. An owner that was only thought dead meets the higher number before its next write, and stops: the number
-is a fencing token (Kleppmann, "How to do distributed locking", 2016).
+may be taken.
+
+An owner that was only thought dead can do no harm, however long one of its system calls is held up: all that it puts
+into the run is first made in its staging folder, ``.staging.<n>``, and renamed from there. Whoever takes the run over
+removes the staging folders of lower numbers before reading anything. A rename comes before that, and is seen, or
+finds no source: the number is a fencing token (Kleppmann, "How to do distributed locking", 2016), and the file system
+checks it.
 
 Ages are differences of two times that the file system itself gave, so that the machines' clocks need not agree.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,15 +32,21 @@ import msgspec
 import psutil
 
 from har_sweep.errors import ClaimLost
+from har_sweep.files import atomic, sync_folder
 
 PREFIX = ".claim."
+STAGING = ".staging."
+CLAIMING = ".claiming."
 MISSED_BEATS = 6  # so many heartbeats late, an owner on another machine counts as dead
 HEARTBEAT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What a claim's file says. ``machine`` tells apart what shares pids; ``progress`` is for whoever watches."""
+    """What a claim's file says. ``machine`` tells apart what shares pids; ``progress`` is for whoever watches.
+
+    ``pid_started`` is as ``_start_of`` has it.
+    """
 
     number: int
     machine: str
@@ -52,21 +66,29 @@ def claim_path(folder: Path, number: int) -> Path:
 
 
 def check_claim(folder: Path, number: int) -> None:
-    """Raise ClaimLost if there is a later claim: the run has been taken over.
-
-    NFS remembers for a while what a folder held, but not past the making of another file in it, such as the temporary
-    one that is about to be renamed.
-    """
+    """Raise ClaimLost if there is a later claim: the run has been taken over."""
     if _latest_number(folder) > number:
         raise ClaimLost(f"Claim {number} on {folder.name} was taken over.")
 
 
+def staging_folder(folder: Path, number: int) -> Path:
+    """Where the owner with this number makes what it will rename into the run's folder."""
+    return folder / f"{STAGING}{number}"
+
+
 def latest_owner(folder: Path) -> Owner | None:
-    """The claim with the highest number, whether its owner lives or not; None if there never was one."""
-    try:
-        return msgspec.json.decode(claim_path(folder, _latest_number(folder)).read_bytes(), type=Owner)
-    except FileNotFoundError:
-        return None
+    """The claim with the highest number, whether its owner lives or not; None if there never was one.
+
+    What cannot be read was cut off by a power failure, which its owner did not survive.
+    """
+    number = _latest_number(folder)
+    while number:
+        with suppress(FileNotFoundError, msgspec.MsgspecError):
+            return msgspec.json.decode(claim_path(folder, number).read_bytes(), type=Owner)
+        if (now := _latest_number(folder)) == number:
+            return Owner(number, "", "", 0, 0.0, "", 0, HEARTBEAT_SECONDS, released=True)
+        number = now
+    return None
 
 
 def _latest_number(folder: Path) -> int:
@@ -80,7 +102,10 @@ def _latest_number(folder: Path) -> int:
 
 def living_owner(folder: Path) -> Owner | None:
     """The run's owner, if there is one and it is not known to be dead."""
-    owner = latest_owner(folder)
+    return _if_living(folder, latest_owner(folder))
+
+
+def _if_living(folder: Path, owner: Owner | None) -> Owner | None:
     return owner if owner and not owner.released and _is_alive(folder, owner) else None
 
 
@@ -100,23 +125,66 @@ def take_claim(
     thread, when a later claim is seen.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    before = living_owner(folder)
+    last = latest_owner(folder)  # read once: whoever comes after this makes the link below fail
+    before = _if_living(folder, last)
     if before and not (job and before.job == job and before.restarts < restarts) and not is_dead(before):
         return None
-    last, me = latest_owner(folder), psutil.Process()
-    number = last.number + 1 if last else 1
-    host = socket.gethostname()
-    owner = Owner(number, this_machine(), host, me.pid, me.create_time(), job, restarts, heartbeat_seconds)
-    temporary = _written(folder, owner)
-    try:
-        os.link(temporary, claim_path(folder, number))
-    except FileExistsError:
-        if temporary.stat().st_nlink < 2:  # NFS can lose the answer to a link that was made
-            return None
-    finally:
-        temporary.unlink()
+    number, pid = last.number + 1 if last else 1, os.getpid()
+    owner = Owner(number, this_machine(), socket.gethostname(), pid, _start_of(pid), job, restarts, heartbeat_seconds)
+    if not _publish(folder, owner):
+        return None
+    staging_folder(folder, number).mkdir(exist_ok=True)
+    if _latest_number(folder) != number:  # it was held up since it read the last claim, and so is not the latest
+        _remove_staging(folder, number)
+        return None
+    sync_folder(folder)
+    fence(folder, number)
     claim_path(folder, number - 2).unlink(missing_ok=True)  # the one before tells when its owner was last seen
     return Claim(folder, owner, on_lost)
+
+
+def _publish(folder: Path, owner: Owner) -> bool:
+    """Make the claim's file, once and for all, power cuts included; whether nobody else had made it."""
+    file = claim_path(folder, owner.number)
+    handle, name = tempfile.mkstemp(prefix=CLAIMING, dir=folder)
+    with os.fdopen(handle, "wb") as out:
+        try:
+            out.write(msgspec.json.encode(owner))
+            out.flush()
+            os.fsync(handle)
+            os.chmod(name, 0o644)
+            os.link(name, file)
+            return True
+        except FileExistsError:
+            try:  # NFS can lose the answer to a link that was made
+                return os.path.samestat(os.fstat(handle), file.stat())
+            except FileNotFoundError:
+                return False
+        except FileNotFoundError:  # another has taken the run, and swept up
+            return False
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def fence(folder: Path, number: int) -> None:
+    """Let nothing that owners before ``number`` still write come to stand in the run; sweep up what they left."""
+    for name in os.listdir(folder):
+        if (tail := name.removeprefix(STAGING)).isdigit() and int(tail) < number:
+            _remove_staging(folder, int(tail))
+        elif name.startswith(CLAIMING):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _remove_staging(folder: Path, number: int) -> None:
+    """Once this returns, its path leads nowhere, and neither does any rename from below it."""
+    staging = staging_folder(folder, number)
+    while staging.exists():
+        with suppress(FileNotFoundError):
+            try:
+                shutil.rmtree(staging)
+            except OSError as e:
+                if e.errno != errno.ENOTEMPTY:  # written into at this moment
+                    raise
 
 
 class Claim:
@@ -142,6 +210,8 @@ class Claim:
             self._over.set()
             self._thread.join()
             self._renew(replace(self._owner, released=True))
+            with suppress(OSError):
+                _remove_staging(self._folder, self.number)
 
     def __enter__(self) -> Claim:
         return self
@@ -161,28 +231,18 @@ class Claim:
     def _renew(self, owner: Owner) -> None:
         file = claim_path(self._folder, owner.number)
         try:
-            os.replace(_written(self._folder, owner), file)
+            with atomic(file, staging=staging_folder(self._folder, owner.number)) as out:
+                out.write(msgspec.json.encode(owner))
         except OSError:  # a full disk lets no file be written, but a time can still be set
-            try:
+            with suppress(OSError):
                 os.utime(file)
-            except OSError:
-                return
-
-
-def _written(folder: Path, owner: Owner) -> Path:
-    handle, name = tempfile.mkstemp(prefix=".claiming.", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(owner))
-    os.chmod(name, 0o644)
-    return Path(name)
 
 
 def _is_alive(folder: Path, owner: Owner) -> bool:
     if owner.machine == this_machine():
         try:
-            process = psutil.Process(owner.pid)
-            same = abs(process.create_time() - owner.pid_started) < 1  # and not another that was given the pid since
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            same = _start_of(owner.pid) == owner.pid_started  # and not another that was given the pid since
+            return same and psutil.Process(owner.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
     try:
@@ -195,6 +255,22 @@ def _is_alive(folder: Path, owner: Owner) -> bool:
     except OSError:  # the file system takes nothing: nobody can be told dead
         return True
     return age <= MISSED_BEATS * owner.heartbeat_seconds
+
+
+def _start_of(pid: int) -> float:
+    """When a process started: on Linux in clock ticks since boot, which no setting of the clock changes.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+        if there is none.
+    """
+    if psutil.LINUX:
+        try:
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        except (FileNotFoundError, ProcessLookupError) as e:
+            raise psutil.NoSuchProcess(pid) from e
+    return psutil.Process(pid).create_time()
 
 
 @cache

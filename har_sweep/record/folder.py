@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from har_sweep.errors import InputError
-from har_sweep.files import atomic, redact
-from har_sweep.record.claim import check_claim, claim_path
+from har_sweep.files import atomic, atomic_file, redact
+from har_sweep.record.claim import check_claim, claim_path, staging_folder
 from har_sweep.record.record import SCHEMA_VERSION, Record
 
 
+class DamagedRecord(InputError):
+    """A file that is no run's record, though it is where one should be."""
+
+
 def find_record(paths: RunPaths) -> Record | None:
-    """A run's record, if it has one."""
-    return read_record(paths.record) if paths.record.exists() else None
+    """A run's record, if it has one that can be read: of a run with a damaged one nothing is known."""
+    try:
+        return read_record(paths.record)
+    except (FileNotFoundError, DamagedRecord):
+        return None
 
 
 def is_done(paths: RunPaths) -> bool:
@@ -43,9 +54,56 @@ class RunPaths:
     claim: int = 0  # the number under which its owner writes; 0 for readers
 
     def check(self) -> None:
-        """Raise ClaimLost if the run is somebody else's by now; the last thing before a write takes effect."""
+        """Raise ClaimLost if the run is somebody else's by now."""
         if self.claim:
             check_claim(self.folder, self.claim)
+
+    @contextmanager
+    def writing(self, file: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+        """As ``files.atomic``, for a file of the run.
+
+        Raises
+        ------
+        ClaimLost
+            if the run is somebody else's by now; then ``file`` is untouched, and so with all of these.
+        """
+        with self._owned() as staging, atomic(file, mode, staging) as handle:
+            yield handle
+
+    def save(self, file: Path, save: Callable[[Path], object]) -> None:
+        """As ``files.atomic_file``, for a file of the run; raises ClaimLost as ``writing``."""
+        with self._owned() as staging:
+            atomic_file(file, save, staging)
+
+    def link(self, file: Path, another: Path) -> None:
+        """Let a file of the run stand under another name too; raises ClaimLost as ``writing``."""
+        with self._owned() as staging:
+            temporary = (staging or self.folder) / f".{another.name}.link"
+            temporary.unlink(missing_ok=True)
+            os.link(file, temporary)
+            os.replace(temporary, another)
+            temporary.unlink(missing_ok=True)  # two names of one file are not renamed over one another
+
+    def remove(self, *files: Path) -> None:
+        """Let files of the run be no more; raises ClaimLost as ``writing``."""
+        with self._owned() as staging:
+            for file in files:
+                if file.exists():
+                    removed = (staging or self.folder) / f".{file.name}.removed"
+                    os.replace(file, removed)
+                    removed.unlink()
+
+    @contextmanager
+    def _owned(self) -> Iterator[Path | None]:
+        """The folder to rename from; where that has gone, the run has been taken over, or its folder is away."""
+        staging = staging_folder(self.folder, self.claim) if self.claim else None
+        try:
+            yield staging
+        except OSError as e:
+            if staging is None or e.errno not in (errno.ENOENT, errno.ESTALE) or staging.exists():
+                raise
+            self.check()
+            raise OSError(e.errno, f"the run's folder {self.folder} is gone, or was for a while") from e
 
     def last_seen(self) -> float:
         """When the job before this owner was last seen, in seconds since 1970: for all we know, it died then."""
@@ -58,9 +116,16 @@ class RunPaths:
     log = _Inside("run.log")
     checkpoint = _Inside("checkpoint.pt")
     model = _Inside("model.safetensors")
-    selected = _Inside("selected.safetensors")  # the best epoch's weights, while a later may beat it; then the selected
     wandb = _Inside("wandb")
     job = _Inside("job.json")  # the batch job that was last submitted for the run
+
+    def selected(self, epoch: int) -> Path:
+        """The weights of the best epoch so far, while a later may beat it; then of the selected one."""
+        return self.folder / f"selected-{epoch}.safetensors"
+
+    def all_selected(self) -> list[Path]:
+        """Those that there are: the one that the checkpoint names, and maybe one that it does not yet, or no more."""
+        return list(self.folder.glob("selected-*.safetensors"))
 
 
 def read_record(path: Path) -> Record:
@@ -68,8 +133,10 @@ def read_record(path: Path) -> Record:
 
     Raises
     ------
+    DamagedRecord
+        if it is not a record.
     InputError
-        if it is not a record, or one of a newer schema.
+        if it is one of a newer schema.
     FileNotFoundError
         if there is none.
     """
@@ -82,7 +149,7 @@ def read_record(path: Path) -> Record:
     except msgspec.MsgspecError as e:
         version = _version(data)
         if version == SCHEMA_VERSION:
-            raise InputError(f"{path} is not a run's record: {e}.", "Move its folder away and run again.") from e
+            raise DamagedRecord(f"{path} is not a run's record: {e}.", "The same sweep computes it anew.") from e
     raise InputError(
         f"{path} has schema_version {version}; this version of har_sweep reads {SCHEMA_VERSION}.", "Update har_sweep."
     )
@@ -105,5 +172,5 @@ def write_record(record: Record, paths: RunPaths) -> None:
         as every writer of a run's files.
     """
     data = msgspec.json.format(msgspec.json.encode(redact(msgspec.to_builtins(record))), indent=1)
-    with atomic(paths.record, check=paths.check) as file:
+    with paths.writing(paths.record) as file:
         file.write(data)

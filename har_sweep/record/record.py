@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 SCHEMA_VERSION = 1
+ROUNDING = 0.005  # share of images that another device or kernel may see otherwise
 Status = Literal["running", "done", "failed", "interrupted"]
 
 
@@ -202,6 +203,32 @@ def close_attempt(record: Record, outcome: str, error: str | None, ended_at: str
     record.cost.device_hours = hours = seconds * record.hardware.device_count / 3600
     rate = record.config["hardware"]["price_per_device_hour"]
     record.cost.price = None if rate is None else hours * rate
+
+
+def contradictions(record: Record) -> list[str]:
+    """What cannot be true together in the record of a run that is done; empty for one that can be believed."""
+    found = []
+    if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
+        found.append("its epochs are not 1, 2, 3 and so on")
+    elif record.selected_epoch and record.selected_epoch > len(record.epochs):
+        found.append(f"epoch {record.selected_epoch} is selected of {len(record.epochs)}")
+    elif record.selected_epoch and "val" in record.metrics:
+        now, then = record.metrics["val"].accuracy, record.epochs[record.selected_epoch - 1].val_accuracy
+        if then is not None and not same_accuracy(now, then, record.dataset.counts["val"]):
+            found.append(f"its val accuracy is {now:.4f}, and {then:.4f} in the epoch that was selected")
+    for split, metrics in record.metrics.items():
+        images, right = sum(map(sum, metrics.confusion)), sum(row[n] for n, row in enumerate(metrics.confusion))
+        if images and not same_accuracy(metrics.accuracy, right / images, images):
+            found.append(f"its {split} accuracy is {metrics.accuracy:.4f}, and {right / images:.4f} by its confusions")
+    outcomes = [attempt.outcome for attempt in record.attempts]
+    if outcomes and (outcomes[-1] != "done" or None in outcomes):
+        found.append(f"its attempts ended as {', '.join(map(str, outcomes))}")
+    return found
+
+
+def same_accuracy(one: float, another: float, images: int) -> bool:
+    """Whether two accuracies over so many images differ by no more than another device's rounding explains."""
+    return abs(one - another) * images <= max(1.5, ROUNDING * images)
 
 
 def flatten(record: Record) -> dict[str, Any]:

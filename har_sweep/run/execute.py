@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -14,17 +13,17 @@ from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.crew import Link
 from har_sweep.device.ranks import Ranks, lead
-from har_sweep.errors import Interrupted
+from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Event, Line, Phase, Tell, tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.record.folder import RunPaths, write_record
-from har_sweep.record.record import Record
+from har_sweep.record.record import Metrics, Record, same_accuracy
 from har_sweep.run.lifecycle import begin, conclude, concluding, run_error
 from har_sweep.run.measure import Measured, measure, write_predictions
 from har_sweep.run.tracking import Tracker
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.train.checkpoint import Trained, save_weights
+from har_sweep.train.checkpoint import Trained, check_weights, keep_weights
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import is_out_of_memory
 from har_sweep.train.loop import train
@@ -60,8 +59,7 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
                 paths.check()
                 tracker.finish(record, dataset, measured.predictions)  # first: nobody comes back to a run that is done
                 write_record(record, paths)
-                for leftover in (paths.checkpoint, paths.selected):
-                    leftover.unlink(missing_ok=True)
+                paths.remove(paths.checkpoint, *paths.all_selected())
     write_record(record, paths)  # once more: closing the tracking may have warned
     return record
 
@@ -100,24 +98,42 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     tracker.ready()  # lest its start take time from training
     trained = train(model, session, on_epoch)
     on_epoch(trained)  # it may have been complete, and told to nobody, when an earlier job died
-    record.selected_epoch = trained.best_epoch or spec.config.trainer.epochs
+    record.selected_epoch = trained.selected_epoch
 
     model.eval()
     if spec.config.trainer.save_model:
-        keep(model, spec.paths)
+        keep(model, trained, spec.paths)
     measured = measure(forward_of(model, spec.model, device), session)
+    check_metrics(measured.metrics["val"], trained, session)
     record.metrics, record.cost.inference = measured.metrics, measured.inference
     write_predictions(measured.predictions, session.dataset, spec.paths)
     return measured
 
 
-def keep(model: nn.Module, paths: RunPaths) -> None:
+def keep(model: nn.Module, trained: Trained, paths: RunPaths) -> None:
     """The selected weights, which training has written, under the name that they will be found by."""
-    if not paths.selected.exists():  # there was no room for it
-        save_weights(model, paths)
-    paths.check()
-    paths.model.unlink(missing_ok=True)
-    os.link(paths.selected, paths.model)
+    try:
+        file = check_weights(trained, paths)
+    except Damaged:  # or there was no room for them
+        file = keep_weights(model, trained, paths)
+    paths.link(file, paths.model)
+
+
+def check_metrics(val: Metrics, trained: Trained, session: Session) -> None:
+    """Raise RunFailure unless the selected weights give on val what they gave in their epoch, but for rounding.
+
+    Then nothing that was kept is gone on from.
+    """
+    epoch, paths = trained.history[trained.selected_epoch - 1], session.spec.paths
+    if epoch.val_accuracy is None or same_accuracy(val.accuracy, epoch.val_accuracy, session.dataset.counts()["val"]):
+        return
+    paths.remove(paths.checkpoint, *paths.all_selected(), paths.model)
+    raise RunFailure(
+        "weights_differ",
+        f"The selected weights classify {100 * val.accuracy:.2f}% of val rightly; epoch {epoch.epoch}, which they "
+        f"should be of, had {100 * epoch.val_accuracy:.2f}%.",
+        "They were taken out of the run's folder; the same command trains anew.",
+    )
 
 
 def assist_training(spec: RunSpec, link: Link, stop: Stop) -> None:

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import ClaimLost, InputError, Interrupted, RunFailure
-from har_sweep.files import atomic, redact, redact_text
+from har_sweep.files import redact, redact_text
 from har_sweep.record.environment import environment, slurm_job_id
-from har_sweep.record.folder import RunPaths, read_record, write_record
+from har_sweep.record.folder import RunPaths, find_record, write_record
 from har_sweep.record.record import (
     Attempt,
     DatasetInfo,
@@ -36,21 +36,26 @@ from har_sweep.train.learner import is_out_of_memory
 def begin(spec: RunSpec, dataset: Dataset) -> Record:
     """The run's record, new or taken up again where a job before left off, with this job as its latest attempt."""
     paths = spec.paths
-    if paths.record.exists() and (old := read_record(paths.record)).status != "done":
+    old = find_record(paths)
+    if old and old.status != "done":
         record = old
         close_attempt(record, "killed", "It ended without a word.", utc_now(paths.last_seen()))
         record.error, record.finished_at = None, None
     else:
-        for leftover in (paths.checkpoint, paths.selected):  # of a done run that is computed again
-            leftover.unlink(missing_ok=True)
         record = new_record(spec, dataset)
+        if old:  # it is computed again
+            paths.remove(paths.checkpoint, *paths.all_selected())
+        elif paths.record.exists():
+            damaged = paths.folder / "damaged-record.json"
+            paths.link(paths.record, damaged)
+            record.warnings.append(f"An earlier record could not be read, and was kept as {damaged.name}.")
     record.status, record.environment = "running", environment(spec.git_commit, spec.git_dirty)
     if spec.sweep not in record.sweeps:
         record.sweeps.append(spec.sweep)
     job = slurm_job_id() or f"pid {os.getpid()}"
     record.attempts.append(Attempt(job=job, host=socket.gethostname(), started_at=utc_now()))
     write_record(record, paths)
-    with atomic(paths.config, "w", paths.check) as file:
+    with paths.writing(paths.config, "w") as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(record.config)))
     return record
 

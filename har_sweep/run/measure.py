@@ -13,7 +13,6 @@ from har_sweep.cost.inference import measure_latency
 from har_sweep.cost.memory import peak_memory
 from har_sweep.data.dataset import Dataset
 from har_sweep.events import Phase
-from har_sweep.files import atomic_file
 from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import InferenceCost, Metrics
 from har_sweep.train.evaluate import Forward, Predictions, metrics, predict
@@ -71,4 +70,4 @@ def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, pat
         )
         for split, predicted in predictions.items()
     ]
-    atomic_file(paths.predictions, pd.concat(frames, ignore_index=True).to_parquet, paths.check)
+    paths.save(paths.predictions, pd.concat(frames, ignore_index=True).to_parquet)

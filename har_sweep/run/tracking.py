@@ -9,6 +9,7 @@ Tracking never stops a run: what goes wrong there is said once, on the screen an
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -116,7 +117,10 @@ class Tracker:
         # Tables wait for `wandb sync` beside the run that they belong to, not in the home folder; online in a temporary
         # one, as the server is told its path.
         if mode == "online" and self._staging is None:
-            self._staging = tempfile.TemporaryDirectory(prefix="wandb-")
+            place = hashlib.blake2b(bytes(self._paths.folder.absolute()), digest_size=8).hexdigest()
+            for left in Path(tempfile.gettempdir()).glob(f"wandb-{place}-*"):  # by an owner before, who was killed
+                shutil.rmtree(left, ignore_errors=True)
+            self._staging = tempfile.TemporaryDirectory(prefix=f"wandb-{place}-")
         folder = self._staging.name if self._staging and mode == "online" else str(self._paths.wandb.absolute())
         os.environ["WANDB_DATA_DIR"] = folder
         # Machine facts are in the record; W&B's own collection would add home paths, hosts and the command line.

@@ -1,8 +1,13 @@
-"""What is kept of a training: the model's weights alone, or all of it, to go on from to the same bits."""
+"""What is kept of a training: the model's weights alone, or all of it, to go on from to the same bits.
+
+A checkpoint ends with a hash of itself, and names the selected weights by their epoch and their hash: nothing is gone
+on from that is not what was once written.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +17,9 @@ from torch import nn
 from torch.utils.serialization import config as serialization
 
 from har_sweep.cost.training import TrainingClock
-from har_sweep.errors import RunFailure
+from har_sweep.errors import Damaged
 from har_sweep.events import Line
-from har_sweep.files import atomic, atomic_file
+from har_sweep.files import Sealed, check_seal, digest
 from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import Epoch, TrainingCost
 from har_sweep.train.learner import Learner
@@ -23,7 +28,10 @@ from har_sweep.train.session import Session
 
 @dataclass
 class Trained:
-    """How far training has come: all that a checkpoint holds beside the learner's state."""
+    """How far training has come: all that a checkpoint holds beside the learner's state.
+
+    ``weights_digest`` is of the file of the selected weights, empty while there is none.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -31,8 +39,14 @@ class Trained:
     epoch_seconds: float = 0.0
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int | None = None
+    weights_digest: str = ""
     cost: TrainingCost = field(default_factory=TrainingCost)
     clock: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def selected_epoch(self) -> int:
+        """The best so far, or the last where that is what is selected."""
+        return self.best_epoch or self.epoch
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Trained:
@@ -53,8 +67,10 @@ def save(learner: Learner, trained: Trained, session: Session) -> None:
         complete = trained.epoch == spec.config.trainer.epochs
         learned = {} if complete else {"learner": learner.state_dict()}
         if complete and trained.best_epoch is None:
-            save_weights(learner.evaluated, spec.paths)
+            keep_weights(learner.evaluated, trained, spec.paths)
         _write(spec.paths, learned | {"trained": asdict(trained), "randomness": randomness})
+        named = spec.paths.selected(trained.selected_epoch)
+        spec.paths.remove(*(file for file in spec.paths.all_selected() if file != named))
     except OSError as e:
         session.warn(
             f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
@@ -62,17 +78,19 @@ def save(learner: Learner, trained: Trained, session: Session) -> None:
 
 
 def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
-    """Where the checkpoint left off, or the beginning. A damaged one raises RunFailure (``checkpoint_unreadable``)."""
-    path = session.spec.paths.checkpoint
-    if not path.exists():
+    """Where the checkpoint left off, or the beginning, also where it or the weights that it names are damaged."""
+    paths = session.spec.paths
+    if not paths.checkpoint.exists():
         return Trained()
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise RunFailure(
-            "checkpoint_unreadable", f"{path} cannot be read: {e}", "Delete it to start this run anew."
-        ) from e
-    randomness, trained = saved["randomness"][session.ranks.rank], Trained.restore(saved["trained"])
+        saved = _read(paths.checkpoint)
+        trained = Trained.restore(saved["trained"])
+        if trained.weights_digest:
+            check_weights(trained, paths)
+    except Damaged as e:
+        session.warn(f"{e}, or of an earlier version of har_sweep: this training begins anew.")
+        return Trained()
+    randomness = saved["randomness"][session.ranks.rank]
     torch.set_rng_state(randomness["cpu"])
     if "cuda" in randomness and torch.cuda.is_available():
         torch.cuda.set_rng_state(randomness["cuda"])
@@ -85,13 +103,38 @@ def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
     return trained
 
 
-def save_weights(model: nn.Module, paths: RunPaths) -> None:
-    """A model's tensors under their own names as ``paths.selected``; raises OSError if the disk is full."""
+def keep_weights(model: nn.Module, trained: Trained, paths: RunPaths) -> Path:
+    """Write a model's tensors, under their own names, as the weights of the selected epoch; returns the file.
+
+    Raises
+    ------
+    OSError
+        if the disk is full.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    file = paths.selected(trained.selected_epoch)
+
+    def save(temporary: Path) -> None:
+        save_file(state, temporary, {"epoch": str(trained.selected_epoch)})
+        trained.weights_digest = digest(temporary).hex()
+
     try:
-        atomic_file(paths.selected, lambda file: save_file(state, file), paths.check)
+        paths.save(file, save)
     except SafetensorError as e:  # safetensors hides the OSError of the file below it
-        raise OSError(f"could not write {paths.selected.name}: {e}") from e
+        raise OSError(f"could not write {file.name}: {e}") from e
+    return file
+
+
+def check_weights(trained: Trained, paths: RunPaths) -> Path:
+    """The file of the selected weights; raises Damaged if it is gone, or not what was written."""
+    file = paths.selected(trained.selected_epoch)
+    try:
+        same = digest(file).hex() == trained.weights_digest
+    except OSError as e:
+        raise Damaged(f"{file} cannot be read ({e.strerror})") from e
+    if not same:
+        raise Damaged(f"{file} is damaged")
+    return file
 
 
 def _random_state() -> dict[str, torch.Tensor]:
@@ -104,10 +147,24 @@ def _random_state() -> dict[str, torch.Tensor]:
 
 def _write(paths: RunPaths, state: dict[str, Any]) -> None:
     """Write the checkpoint; a kill at any moment leaves the old file or the new one, whole."""
-    with atomic(paths.checkpoint, check=paths.check) as file:
+    with paths.writing(paths.checkpoint) as file:
         try:
             # Its CRC-32 would take two fifths of the time, and ``torch.load`` never compares it.
             with serialization.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
-                torch.save(state, file)
+                sealed = Sealed(file)
+                torch.save(state, sealed)  # type: ignore[arg-type]  # it only writes
+                sealed.seal()
         except RuntimeError as e:  # torch's zip writer hides the OSError of the file below it
             raise OSError(f"could not write {paths.checkpoint.name}: {e}") from e
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A checkpoint's content; raises Damaged if it is not what was written."""
+    try:
+        check_seal(file)
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return saved
+    except Damaged:
+        raise
+    except Exception as e:
+        raise Damaged(f"{file} cannot be read ({e})") from e

@@ -11,10 +11,10 @@ from torch import nn
 
 from har_sweep.cost.training import TrainingClock
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import Interrupted
+from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Line, Phase
 from har_sweep.record.record import Epoch
-from har_sweep.train.checkpoint import Trained, resume, save, save_weights
+from har_sweep.train.checkpoint import Trained, check_weights, keep_weights, resume, save
 from har_sweep.train.epoch import Pace, train_epoch
 from har_sweep.train.evaluate import Forward, forward_of, predict
 from har_sweep.train.learner import Learner
@@ -29,7 +29,8 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     Raises
     ------
     RunFailure
-        ``non_finite_loss`` or ``out_of_memory``; or ``killed``, if another rank was.
+        ``non_finite_loss`` or ``out_of_memory``; ``killed``, if another rank was; ``weights_damaged``, if the selected
+        epoch's are not what was written.
     Interrupted
         after any rank was asked to stop and a checkpoint was written.
     ClaimLost
@@ -58,8 +59,13 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
 
     if learner.evaluated is not model:
         model.load_state_dict(learner.evaluated.state_dict())
-    if selected_elsewhere or trained.best_epoch not in (None, epochs):
-        model.load_state_dict(load_file(spec.paths.selected))
+    if ranks.rank == 0 and (selected_elsewhere or trained.best_epoch not in (None, epochs)):
+        try:
+            model.load_state_dict(load_file(check_weights(trained, spec.paths)))
+        except Damaged as e:
+            raise RunFailure(
+                "weights_damaged", f"The weights of the selected epoch are lost: {e}.", "The same command trains anew."
+            ) from e
     return trained
 
 
@@ -74,7 +80,7 @@ def validate(learner: Learner, trained: Trained, learning_rate: float, session: 
     trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
     if trainer.selection == "best" and is_best(trained.history):
         trained.best_epoch = trained.epoch
-        save_weights(learner.evaluated, session.spec.paths)
+        keep_weights(learner.evaluated, trained, session.spec.paths)
     session.tell(Line(f"{which}, Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
+from har_sweep.record.record import same_accuracy
 from multirun_analysis.findings import Candidate
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Progress, Runs
@@ -67,6 +68,11 @@ def read_predictions(
                 continue
             table = table[table["split"] == accuracy.split].sort_values("path", kind="stable")
             frame = runs.frame
+            share = float((table["label"] == table["prediction"]).mean())
+            recorded = frame[f"metrics/{accuracy.split}/accuracy"].iat[row]
+            if not same_accuracy(share, recorded, len(table)):
+                missing[row] = f"its predictions have an accuracy of {share:.4f}, its record {recorded:.4f}"
+                continue
             fingerprint = "/".join(
                 str(frame[f"dataset/{name}"].iat[row])
                 for name in ("fingerprint", "split_fingerprint")

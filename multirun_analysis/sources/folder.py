@@ -11,7 +11,7 @@ import pandas as pd
 from har_sweep.errors import InputError
 from har_sweep.files import redact_text
 from har_sweep.record.folder import RunPaths, read_record
-from har_sweep.record.record import Epoch, flatten
+from har_sweep.record.record import Epoch, contradictions, flatten
 from multirun_analysis.findings import RunInfo
 from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
 
@@ -54,6 +54,9 @@ def read_folder(folder: Path, progress: Progress) -> Found:
             continue
         except OSError as e:
             broken.append(f"{RunPaths(run).record} cannot be read: {e.strerror}.")
+            continue
+        if record.status == "done" and (why := contradictions(record)):
+            broken.append(f"{RunPaths(run).record} contradicts itself: {'; '.join(why)}.")
             continue
         rows.append(flatten(record))
         info.append(RunInfo(record.run_id, record.name, record.seed, record.status, redact_text(str(run)), None))

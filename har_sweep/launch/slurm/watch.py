@@ -52,7 +52,11 @@ class Followed:
         self.fruitless_jobs = self.fruitless_jobs + 1 if self.attempts == attempts else 1
         self.attempts = attempts
         self.cause = _cause(state, end)
-        self.over = bool(self.cause) or not _wants_another(self.spec, state, end)
+        if self.cause:  # before it had a record to count its failures in
+            cancelled = end is not None and end.state == "CANCELLED"
+            self.over = cancelled or self.fruitless_jobs > self.spec.config.launch.retries
+        else:
+            self.over = not _wants_another(self.spec, state, end)
         if not self.over and self.fruitless_jobs > FRUITLESS_JOBS:
             self.over, self.cause = True, f"{FRUITLESS_JOBS} jobs in a row came to nothing. {_tail(state)}"
         if not self.over:
@@ -112,9 +116,16 @@ def _wants_another(spec: RunSpec, state: RunState, end: Ended | None) -> bool:
 
 def _cause(state: RunState, end: Ended | None) -> str:
     """Why a run's job came to nothing before it wrote a record, and what to do about it; empty where nothing tells."""
-    if state.record or end is None or end.state in LOST:
+    if state.record or end is None:
         return ""
     job = state.job
+    if end.state == "TIMEOUT":
+        return (
+            f"Job {job} came to the end of its time limit before the run began: the node is slow to load Python and "
+            f"its packages, or the limit is too low. Raise hydra.launcher.timeout_min. {_tail(state)}"
+        )
+    if end.state in LOST:
+        return ""
     if end.state == "CANCELLED":
         return f"Job {job} was cancelled before the run began."
     if state.log is None:
