@@ -40,12 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"har_sweep {version('har_sweep')}, Hydra {version('hydra-core')}")
         return 0
 
-    from har_sweep.errors import InputError
+    from har_sweep.errors import InputError, system_errors_told
 
     try:
         from har_sweep.app import run_hydra
 
-        return run_hydra(arguments).status
+        with system_errors_told():
+            return run_hydra(arguments).status
     except InputError as e:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(Exception):
@@ -43,6 +45,28 @@ class ClaimLost(Exception):
 
 class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint; the same command goes on from it."""
+
+
+FREE_SOME = "Free some disk and give the same command again; it goes on from here."
+ELSEWHERE = "Give a folder that can be used, with paths.runs=, paths.cache= or paths.data=."
+REMEDIES = {
+    errno.ENOSPC: FREE_SOME, errno.EDQUOT: FREE_SOME,
+    errno.EACCES: ELSEWHERE, errno.EPERM: ELSEWHERE, errno.EROFS: ELSEWHERE,
+    errno.ENAMETOOLONG: "Give a shorter name.",
+}  # fmt: skip
+
+
+@contextmanager
+def system_errors_told() -> Iterator[None]:
+    """Inside, what the system refuses (a full disk, a missing permission, a share that is away) is an InputError."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno is None:
+            raise
+        message = f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
+        again = "Give the same command again when that is mended; it goes on from here."
+        raise InputError(message, REMEDIES.get(e.errno, again)) from e
 
 
 def first_line(error: BaseException) -> str:

@@ -57,7 +57,9 @@ def _becoming(path: Path, temporary: Path) -> Iterator[None]:
         temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, OSError) and not e.filename:
+            e.filename = str(path)
         with suppress(OSError):
             temporary.unlink()
         raise

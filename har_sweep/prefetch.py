@@ -18,7 +18,7 @@ from har_sweep.config.compose import compose_all, expand
 from har_sweep.config.schema import Config, ModelConfig
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.har import KAGGLE_DATASET, har_differences
-from har_sweep.errors import InputError, first_line
+from har_sweep.errors import InputError, first_line, system_errors_told
 from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
 from har_sweep.units import byte_size
@@ -87,17 +87,21 @@ def fetch(configs: list[Config], console: Console) -> Iterator[Part]:
         if key not in seen:
             seen.add(key)
             try:
-                yield _weights(model, hub, Path(config.paths.cache), console)
+                with system_errors_told():
+                    part = _weights(model, hub, Path(config.paths.cache), console)
             except InputError as e:
-                yield Part(f"weights of {model.name}", error=e)
+                part = Part(f"weights of {model.name}", error=e)
+            yield part
     for config in configs:
         key = repr(config.data)
         if key not in seen:
             seen.add(key)
             try:
-                yield _data(config, console)
+                with system_errors_told():
+                    part = _data(config, console)
             except InputError as e:
-                yield Part(f"data {config.data.name}", error=e)
+                part = Part(f"data {config.data.name}", error=e)
+            yield part
 
 
 def _weights(model: ModelConfig, hub: Hub, cache: Path, console: Console) -> Part:

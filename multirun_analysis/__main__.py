@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, system_errors_told
 from multirun_analysis.outputs import terminal
 from multirun_analysis.outputs.formats import FORMATS, choose_formats
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sources = [_source(word) for word in options.sources[publishing:]] or ["runs"]
         formats = choose_formats(options.format)
-        with terminal.progress() as progress:
+        with system_errors_told(), terminal.progress() as progress:
             progress("Starting", 0, None)
             from multirun_analysis.analysis.analysis import analyse
             from multirun_analysis.analysis.question import Question

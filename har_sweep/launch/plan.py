@@ -213,15 +213,21 @@ def _short(override: str) -> str:
 
 
 def join_sweep(spec: RunSpec) -> None:
-    """Note in a done run's record that this sweep asked for it too, unless somebody is about to compute it again."""
-    record = find_record(spec.paths)
-    if record is None or spec.sweep in record.sweeps or (claim := take_claim(spec.paths.folder)) is None:
+    """Note in a done run's record that this sweep asked for it too, and sweep up what an owner left who was killed
+    after the last word; unless somebody is about to compute it again."""
+    paths, record = spec.paths, find_record(spec.paths)
+    if record is None or (spec.sweep in record.sweeps and not paths.unfinished()):
+        return
+    claim = take_claim(paths.folder)
+    if claim is None:
         return
     with claim:
-        record = find_record(spec.paths)
-        if record and spec.sweep not in record.sweeps:
-            record.sweeps.append(spec.sweep)
-            write_record(record, replace(spec.paths, claim=claim.number))
+        paths, record = replace(paths, claim=claim.number), find_record(paths)
+        if record and record.status == "done":
+            paths.remove(paths.checkpoint, *paths.all_selected())
+            if spec.sweep not in record.sweeps:
+                record.sweeps.append(spec.sweep)
+                write_record(record, paths)
 
 
 def check_writable(folder: Path) -> None:

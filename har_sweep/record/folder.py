@@ -14,7 +14,7 @@ import msgspec
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic, atomic_file, redact
-from har_sweep.record.claim import check_claim, claim_path, staging_folder
+from har_sweep.record.claim import CLAIMING, STAGING, check_claim, claim_path, staging_folder
 from har_sweep.record.record import SCHEMA_VERSION, Record
 
 
@@ -122,6 +122,11 @@ class RunPaths:
     def selected(self, epoch: int) -> Path:
         """The weights of the best epoch so far, while a later may beat it; then of the selected one."""
         return self.folder / f"selected-{epoch}.safetensors"
+
+    def unfinished(self) -> bool:
+        """Whether there is anything that a run at work has and a finished one has not."""
+        with os.scandir(self.folder) as entries:
+            return any(entry.name.startswith((STAGING, CLAIMING, "checkpoint", "selected-")) for entry in entries)
 
     def all_selected(self) -> list[Path]:
         """Those that there are: the one that the checkpoint names, and maybe one that it does not yet, or no more."""
