@@ -2,6 +2,7 @@
 # make doctor  what this machine can do, and lacks    make lint types format lock   for contributors
 # make bench   speed, side by side with what people use instead        make bench-gpu   the same on a CUDA device
 # make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
+# make test-faults    the whole table of faults, of which make test has a draw; power cuts as root alone
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -11,7 +12,10 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
-.PHONY: sweep test test-cluster bench bench-gpu lint types format doctor lock
+# Whole files to each process: the fixtures of many of them train.
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+
+.PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -20,8 +24,11 @@ sweep: .venv/.sweep
 
 test: .venv/.dev .venv/.hydra-1.4
 	@tests/browser.sh
-	@$(PY) -m pytest
-	@PYTHONPATH=.venv/hydra-1.4 $(PY) -m pytest tests/test_config.py tests/test_hydra.py
+	@$(PY) -m pytest $(PARALLEL)
+	@PYTHONPATH=.venv/hydra-1.4 $(PY) -m pytest $(PARALLEL) tests/test_config.py tests/test_hydra.py
+
+test-faults: .venv/.dev
+	@FAULTS=all $(PY) -m pytest $(PARALLEL) tests/faults
 
 test-cluster: .venv/.dev
 	@tests/slurm/install.sh

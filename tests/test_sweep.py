@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small import SMALL, command, har_sweep, learned, runs, small_spec
 
+import har_sweep as har_sweep_api
 from har_sweep.errors import InputError
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import check_writable
@@ -354,3 +356,23 @@ def test_plain_output_has_no_control_codes_and_starts_before_the_work(finished: 
     again = har_sweep(*SMALL, cwd=finished)
     assert "\x1b" not in again.stdout
     assert again.stdout.startswith("har_sweep: 1 run asked for")
+
+
+def test_a_fork_server_that_is_killed_while_it_starts_a_run_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server: Any = forkserver._forkserver
+    ensure_running, killed = server.ensure_running, list[int]()
+
+    def ensure_that_one_has_just_died() -> None:
+        ensure_running()
+        if len(killed) < 2:
+            killed.append(server._forkserver_pid)
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+            os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(server, "ensure_running", ensure_that_one_has_just_died)
+    done = har_sweep_api.sweep([*SMALL, "trainer.epochs=1"])
+    assert len(killed) == 2
+    assert done.status == 0

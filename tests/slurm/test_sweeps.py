@@ -208,6 +208,22 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluste
 
 
 @pytest.mark.parametrize("retries", [0, 1])
+def test_a_job_that_is_killed_before_its_run_began_counts_as_a_try(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]], retries: int
+) -> None:
+    once = f"test -e {tmp_path}/killed || {{ touch {tmp_path}/killed; kill -9 $$; }}"
+    given = [*SWEEP, f"hydra.launcher.setup=['{once}']", f"launch.retries={retries}"]
+    done = sweep(cluster, tmp_path, *given)
+    if retries:
+        assert done.returncode == 0, done.stdout
+        same(tmp_path, undisturbed)
+    else:
+        assert done.returncode == 2, done.stdout
+        assert "before the run began" in done.stdout
+        assert sweep(cluster, tmp_path, *given).returncode == 0
+
+
+@pytest.mark.parametrize("retries", [0, 1])
 def test_a_killed_run_is_named_and_goes_on_from_its_checkpoint(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, tuple[Any, ...]], retries: int
 ) -> None:
