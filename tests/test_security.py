@@ -1,0 +1,160 @@
+"""Nobody else's bytes are run, no secret is shown to others, and names stay names: what docs/security.md promises."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from har_sweep.errors import InputError
+from har_sweep.launch.private import check_ours, private_folder
+from har_sweep.launch.slurm.node import close
+from har_sweep.launch.slurm.submit import _environment, snapshot
+
+STRANGER = 54321  # a user that is not us
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users, which only root may")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runs folder in a home, both ours alone, whatever the umask is."""
+    for name in ("home", "runs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "runs"
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, STRANGER, STRANGER)
+
+
+def plant(runs: Path) -> None:
+    """As a member of the runs' group would have left it."""
+    (runs / ".slurm").mkdir()
+    (runs / ".slurm").chmod(0o777)
+
+
+def lead_elsewhere(runs: Path) -> None:
+    (runs.parent / "open").mkdir()
+    (runs.parent / "open").chmod(0o777)
+    (runs / ".slurm").symlink_to(runs.parent / "open" / "theirs")
+
+
+def plant_in_a_sticky_one(runs: Path) -> None:
+    runs.chmod(0o1777)
+    plant(runs)
+    give_away(runs / ".slurm")
+
+
+SHARED = {
+    "others can write": lambda runs: runs.chmod(0o2775),
+    "the folder was there before": plant,
+    "a link leads where others can write": lead_elsewhere,
+    "it is another's": pytest.param(give_away, marks=as_root),
+    "another's folder in a sticky one": pytest.param(plant_in_a_sticky_one, marks=as_root),
+}
+
+
+def test_runs_of_our_own_have_what_jobs_run_beside_them_for_us_alone(runs: Path) -> None:
+    folder = private_folder(runs)
+    assert folder == runs / ".slurm"
+    assert (folder.stat().st_mode & 0o7777, folder.stat().st_uid) == (0o700, os.geteuid())
+    assert private_folder(runs) == folder
+
+
+@pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
+def test_what_jobs_run_is_elsewhere_when_others_could_exchange_it(runs: Path, share: Callable[[Path], None]) -> None:
+    share(runs)
+    folder = private_folder(runs)
+    assert folder.is_relative_to(Path.home())
+    assert (folder.stat().st_mode & 0o7777, folder.stat().st_uid) == (0o700, os.geteuid())
+
+
+@pytest.mark.parametrize("place", ["home", "home/.har_sweep"])
+@pytest.mark.parametrize("harm", [lambda path: path.chmod(0o777), pytest.param(give_away, marks=as_root)])
+def test_nowhere_to_run_from_is_refused_by_name(runs: Path, place: str, harm: Callable[[Path], None]) -> None:
+    runs.chmod(0o777)
+    folder = runs.parent / place
+    folder.mkdir(exist_ok=True)
+    harm(folder)
+    with pytest.raises(InputError) as caught:
+        private_folder(runs)
+    assert str(folder) in caught.value.message
+    assert "chmod" in caught.value.hint
+
+
+def edit(code: Path) -> None:
+    (code / "har_sweep" / "__init__.py").write_text("import os")
+
+
+def shadow(code: Path) -> None:
+    (code / "numpy.py").write_text("import os")
+
+
+def compile_for_us(code: Path) -> None:
+    """Python prefers it to the source beside it, if the times agree."""
+    (code / "har_sweep" / "__pycache__").mkdir(exist_ok=True)
+    compiled = code / "har_sweep" / "__pycache__" / "__init__.cpython-311.pyc"
+    compiled.touch()
+    give_away(compiled)
+
+
+@pytest.mark.parametrize("change", [edit, shadow, pytest.param(compile_for_us, marks=as_root)])
+def test_a_copy_of_the_code_that_holds_anything_else_is_not_run(runs: Path, change: Callable[[Path], None]) -> None:
+    code = snapshot(private_folder(runs))
+    (code / "har_sweep" / "__pycache__").mkdir()  # as jobs leave it
+    assert snapshot(private_folder(runs)) == code
+    change(code)
+    with pytest.raises(InputError) as caught:
+        snapshot(private_folder(runs))
+    assert str(code) in caught.value.message
+    assert f"rm -r {code}" in caught.value.hint
+
+
+class Evil:
+    """Executes code when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.proof,)
+
+
+def test_a_job_s_pickle_is_not_loaded_from_a_folder_that_is_open_to_others(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = private_folder(runs)
+    (folder / "7_submitted.pkl").write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    start = ["bash", "-c", "\n".join([*_environment(tmp_path, folder), "echo started"])]
+    assert subprocess.run(start, capture_output=True, text=True).stdout == "started\n"
+    monkeypatch.setenv("HAR_SWEEP_JOBS", str(folder))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    folder.chmod(0o770)
+    with pytest.raises(InputError):
+        close(1)
+    assert not (tmp_path / "executed").exists()
+    refused = subprocess.run(start, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert str(folder) in refused.stderr
+    folder.chmod(0o700)
+    with pytest.raises(AssertionError):  # it is none of submitit's
+        close(1)
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.chmod(0o664), pytest.param(give_away, marks=as_root)])
+def test_a_pickled_config_of_others_is_not_loaded(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    file = tmp_path / "config.pickle"
+    file.write_bytes(b"")
+    file.chmod(0o644)
+    check_ours(file)
+    harm(file)
+    with pytest.raises(InputError) as caught:
+        check_ours(file)
+    assert str(file) in caught.value.message
