@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small import small_spec
 
+from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError
+from har_sweep.files import redact, redact_text
+from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.private import check_ours, private_folder
 from har_sweep.launch.slurm.node import close
-from har_sweep.launch.slurm.submit import _environment, snapshot
+from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
+from har_sweep.run.lifecycle import begin
 
 STRANGER = 54321  # a user that is not us
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users, which only root may")
@@ -158,3 +163,67 @@ def test_a_pickled_config_of_others_is_not_loaded(tmp_path: Path, harm: Callable
     with pytest.raises(InputError) as caught:
         check_ours(file)
     assert str(file) in caught.value.message
+
+
+SECRETS = {
+    "https://bob:hunter2@host/x": "https://bob:<secret>@host/x",
+    "postgres://bob:hun@ter2@host/db": "postgres://bob:<secret>@host/db",
+    "git clone https://hunter2@host/x": "git clone https://<secret>@host/x",
+    "https://host/x?access_token=hunter2&page=1": "https://host/x?access_token=<secret>&page=1",
+    "+model.api_key=hunter2": "+model.api_key=<secret>",
+    "ALL,HF_TOKEN=hunter2,OMP=1": "ALL,HF_TOKEN=<secret>,OMP=1",
+    "setup=[export DB_PASSWORD='hunter 2', module load cuda]": "setup=[export DB_PASSWORD=<secret>, module load cuda]",
+    "{token:hunter2,page:1}": "{token:<secret>,page:1}",
+    '{"client_secret": "hunter2"}': '{"client_secret": <secret>}',
+    "login --password hunter2 --user bob": "login --password <secret> --user bob",
+    "Authorization: Basic aHVudGVyMg==": "Authorization: Basic <secret>",
+    "curl -H 'X: Bearer hunter2hunter2'": "curl -H 'X: Bearer <secret>'",
+    f"login hf_{'hunter2' * 4} now": "login <secret> now",
+    f"ghp_{'hunter2' * 6}": "<secret>",
+    **{
+        text: text
+        for text in (
+            "model.class_token=true", "model.num_tokens=4", "model.global_pool=token,avg", "token=${oc.env:HF_TOKEN}",
+            "ssh://git@host/x", "http://host:80/a@b", "data.root=/photos/secrets/cats", "password=<secret>", "gh_sk-x",
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "shown"), SECRETS.items())
+def test_what_looks_like_a_secret_is_not_shown(text: str, shown: str) -> None:
+    assert redact_text(text) == redact_text(shown) == shown
+
+
+def test_secrets_are_known_by_their_names_too() -> None:
+    tree = {"env_set": {"HF_TOKEN": "a"}, "keys": {"apiKey": ["b"]}, "class_token": True, "tokens": "c", "page": "d"}
+    told = {"env_set": {"HF_TOKEN": "<secret>"}, "keys": {"apiKey": ["<secret>"]}}
+    assert redact(tree) == {**tree, **told}
+
+
+def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {"sbatch": "cp $1 submitted; echo Submitted batch job 7", "srun": "", "scontrol": ""}
+    for name, script in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        "hydra.launcher.setup=['export DB_PASSWORD=hunter2']", "hydra.launcher.comment='https://bob:hunter2@host'",
+        "+hydra.launcher.additional_parameters.export='ALL,HF_TOKEN=hunter2'", "launch.order=given",
+    ]  # fmt: skip
+    spec = small_spec(tmp_path, "hardware=slurm_cpu", *asked)
+    note_sweep([spec], asked)
+    assert submit_arrays([spec]) == {spec.run_id: "7"}
+    assert b"hunter2" in (tmp_path / "submitted").read_bytes()
+    begin(spec, Dataset.read(spec.dataset_file))
+    told = {
+        file: b"hunter2" in file.read_bytes() for file in runs.rglob("*") if file.is_file() and not file.is_symlink()
+    }
+    kept = {file for file, found in told.items() if found}
+    assert {file.name for file in kept} == {"7_submitted.pkl", "7_submission.sh"}
+    assert {(file.parent, file.stat().st_mode & 0o777) for file in kept} == {(runs / ".slurm", 0o600)}
+    assert {file.name for file in told} >= {"record.json", "config.yaml", "sweep.json", "job.json"}
+    assert "<secret>" in spec.paths.record.read_text()

@@ -15,6 +15,7 @@ from har_sweep.config.schema import Config
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
+from har_sweep.files import redact_text
 from har_sweep.launch.job import failures
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.state import run_states
@@ -187,7 +188,7 @@ def _spec(
     return RunSpec(
         run_id=make_run_id(config.model.name, identified),
         name=name,
-        label=" ".join([name, *(_short(choice) for choice in choices)]),
+        label=" ".join([name, *(_short(redact_text(choice)) for choice in choices)]),
         config=config,
         overrides=run.overrides,
         sweep=sweep,

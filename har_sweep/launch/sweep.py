@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from har_sweep.config.compose import Composed
+from har_sweep.files import redact_text
 from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
 from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags, sbatch_options
@@ -124,7 +125,7 @@ def follow(planned: list[Planned], screen: Screen) -> dict[str, str]:
 
 def hints(planned: list[Planned], screen: Screen) -> None:
     """What to type next, about jobs that go on."""
-    name, folder = planned[0].spec.sweep, planned[0].spec.config.paths.runs
+    name, folder = shlex.quote(planned[0].spec.sweep), planned[0].spec.config.paths.runs
     where = "" if folder == "runs" else f" {shlex.quote(f'paths.runs={folder}')}"
     screen.say(
         f"  python -m har_sweep.status {name}{where} --watch    shows them; the same sweep command follows them again"
@@ -141,9 +142,9 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
         assert slurm is not None
         most = min(len(specs), slurm.array_parallelism)
         array = f"--array=0-{len(specs) - 1}%{most}"
-        screen.say(f"sbatch {' '.join(sbatch_flags(asked))} {array}", "bold")
+        screen.say(redact_text(f"sbatch {' '.join(sbatch_flags(asked))} {array}"), "bold")
         for line in slurm.setup:
-            screen.say(f"  setup: {line}")
+            screen.say(f"  setup: {redact_text(line)}")
     with screen.live():
         estimates = estimate(planned, screen)
     told = Counter((p.spec.name, e) for p, e in zip(planned, estimates, strict=True))
