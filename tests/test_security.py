@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small import small_spec
+from small import SMALL, command, small_spec
+from small import runs as all_runs
 
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError
@@ -18,9 +23,11 @@ from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.private import check_ours, private_folder
 from har_sweep.launch.slurm.node import close
 from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
+from har_sweep.record.folder import read_record
+from har_sweep.record.record import Record
 from har_sweep.run.lifecycle import begin
 
-STRANGER = 54321  # a user that is not us
+STRANGER, GROUP = 54321, 54300  # a user that is not us
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users, which only root may")
 
 
@@ -227,3 +234,78 @@ def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(
     assert {(file.parent, file.stat().st_mode & 0o777) for file in kept} == {(runs / ".slurm", 0o600)}
     assert {file.name for file in told} >= {"record.json", "config.yaml", "sweep.json", "job.json"}
     assert "<secret>" in spec.paths.record.read_text()
+
+
+class User:
+    """Somebody of a group, who types the real command."""
+
+    def __init__(self, number: int, group: int, folder: Path) -> None:
+        self.number, self.group, self.folder = number, group, folder
+        self.home = folder.parent / f"home-{number}"
+        self.home.mkdir(mode=0o700)
+        os.chown(self.home, number, group)
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        # They may read what only root can, as the tests' Python may lie there; what they write is their own matter.
+        capability = "+dac_read_search"
+        become = ["setpriv", f"--reuid={self.number}", f"--regid={self.group}", "--clear-groups"]
+        become += [f"--inh-caps={capability}", f"--ambient-caps={capability}", "--"]
+        home = {"HOME": str(self.home), "TMPDIR": str(self.home), "USER": "somebody", "XDG_CACHE_HOME": ""}
+        return subprocess.Popen(
+            [*become, *command("-m", *overrides)], cwd=self.folder, env={**os.environ, **home}, umask=0o002,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *overrides: str) -> tuple[int, str]:
+        process = self.start(*overrides)
+        output = process.communicate()[0]
+        return process.returncode, output
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder of a group, as docs/security.md says to make it; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "shared"
+        folder.mkdir()
+        os.chown(folder, 0, GROUP)
+        folder.chmod(0o2775)
+        yield folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="becomes other users, as only root may")
+def test_two_people_share_runs_and_go_on_with_each_other_s(shared: Path) -> None:
+    training = [*(o for o in SMALL if o != "tracking=none"), "trainer.epochs=12"]
+    first, second = User(STRANGER, GROUP, shared), User(STRANGER + 1, GROUP, shared)
+    process = first.start(*training, "seed=0,1")
+
+    def interrupted() -> Path | None:
+        done = records(shared, "done")
+        begun = [run for run, record in records(shared, "running").items() if record.epochs]
+        resumable = (shared / "runs" / run for run in begun if (shared / "runs" / run / "checkpoint.pt").exists())
+        return next(resumable, None) if done else None
+
+    while not (run := interrupted()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (done,) = records(shared, "done")
+    (shared / "runs" / done).chmod(0o755)  # as the umask 022 would have left it
+    status, output = second.run(*training, "seed=0,1,2")
+    assert status == 0, output
+    assert "1 done already, 1 lost before, to go on, 1 to do" in output
+    assert f"runs/{done} is user {first.number}'s to write: its record will not name this sweep" in output
+    assert len(records(shared, "done")) == 3
+    assert [attempt.outcome for attempt in read_record(run / "record.json").attempts] == ["killed", "done"]
+    owners = [(shared / "runs" / run_id / "model.safetensors").stat().st_uid for run_id in records(shared, "done")]
+    assert sorted(owners) == [first.number, second.number, second.number]
+    status, output = second.run(*training, "seed=0", "rerun=true")
+    assert status == 2
+    assert f"runs/{done} is user {first.number}'s, and you may not write to it" in output
+    assert "docs/security.md, 'Two people on one folder'" in output
+
+
+def records(folder: Path, status: str) -> dict[str, Record]:
+    return {run_id: record for run_id, record in all_runs(folder).items() if record.status == status}

@@ -17,6 +17,7 @@ from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
 from har_sweep.files import redact_text
 from har_sweep.launch.job import failures
+from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
@@ -49,6 +50,7 @@ class Planned:
         return self.spec.slurm is not None
 
 
+@refusing_others_folders()
 def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -> list[Planned]:
     """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
 
@@ -239,5 +241,7 @@ def check_writable(folder: Path) -> None:
                 text = f"paths.runs={folder} is on a file system without hard links, by which runs are claimed"
                 raise InputError(f"{text}: {e.strerror}.", hint) from e
             link.unlink()
+    except PermissionError as e:
+        raise unwritable(folder) from e
     except OSError as e:
         raise InputError(f"paths.runs={folder} cannot be written: {e.strerror}.", hint) from e

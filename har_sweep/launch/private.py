@@ -1,14 +1,16 @@
-"""What is run from a folder must be ours: whose it is, and who else could put something there."""
+"""Folders that several people write to: who may, who could put something there, and what is for us alone."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from har_sweep.errors import InputError
+from har_sweep.record.folder import RunPaths
 
 GUIDE = "docs/security.md"
 
@@ -19,6 +21,42 @@ def owner(path: Path) -> str:
         return path.owner()
     except KeyError:
         return f"user {path.stat().st_uid}"
+
+
+def unwritable(path: Path) -> InputError:
+    """That this user may not write at ``path``, and how several can."""
+    there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    return InputError(
+        f"{there} is {owner(there)}'s, and you may not write to it.",
+        f"A folder of several people needs a group, setgid and umask 002: {GUIDE}, 'Two people on one folder'. "
+        "Or give folders of your own: paths.runs=..., paths.cache=..., paths.data=...",
+    )
+
+
+@contextmanager
+def refusing_others_folders() -> Iterator[None]:
+    """Inside, what this user may not write is an InputError."""
+    try:
+        yield
+    except PermissionError as e:
+        if e.filename is None:
+            raise
+        raise unwritable(Path(os.fsdecode(e.filename))) from e
+
+
+def check_writable_runs(runs: Iterable[RunPaths]) -> None:
+    """Refuse runs that this user could not go on with.
+
+    Raises
+    ------
+    InputError
+        naming the first folder or file that another's umask keeps others from writing.
+    """
+    effective = os.access in os.supports_effective_ids
+    for paths in runs:
+        for path in (paths.folder, paths.log, paths.wandb):
+            if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=effective):
+                raise unwritable(path)
 
 
 def private_folder(runs: Path) -> Path:

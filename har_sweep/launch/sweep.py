@@ -14,6 +14,7 @@ from har_sweep.config.compose import Composed
 from har_sweep.files import redact_text
 from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
+from har_sweep.launch.private import check_writable_runs, owner, refusing_others_folders
 from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags, sbatch_options
 from har_sweep.launch.slurm.submit import submit_arrays
 from har_sweep.launch.state import OVER, run_states
@@ -67,11 +68,23 @@ def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[i
     return 0 if all_done else 2 if len(causes) == len(planned) else 1, specs
 
 
+@refusing_others_folders()
 def begin(planned: list[Planned], overrides: list[str], screen: Screen) -> Path:
-    """Note the runs under the sweep's name, and submit those for a cluster; returns the folder of the note."""
+    """Note the runs under the sweep's name, and submit those for a cluster; returns the folder of the note.
+
+    Raises
+    ------
+    InputError
+        if some of the runs were begun by another user, who lets no one else go on with them.
+    """
+    check_writable_runs(p.spec.paths for p in planned if p.to_do)
     note = note_sweep([p.spec for p in planned], overrides)
     for done in (p for p in planned if p.state == "done"):
-        join_sweep(done.spec)
+        try:
+            join_sweep(done.spec)
+        except PermissionError:
+            folder = done.spec.paths.folder
+            screen.warn(f"{folder} is {owner(folder)}'s to write: its record will not name this sweep.")
     if any(p.on_cluster for p in planned):
         submit(planned, Path(planned[0].spec.config.paths.runs), screen)
     return note
