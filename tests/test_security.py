@@ -11,21 +11,32 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
+import psutil
 import pytest
+import torch
+from PIL import Image
 from small import SMALL, command, small_spec
 from small import runs as all_runs
 
+from har_sweep import cancel
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, RunFailure
 from har_sweep.files import redact, redact_text
-from har_sweep.launch.journal import note_sweep
-from har_sweep.launch.private import check_ours, private_folder
+from har_sweep.launch.job import log_to
+from har_sweep.launch.journal import SweepNote, note_sweep, sweep_folder
+from har_sweep.launch.private import check_ours, check_writable_runs, private_folder
 from har_sweep.launch.slurm.node import close
 from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
-from har_sweep.record.folder import read_record
-from har_sweep.record.record import Record
+from har_sweep.record.claim import Owner, claim_path, this_machine
+from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.record import Record, utc_now
 from har_sweep.run.lifecycle import begin
+from har_sweep.train.checkpoint import resume
+from multirun_analysis.analysis.disagreement import thumbnail
 
 STRANGER, GROUP = 54321, 54300  # a user that is not us
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users, which only root may")
@@ -234,6 +245,52 @@ def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(
     assert {(file.parent, file.stat().st_mode & 0o777) for file in kept} == {(runs / ".slurm", 0o600)}
     assert {file.name for file in told} >= {"record.json", "config.yaml", "sweep.json", "job.json"}
     assert "<secret>" in spec.paths.record.read_text()
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+    torch.save({"trained": Evil(tmp_path / "executed")}, tmp_path / "checkpoint.pt")
+    session: Any = SimpleNamespace(spec=SimpleNamespace(paths=RunPaths(tmp_path)))
+    with pytest.raises(RunFailure, match=r"checkpoint\.pt cannot be read"):
+        resume(session, session, session)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    paths, theirs = RunPaths(tmp_path), tmp_path / "bashrc"
+    theirs.write_text("")
+    paths.log.symlink_to(theirs)
+    with pytest.raises(InputError, match=r"run\.log is a link"):
+        check_writable_runs([paths])
+    with pytest.raises(OSError, match=r"run\.log"):
+        log_to(paths.log)
+    assert theirs.read_text() == ""
+
+
+@as_root
+def test_cancelling_ends_no_process_that_another_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As if it were the sweep's: whoever shares the runs can write any claim."""
+    with subprocess.Popen(["sleep", "600"]) as ours:
+        folder = sweep_folder(tmp_path, "s")
+        folder.mkdir(parents=True)
+        (folder / "sweep.json").write_bytes(msgspec.json.encode(SweepNote("s", [], utc_now(), [])))
+        started = psutil.Process(ours.pid).create_time()
+        claim = claim_path(folder, 1)
+        claim.write_bytes(msgspec.json.encode(Owner(1, this_machine(), "host", ours.pid, started, "", 0, 10.0)))
+        give_away(claim)
+        assert cancel.main(["s", f"paths.runs={tmp_path}"]) == 0
+        assert f"is user {STRANGER}'s to end" in capsys.readouterr().out
+        assert ours.poll() is None
+        ours.kill()
+
+
+def test_a_report_shows_no_image_that_is_none_of_its_runs(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = Image.new("RGB", (20, 20))
+    for place, form in (("photos/1.jpg", "JPEG"), ("photos/2.jpg", "EPS"), ("private.jpg", "JPEG")):
+        image.save(tmp_path / place, form)
+    shown = [thumbnail(photos, path) for path in ("1.jpg", "2.jpg", "../private.jpg", str(tmp_path / "private.jpg"))]
+    assert [bool(one) for one in shown] == [True, False, False, False]
 
 
 class User:

@@ -54,6 +54,8 @@ def check_writable_runs(runs: Iterable[RunPaths]) -> None:
     """
     effective = os.access in os.supports_effective_ids
     for paths in runs:
+        if paths.log.is_symlink():
+            raise InputError(f"{paths.log} is a link, so that a run's log would go elsewhere.", "Remove it.")
         for path in (paths.folder, paths.log, paths.wandb):
             if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=effective):
                 raise unwritable(path)
