@@ -2,6 +2,7 @@
 # make doctor  what this machine can do, and lacks    make lint types format lock   for contributors
 # make bench   speed, side by side with what people use instead        make bench-gpu   the same on a CUDA device
 # make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
+# make audit   known vulnerabilities of the locked packages; needs the network
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -11,7 +12,7 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
-.PHONY: sweep test test-cluster bench bench-gpu lint types format doctor lock
+.PHONY: sweep test test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -51,6 +52,10 @@ doctor: .venv/.sweep
 lock: .venv/.dev
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+# In an environment of its own, which uv keeps in its cache: nothing is added to the lock for it.
+audit: .venv/.dev
+	$(PY) -m uv tool run pip-audit --disable-pip --no-deps --requirement requirements.lock
 
 .venv/.sweep: PACKAGE = .
 .venv/.sweep: .venv/.made pyproject.toml requirements.lock

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +25,7 @@ from small import SMALL, command, small_spec
 from small import runs as all_runs
 
 from har_sweep import cancel
+from har_sweep.config.schema import ModelConfig
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError, RunFailure
 from har_sweep.files import redact, redact_text
@@ -31,10 +34,13 @@ from har_sweep.launch.journal import SweepNote, note_sweep, sweep_folder
 from har_sweep.launch.private import check_ours, check_writable_runs, private_folder
 from har_sweep.launch.slurm.node import close
 from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
+from har_sweep.launch.sweep import hints
+from har_sweep.launch.terminal import Screen
 from har_sweep.record.claim import Owner, claim_path, this_machine
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Record, utc_now
 from har_sweep.run.lifecycle import begin
+from har_sweep.spec.weights import on_command_line
 from har_sweep.train.checkpoint import resume
 from multirun_analysis.analysis.disagreement import thumbnail
 
@@ -181,6 +187,25 @@ def test_a_pickled_config_of_others_is_not_loaded(tmp_path: Path, harm: Callable
     with pytest.raises(InputError) as caught:
         check_ours(file)
     assert str(file) in caught.value.message
+
+
+def test_names_in_commands_stay_names(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hostile = "a'; touch executed; '$(touch executed)"
+    (runs / hostile).mkdir(mode=0o755)
+    folder = private_folder(runs / hostile)
+    script = "\n".join([*_environment(folder / "code", folder), 'printf "%s\n" "$HAR_SWEEP_JOBS"'])
+    assert subprocess.check_output(["bash", "-c", script], text=True) == f"{folder}\n"
+    config = SimpleNamespace(paths=SimpleNamespace(runs=hostile))
+    planned: Any = SimpleNamespace(spec=SimpleNamespace(sweep=hostile, config=config))
+    hints([planned], Screen())
+    words = ["python", "-m", "har_sweep.cancel", hostile, f"paths.runs={hostile}", "ends", "them"]
+    assert shlex.split(capsys.readouterr().out.splitlines()[-1]) == words
+    model = ModelConfig(_target_=hostile)
+    assert shlex.split(on_command_line(model)) == ["model=custom", f"model._target_={hostile}"]
+    assert not (tmp_path / "executed").exists()
 
 
 SECRETS = {
@@ -366,3 +391,10 @@ def test_two_people_share_runs_and_go_on_with_each_other_s(shared: Path) -> None
 
 def records(folder: Path, status: str) -> dict[str, Record]:
     return {run_id: record for run_id, record in all_runs(folder).items() if record.status == status}
+
+
+def test_the_page_on_security_names_tests_that_there_are() -> None:
+    tests = Path(__file__).parent
+    named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", (tests.parent / "docs" / "security.md").read_text())
+    assert len(named) > 20
+    assert not [name for file, name in named if f"def {name}(" not in (tests / file).read_text()]
