@@ -55,7 +55,7 @@ lock: .venv/.dev
 
 # In an environment of its own, which uv keeps in its cache: nothing is added to the lock for it.
 audit: .venv/.dev
-	$(PY) -m uv tool run pip-audit --disable-pip --no-deps --requirement requirements.lock
+	$(PY) -m uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 .venv/.sweep: PACKAGE = .
 .venv/.sweep: .venv/.made pyproject.toml requirements.lock

@@ -31,6 +31,7 @@ from har_sweep.errors import InputError, RunFailure
 from har_sweep.files import redact, redact_text
 from har_sweep.launch.job import log_to
 from har_sweep.launch.journal import SweepNote, note_sweep, sweep_folder
+from har_sweep.launch.plan import _short
 from har_sweep.launch.private import check_ours, check_writable_runs, private_folder
 from har_sweep.launch.slurm.node import close
 from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
@@ -242,6 +243,7 @@ def test_secrets_are_known_by_their_names_too() -> None:
     tree = {"env_set": {"HF_TOKEN": "a"}, "keys": {"apiKey": ["b"]}, "class_token": True, "tokens": "c", "page": "d"}
     told = {"env_set": {"HF_TOKEN": "<secret>"}, "keys": {"apiKey": ["<secret>"]}}
     assert redact(tree) == {**tree, **told}
+    assert _short("+model.url=https://bob:hunter2@host") == "url=bob:<secret>@host"  # a run's label
 
 
 def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(

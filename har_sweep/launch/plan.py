@@ -190,7 +190,7 @@ def _spec(
     return RunSpec(
         run_id=make_run_id(config.model.name, identified),
         name=name,
-        label=" ".join([name, *(_short(redact_text(choice)) for choice in choices)]),
+        label=" ".join([name, *(_short(choice) for choice in choices)]),
         config=config,
         overrides=run.overrides,
         sweep=sweep,
@@ -208,7 +208,7 @@ def _spec(
 
 def _short(override: str) -> str:
     """``model.weights=/a/b.pth`` -> ``weights=b.pth``: what tells runs apart, not where things are."""
-    key, _, value = override.partition("=")
+    key, _, value = redact_text(override).partition("=")
     if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):  # what a sampler drew
         value = f"{float(value):.4g}"
     return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
