@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pickle
+import pwd
 import re
 import shlex
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import psutil
@@ -75,6 +78,11 @@ def lead_elsewhere(runs: Path) -> None:
     (runs / ".slurm").symlink_to(runs.parent / "open" / "theirs")
 
 
+def share_with_a_group(path: Path) -> None:
+    os.chown(path, -1, GROUP)
+    path.chmod(path.stat().st_mode | 0o020)
+
+
 def plant_in_a_sticky_one(runs: Path) -> None:
     runs.chmod(0o1777)
     plant(runs)
@@ -82,7 +90,8 @@ def plant_in_a_sticky_one(runs: Path) -> None:
 
 
 SHARED = {
-    "others can write": lambda runs: runs.chmod(0o2775),
+    "everybody can write": lambda runs: runs.chmod(0o777),
+    "a group can write": pytest.param(share_with_a_group, marks=as_root),
     "the folder was there before": plant,
     "a link leads where others can write": lead_elsewhere,
     "it is another's": pytest.param(give_away, marks=as_root),
@@ -95,6 +104,15 @@ def test_runs_of_our_own_have_what_jobs_run_beside_them_for_us_alone(runs: Path)
     assert folder == runs / ".slurm"
     assert (folder.stat().st_mode & 0o7777, folder.stat().st_uid) == (0o700, os.geteuid())
     assert private_folder(runs) == folder
+    me = pwd.getpwuid(os.geteuid())
+    if grp.getgrgid(me.pw_gid) == (
+        me.pw_name,
+        ANY,
+        me.pw_gid,
+        [],
+    ):  # as umask 002 leaves it where everybody has a group
+        runs.chmod(0o775)
+        assert private_folder(runs) == folder
 
 
 @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED)
@@ -178,7 +196,10 @@ def test_a_job_s_pickle_is_not_loaded_from_a_folder_that_is_open_to_others(
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("harm", [lambda path: path.chmod(0o664), pytest.param(give_away, marks=as_root)])
+@pytest.mark.parametrize(
+    "harm",
+    [lambda path: path.chmod(0o666), *(pytest.param(harm, marks=as_root) for harm in (give_away, share_with_a_group))],
+)
 def test_a_pickled_config_of_others_is_not_loaded(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     file = tmp_path / "config.pickle"
     file.write_bytes(b"")
@@ -334,7 +355,13 @@ class User:
         capability = "+dac_read_search"
         become = ["setpriv", f"--reuid={self.number}", f"--regid={self.group}", "--clear-groups"]
         become += [f"--inh-caps={capability}", f"--ambient-caps={capability}", "--"]
-        home = {"HOME": str(self.home), "TMPDIR": str(self.home), "USER": "somebody", "XDG_CACHE_HOME": ""}
+        home = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home),
+            "USER": "somebody",
+            "XDG_CACHE_HOME": "",
+            "PYTHONSAFEPATH": "1",
+        }
         return subprocess.Popen(
             [*become, *command("-m", *overrides)], cwd=self.folder, env={**os.environ, **home}, umask=0o002,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -362,6 +389,7 @@ def shared() -> Iterator[Path]:
 def test_two_people_share_runs_and_go_on_with_each_other_s(shared: Path) -> None:
     training = [*(o for o in SMALL if o != "tracking=none"), "trainer.epochs=12"]
     first, second = User(STRANGER, GROUP, shared), User(STRANGER + 1, GROUP, shared)
+    (shared / "numpy.py").write_text("raise SystemExit('executed')")  # either could have put it there
     process = first.start(*training, "seed=0,1")
 
     def interrupted() -> Path | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import os
+import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -123,7 +125,7 @@ def check_ours(file: Path) -> None:
         naming it.
     """
     facts = file.stat()
-    if facts.st_uid not in (0, os.geteuid()) or facts.st_mode & 0o022:
+    if facts.st_uid not in (0, os.geteuid()) or _others_write(facts):
         raise InputError(
             f"{file} is {owner(file)}'s, with mode {stat.S_IMODE(facts.st_mode):o}: it may hold code of others.",
             "Only what is yours, and no one else can write (chmod go-w), is unpickled.",
@@ -140,9 +142,21 @@ def exposed(path: Path) -> str:
         facts = step.lstat()
         if facts.st_uid not in (0, os.geteuid()):
             return f"{step} belongs to {owner(step)}"
-        if not stat.S_ISLNK(facts.st_mode) and facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX:
+        if not stat.S_ISLNK(facts.st_mode) and _others_write(facts) and not facts.st_mode & stat.S_ISVTX:
             return f"others than {owner(step)} can write to {step}"
     return ""
+
+
+def _others_write(facts: os.stat_result) -> bool:
+    """Whether anybody may but its owner; a group that is one user's alone, as many systems make them, is nobody."""
+    if not facts.st_mode & 0o020:
+        return bool(facts.st_mode & 0o002)
+    try:
+        group, me = grp.getgrgid(facts.st_gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return True
+    alone = me.pw_gid == group.gr_gid and me.pw_name == group.gr_name and set(group.gr_mem) <= {me.pw_name}
+    return not alone or bool(facts.st_mode & 0o002)
 
 
 def _way(path: Path) -> Iterator[Path]:

@@ -472,6 +472,7 @@ def test_status_is_told_in_any_shell_while_a_run_is_at_work(cluster: Cluster, tm
 
 def test_shared_runs_are_computed_and_hold_no_secret_of_the_environment(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
+    os.chown(tmp_path / "runs", -1, 54300)
     (tmp_path / "runs").chmod(0o2775)  # as several people share it: what jobs run is in the home folder instead
     home = {"HOME": str(tmp_path), "WANDB_API_KEY": "0123456789" * 4}
     done = sweep(cluster, tmp_path, *SWEEP, "trainer.epochs=1", **home)
