@@ -52,14 +52,14 @@ def check_writable_runs(runs: Iterable[RunPaths]) -> None:
     Raises
     ------
     InputError
-        naming the first folder or file that another's umask keeps others from writing.
+        naming the first folder or file that another's umask keeps others from writing, or that leads elsewhere.
     """
     effective = os.access in os.supports_effective_ids
     for paths in runs:
-        if paths.log.is_symlink():
-            raise InputError(f"{paths.log} is a link, so that a run's log would go elsewhere.", "Remove it.")
         for path in (paths.folder, paths.log, paths.wandb):
-            if os.path.lexists(path) and not os.access(path, os.W_OK, effective_ids=effective):
+            if path.is_symlink():
+                raise InputError(f"{path} is a link: what a run writes would go elsewhere.", "Remove it.")
+            if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
                 raise unwritable(path)
 
 
