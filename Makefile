@@ -3,6 +3,7 @@
 # make bench   speed, side by side with what people use instead        make bench-gpu   the same on a CUDA device
 # make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
 # make test-faults    the whole table of faults, of which make test has a draw; power cuts as root alone
+# make audit   known vulnerabilities of the locked packages; needs the network
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -15,7 +16,7 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 # Whole files to each process: the fixtures of many of them train.
 PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock
+.PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -58,6 +59,10 @@ doctor: .venv/.sweep
 lock: .venv/.dev
 	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+# In an environment of its own, which uv keeps in its cache: nothing is added to the lock for it.
+audit: .venv/.dev
+	$(PY) -m uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 .venv/.sweep: PACKAGE = .
 .venv/.sweep: .venv/.made pyproject.toml requirements.lock

@@ -36,6 +36,7 @@ from har_sweep.config.compose import (
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
+from har_sweep.launch.private import check_ours
 
 if TYPE_CHECKING:
     from har_sweep.launch.search import Search
@@ -281,6 +282,8 @@ def _check_rerun(place: Path) -> None:
         else "Give the config.pickle of a job with hydra.output_subdir=.hydra "
         "+hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback."
     )
+    if not folder and place.is_file():
+        check_ours(place)  # what is unpickled is executed
     try:
         fits = place.is_dir() if folder else isinstance(pickle.loads(place.read_bytes()), DictConfig)
     except Exception:  # whatever a file may hold

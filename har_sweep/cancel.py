@@ -15,10 +15,11 @@ def main(arguments: list[str] | None = None) -> int:
     from har_sweep.config.which import parse_sweep
     from har_sweep.errors import InputError
     from har_sweep.launch.journal import find_sweep, sweep_folder
+    from har_sweep.launch.private import owner as user
     from har_sweep.launch.slurm.queue import Unreachable, cancel_jobs
     from har_sweep.launch.state import run_states
     from har_sweep.launch.terminal import Screen
-    from har_sweep.record.claim import living_owner, this_machine
+    from har_sweep.record.claim import claim_path, living_owner, this_machine
     from har_sweep.record.folder import RunPaths
 
     screen = Screen()
@@ -39,8 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     told = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} of SLURM"] if jobs else []
     # A sweep on this machine ends as with Ctrl-C; on another it can only be ended there.
-    owner = living_owner(sweep_folder(folder, note.name))
-    if owner and owner.machine == this_machine():
+    place = sweep_folder(folder, note.name)
+    owner = living_owner(place)
+    claim = claim_path(place, owner.number) if owner else place
+    if owner and claim.stat().st_uid != os.geteuid():
+        screen.warn(f"The sweep's process {owner.pid} on {owner.host} is {user(claim)}'s to end.")
+    elif owner and owner.machine == this_machine():
         os.kill(owner.pid, signal.SIGTERM)
         told.append(f"the sweep's process here ({owner.pid})")
     elif owner:

@@ -136,6 +136,8 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["trainer.accumulation_steps=64"], "trainer.accumulation_steps=64"),
         (["augmentation.crop_scale=[0.9,0.1]"], "augmentation.crop_scale"),
         (["model.std=[0.5,0.5,0]"], "model.std"),
+        (["sweep.name=../mine"], "sweep.name='../mine'"),
+        (["sweep.name=-x"], "sweep.name='-x'"),
         (["data=csv"], "data=csv"),
         (["data=folder"], "data=folder"),
         (["model=timm"], "model.timm_name"),

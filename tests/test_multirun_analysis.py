@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import subprocess
@@ -16,7 +17,7 @@ from rich.console import Console
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import flatten
 from multirun_analysis.outputs.terminal import draw
-from multirun_analysis.tables.table import Cell, Table
+from multirun_analysis.tables.table import Cell, Table, name_cell
 
 
 def command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -165,20 +166,28 @@ def test_help_imports_nothing_heavy_and_the_analysis_never_torch(folder: Path) -
 
 
 HOSTILE = ["<b>a|b</b>", "50 % & $x_1$ #1 {~^\\}", "two\nlines", "☃" * 300]
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@a", "\t=1"]
 
 
-def test_names_stay_names_in_markdown_and_latex() -> None:
-    table = Table(
-        "t", "T", ["model", "n (%)"], [[Cell(name, name), Cell(1.0, "1", mark="why | not")] for name in HOSTILE]
-    )
+def test_names_stay_names_in_markdown_latex_and_spreadsheets() -> None:
+    marked = [[Cell(name, name), Cell(1.0, "1", mark="why | not")] for name in HOSTILE]
+    table = Table("t", "T", ["model", "n (%)"], [*marked, [Cell("-", "-"), Cell(-1.5, "-1.5")]])
     head, rule, *rows, _, note = table.markdown().splitlines()
-    assert len(rows) == len(HOSTILE)
+    assert len(rows) == len(HOSTILE) + 1
     assert {line.replace("\\|", "").count("|") for line in (head, rule, *rows)} == {3}
     assert rows[0] == "| \\<b\\>a\\|b\\</b\\> | 1† |"
     assert "why \\| not" in note
     latex = table.tex()
     assert r"50 \% \& \$x\_1\$ \#1 \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}" in latex
-    assert latex.count(r"\\") == 1 + len(HOSTILE)
+    assert latex.count(r"\\") == 2 + len(HOSTILE)
+    comments = [line for line in latex.splitlines() if line.startswith("%")]
+    assert "two lines" in comments[-1]
+    assert latex.splitlines()[-1] == comments[-1]  # all that follows the table is a comment
+    formulas = Table("t", "T", ["=model"], [[name_cell(name)] for name in (*FORMULAS, "-1.5", "resnet18")])
+    cells = [row[0] for row in csv.reader(formulas.csv().splitlines())]
+    assert cells == ["'=model", *(f"'{name}" for name in FORMULAS), "-1.5", "resnet18"]
+    assert list(formulas.to_frame()["=model"])[:5] == FORMULAS
+    assert table.csv().endswith("-,-1.5\n")
 
 
 def test_on_a_terminal_neither_numbers_nor_words_are_broken() -> None:

@@ -317,6 +317,20 @@ def test_hub_keeps_the_files_bytes_its_split_and_its_class_names(tmp_path: Path,
     assert listed(tmp_path, "hub", hub_name=str(hub_folder)) == listing  # the hub is not asked again
 
 
+def test_hub_does_not_copy_a_file_of_ours_that_a_dataset_names(
+    tmp_path: Path, hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    put(tmp_path, "key.jpg")
+    rows = {"image": [{"bytes": None, "path": str(tmp_path / "key.jpg")}] * 2, "label": ["a", "b"]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    loaded = datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: loaded)
+    assert "no such file" in message(tmp_path, "hub", hub_name="owner/name")
+    assert not list((tmp_path / "data").rglob("*.jpg"))
+
+
 def test_hub_goes_on_where_it_was_cut_off(tmp_path: Path, hub_folder: Path) -> None:
     listing = listed(tmp_path, "hub", hub_name=str(hub_folder))
     (listing.root / "labels.csv").unlink()

@@ -55,9 +55,10 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
 
 @pytest.fixture
 def spec(planned: RunSpec, tmp_path: Path) -> RunSpec:
-    """An online run of three epochs under a home folder."""
+    """An online run of three epochs under a home folder, with a secret among its overrides."""
     paths = replace(planned.config.paths, runs=str(tmp_path / "home" / "runs"))
-    return replace(planned, config=replace(planned.config, paths=paths))
+    asked = [*planned.overrides, "+model.access_token=hunter2"]
+    return replace(planned, config=replace(planned.config, paths=paths), overrides=asked)
 
 
 def offline(spec: RunSpec) -> RunSpec:
@@ -206,6 +207,7 @@ def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server
     for what, body in server.asked:
         assert str(home).encode() not in body, what
         assert KEY.encode() not in body, what
+        assert b"hunter2" not in body, what
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ _SLURM_NOW = {
 # Of Hydra's submitit launcher, what means nothing here. Its other names are ours.
 _SUBMITIT = {
     "max_num_timeout": "A run goes on in another job as often as it needs to; launch.retries is for failures.",
-    "submitit_folder": "What jobs print lies in paths.runs/.slurm.",
+    "submitit_folder": "What jobs print lies in paths.runs/.slurm, or where runs are shared in ~/.har_sweep.",
     "stderr_to_stdout": "Both go into one file as it is.",
     "nodes": "A run has one node; hardware.device_count says on how many of its devices it trains.",
     "tasks_per_node": "A run is one task, which starts a process for each of hardware.device_count devices itself.",

@@ -31,6 +31,11 @@ def check(config: Config) -> None:
     """
     for key in keys():
         _check_range(key, value_at(config, key.path))
+    if config.sweep.name is not None and not re.fullmatch(r"\w[^/\0-\x1f]*", config.sweep.name):
+        raise InputError(
+            f"sweep.name={config.sweep.name!r} cannot be the name of a folder.",
+            "Begin with a letter or a digit, and leave out '/' and line breaks.",
+        )
     data, hardware, trainer, model = config.data, config.hardware, config.trainer, config.model
     if data.val_fraction + data.test_fraction >= 1:
         raise InputError(

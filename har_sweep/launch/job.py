@@ -76,7 +76,8 @@ def with_threads(spec: RunSpec, threads: int | None) -> RunSpec:
 def log_to(file: Path) -> Tell:
     """Send this process's output to the end of ``file``; returns what writes events there, steps at a sane rate."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    # No link: whoever shares the folder could let it lead to a file that is ours alone, a shell's start file say.
+    log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)

@@ -15,7 +15,9 @@ from har_sweep.config.schema import Config
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
+from har_sweep.files import redact_text
 from har_sweep.launch.job import failures
+from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
@@ -49,6 +51,7 @@ class Planned:
         return self.spec.slurm is not None
 
 
+@refusing_others_folders()
 def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -> list[Planned]:
     """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
 
@@ -206,7 +209,7 @@ def _spec(
 
 def _short(override: str) -> str:
     """``model.weights=/a/b.pth`` -> ``weights=b.pth``: what tells runs apart, not where things are."""
-    key, _, value = override.partition("=")
+    key, _, value = redact_text(override).partition("=")
     if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):  # what a sampler drew
         value = f"{float(value):.4g}"
     return f"{key.rsplit('.', 1)[-1]}={value.rsplit('/', 1)[-1]}"
@@ -251,5 +254,7 @@ def check_writable(folder: Path) -> None:
             link.unlink()
             file.write(b"." * 4096)  # a full disk may still take names
             file.flush()
+    except PermissionError as e:
+        raise unwritable(folder) from e
     except OSError as e:
         raise InputError(f"paths.runs={folder} cannot be written: {e.strerror}.", hint) from e

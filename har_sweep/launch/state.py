@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class RunState:
     def log(self) -> Path | None:
         """Where to read on: the run's own log, or its job's where it never began."""
         job_log = Path(self.submission.log) if self.submission and self.record is None else self.paths.log
-        return job_log if job_log.exists() else None
+        return job_log if os.access(job_log, os.R_OK) else None  # a job's log is for its user alone
 
 
 def run_states(all_paths: list[RunPaths], rerun: bool = False, ask_slurm: bool = True) -> list[RunState]:

@@ -11,8 +11,10 @@ from operator import itemgetter
 from pathlib import Path
 
 from har_sweep.config.compose import Composed
+from har_sweep.files import redact_text
 from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
+from har_sweep.launch.private import check_writable_runs, owner, refusing_others_folders
 from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags, sbatch_options
 from har_sweep.launch.slurm.submit import submit_arrays
 from har_sweep.launch.state import OVER, run_states
@@ -66,11 +68,23 @@ def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[i
     return 0 if all_done else 2 if len(causes) == len(planned) else 1, specs
 
 
+@refusing_others_folders()
 def begin(planned: list[Planned], overrides: list[str], screen: Screen) -> Path:
-    """Note the runs under the sweep's name, and submit those for a cluster; returns the folder of the note."""
+    """Note the runs under the sweep's name, and submit those for a cluster; returns the folder of the note.
+
+    Raises
+    ------
+    InputError
+        if some of the runs were begun by another user, who lets no one else go on with them.
+    """
+    check_writable_runs(p.spec.paths for p in planned if p.to_do)
     note = note_sweep([p.spec for p in planned], overrides)
     for done in (p for p in planned if p.state == "done"):
-        join_sweep(done.spec)
+        try:
+            join_sweep(done.spec)
+        except PermissionError:
+            folder = done.spec.paths.folder
+            screen.warn(f"{folder} is {owner(folder)}'s to write: its record will not name this sweep.")
     if any(p.on_cluster for p in planned):
         submit(planned, Path(planned[0].spec.config.paths.runs), screen)
     return note
@@ -124,7 +138,7 @@ def follow(planned: list[Planned], screen: Screen) -> dict[str, str]:
 
 def hints(planned: list[Planned], screen: Screen) -> None:
     """What to type next, about jobs that go on."""
-    name, folder = planned[0].spec.sweep, planned[0].spec.config.paths.runs
+    name, folder = shlex.quote(planned[0].spec.sweep), planned[0].spec.config.paths.runs
     where = "" if folder == "runs" else f" {shlex.quote(f'paths.runs={folder}')}"
     screen.say(
         f"  python -m har_sweep.status {name}{where} --watch    shows them; the same sweep command follows them again"
@@ -141,9 +155,9 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
         assert slurm is not None
         most = min(len(specs), slurm.array_parallelism)
         array = f"--array=0-{len(specs) - 1}%{most}"
-        screen.say(f"sbatch {' '.join(sbatch_flags(asked))} {array}", "bold")
+        screen.say(redact_text(f"sbatch {' '.join(sbatch_flags(asked))} {array}"), "bold")
         for line in slurm.setup:
-            screen.say(f"  setup: {line}")
+            screen.say(f"  setup: {redact_text(line)}")
     with screen.live():
         estimates = estimate(planned, screen)
     told = Counter((p.spec.name, e) for p, e in zip(planned, estimates, strict=True))

@@ -167,7 +167,8 @@ class Tracker:
         if run:
             self._guarded(lambda: self._close(run, exit_code))
             for log in self._paths.wandb.glob("*/logs/*.log"):
-                log.write_text(redact_text(log.read_text(errors="replace")))
+                if not log.is_symlink():  # such as to what is being logged
+                    log.write_text(redact_text(log.read_text(errors="replace")))
         self._clean()
 
     def _close(self, run: wandb.Run, exit_code: int) -> None:

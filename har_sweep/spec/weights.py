@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -144,11 +145,11 @@ def refuse_cut_patches(name: str, input_size: int, patch: int) -> None:
 
 
 def on_command_line(model: ModelConfig) -> str:
-    """The overrides that name a model."""
+    """The overrides that name a model, to be pasted into a shell."""
     if model._target_:
-        return f"model=custom model._target_={model._target_}"
+        return shlex.join(["model=custom", f"model._target_={model._target_}"])
     named = model.name in groups()["model"]
-    return f"model={model.name}" if named else f"model=timm model.timm_name={model.timm_name}"
+    return shlex.join([f"model={model.name}"] if named else ["model=timm", f"model.timm_name={model.timm_name}"])
 
 
 def is_cached(model: ModelConfig) -> bool:

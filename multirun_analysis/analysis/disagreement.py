@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Progress, Runs
 
 MAX_DISPUTED = 3  # pairs whose disputed images are shown
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")  # those of runs: PIL's others may start programs
 THUMBNAIL_PIXELS = 112
 
 Accuracies = dict[int, NDArray[np.float64]]  # of each compared candidate's runs
@@ -188,18 +190,23 @@ def find_disputed(first: Answers, second: Answers, folder: Path | None) -> list[
             path=str(first.paths[place]),
             truth=str(first.truth[place]),
             answers=(str(first.answer[place]), str(second.answer[place])),
-            thumbnail=thumbnail(folder / str(first.paths[place])) if folder and number < PICTURED else None,
+            thumbnail=thumbnail(folder, str(first.paths[place])) if folder and number < PICTURED else None,
         )
         for number, place in enumerate([*some, *others])
     ]
 
 
-def thumbnail(file: Path) -> str | None:
-    """A small JPEG of an image as a ``data:`` address, or None if the image is not there any more or is broken."""
+def thumbnail(folder: Path, path: str) -> str | None:
+    """A small JPEG of an image as a ``data:`` address, or None if the image is not there any more or is broken.
+
+    Nor does one get a file outside of ``folder``: whoever wrote the run's predictions could name any.
+    """
     from PIL import Image, ImageOps
 
+    if os.path.isabs(path) or ".." in Path(path).parts:
+        return None
     try:
-        with Image.open(file) as image:
+        with Image.open(folder / path, formats=FORMATS) as image:
             image.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
             small = ImageOps.exif_transpose(image).convert("RGB")
             small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ _TEX = str.maketrans(
     | {character: "\\" + character for character in "&%$#_{}"}
     | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
 )
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
     "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
@@ -65,8 +67,9 @@ class Table:
         return pd.DataFrame([[cell.value for cell in row] for row in self.rows], columns=self.columns)
 
     def csv(self) -> str:
-        """``to_frame`` as a file."""
-        return str(self.to_frame().to_csv(index=False))
+        """``to_frame`` as a file; what a spreadsheet would take for a formula has an apostrophe before it."""
+        frame = self.to_frame().rename(columns=_no_formula)
+        return str(frame.map(_no_formula).to_csv(index=False))
 
     def markdown(self) -> str:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
@@ -88,7 +91,7 @@ class Table:
         """For LaTeX with booktabs, the best in bold."""
         layout = "l" + "r" * (len(self.columns) - 1)
         styled = self._styled(lambda text: " ".join(text.split()).translate(_TEX), "textbf:--rwrap;")
-        below = "".join(f"% {line}\n" for line in self._below())
+        below = "".join(f"% {' '.join(line.split())}\n" for line in self._below())  # a comment ends with its line
         return f"% \\usepackage{{booktabs}}\n{styled.to_latex(column_format=layout, hrules=True)}{below}"
 
     def _repr_html_(self) -> str:
@@ -121,6 +124,16 @@ class Table:
             listed = ", ".join(list(names)[:8]) + (" ..." if len(names) > 8 else "")
             about.append(f"† {reason}: {'all' if len(names) == len(self.rows) > 1 else listed}")
         return [line for line in (self.note, *about) if line]
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA) or value == "-":
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def name_cell(text: str) -> Cell:

@@ -486,9 +486,15 @@ def test_status_is_told_in_any_shell_while_a_run_is_at_work(cluster: Cluster, tm
     assert "Did you mean 'mine'?" in unknown.stdout
 
 
-def test_records_hold_no_secret_of_the_environment(cluster: Cluster, tmp_path: Path) -> None:
-    done = sweep(cluster, tmp_path, *SWEEP, "trainer.epochs=1", WANDB_API_KEY="0123456789" * 4)
+def test_shared_runs_are_computed_and_hold_no_secret_of_the_environment(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    os.chown(tmp_path / "runs", -1, 54300)
+    (tmp_path / "runs").chmod(0o2775)  # as several people share it: what jobs run is in the home folder instead
+    home = {"HOME": str(tmp_path), "WANDB_API_KEY": "0123456789" * 4}
+    done = sweep(cluster, tmp_path, *SWEEP, "trainer.epochs=1", **home)
     assert done.returncode == 0, done.stdout
+    assert list(tmp_path.glob(".har_sweep/*/code/*/har_sweep"))
+    assert not (tmp_path / "runs" / ".slurm").exists()
     for file in tmp_path.rglob("*"):
         if file.is_file():
             assert b"0123456789" * 4 not in file.read_bytes(), file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,8 @@ def _materialise(data: DataConfig, folder: Path, table: Path, notes: Path, progr
         import datasets
     except ImportError as e:
         raise InputError("data=hub needs the package `datasets`.", "pip install 'har_sweep[hub]'") from e
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     name = str(data.hub_name)
     progress(f"Fetching {name}", 0, 1)
     try:
@@ -49,6 +52,12 @@ def _materialise(data: DataConfig, folder: Path, table: Path, notes: Path, progr
             f"data.hub_name={name} cannot be loaded: {type(e).__name__}: {str(e).strip() or 'no reason given'}",
             "Check the name, data.hub_config and the network.",
         ) from e
+    # Where a dataset from the hub may name files: one that names others, such as keys, does not get them copied.
+    caches = [os.path.realpath(cache) for cache in (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)]
+
+    def fetched(path: str | None) -> bool:
+        return Path(name).exists() or any(Path(os.path.realpath(path or "")).is_relative_to(place) for place in caches)
+
     rows: list[tuple[str, str, Split | None]] = []
     said: list[str] = []
     total = sum(len(part) for part in loaded.values())
@@ -73,7 +82,7 @@ def _materialise(data: DataConfig, folder: Path, table: Path, notes: Path, progr
                 continue
             image = row[data.hub_image_column]
             path = f"{file_name(str(part_name))}/{index:07d}{Path(image['path'] or '').suffix.lower()}"
-            _put(folder / path, image["bytes"], image["path"])
+            _put(folder / path, image["bytes"], image["path"] if fetched(image["path"]) else None)
             rows.append((path, label, given))
         if unlabelled:
             said.append(f"{name}: {unlabelled:,} images of its split '{part_name}' have no label and are left out.")
@@ -106,7 +115,7 @@ def _put(file: Path, data: bytes | None, source: str | None) -> None:
     """Write an image's bytes unless they are there already: a fetch that was cut off goes on."""
     if data is None:
         try:
-            data = read(Path(str(source)))
+            data = read(Path(source or ""))
         except DecodeError:
             return  # listed as missing when it is decoded, like any other
     if not (file.is_file() and file.read_bytes() == data):

@@ -13,6 +13,7 @@ from typing import Any
 
 from har_sweep.errors import ClaimLost, Interrupted
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
+from har_sweep.launch.private import check_private
 from har_sweep.launch.slurm.queue import run_command, signal_or_status
 from har_sweep.record.environment import slurm_job_id
 from har_sweep.record.record import Record, RunError, utc_now
@@ -147,6 +148,7 @@ def close(exit_code: int) -> None:
 
     job, restarts = _myself()
     folder = Path(os.environ["HAR_SWEEP_JOBS"])
+    check_private(folder)  # what is unpickled is executed
     submitted: Any = DelayedSubmission.load(JobPaths(folder, job_id=job).submitted_pickle).function
     spec: RunSpec = submitted.spec
     listed = run_command("sacct", "--noheader", "--parsable2", "--format=State", "-j", os.environ["SLURM_JOB_ID"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from har_sweep.files import from_here
 from har_sweep.launch.job import close_record, death, may_try_again
@@ -128,13 +130,15 @@ def _cause(state: RunState, end: Ended | None) -> str:
         return ""
     if end.state == "CANCELLED":
         return f"Job {job} was cancelled before the run began."
-    if state.log is None:
-        runs = state.paths.folder.parent.absolute()
+    if state.log is None and state.submission:
+        log = Path(state.submission.log)
+        if not os.access(log.parent, os.X_OK):
+            return f"Job {job} ended ({end.state}) before the run began; who submitted it can read why, in {log}."
         return (
-            f"Job {job} failed and could not even write its log: the node does not see {runs}. "
+            f"Job {job} failed and could not even write its log: the node does not see {log.parent}. "
             "Put paths.runs, paths.cache and the Python environment on a file system that the nodes share."
         )
-    text = state.log.read_text(errors="replace")
+    text = state.log.read_text(errors="replace") if state.log else ""
     if end.state == "OUT_OF_MEMORY" or any(sign in text for sign in OUT_OF_MEMORY):
         return f"Job {job} took more memory than it asked for: raise hydra.launcher.mem_gb. {_tail(state)}"
     if "execve" in text:
