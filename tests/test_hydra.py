@@ -206,6 +206,7 @@ def told(yours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     """Gives a command line; returns the exit status, what stood on the screen and what was left in the folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(sys, "argv", ["-c"])  # which is no program that a shell could complete
 
     def tell(line: str) -> tuple[int, str, list[str]]:
         status = main(shlex.split(line.replace("YOURS", str(yours))))
