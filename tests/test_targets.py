@@ -196,6 +196,22 @@ def test_a_file_s_content_and_all_of_a_package_s_are_what_a_target_is(here: Path
     assert version_of("mine.a.net") != before
 
 
+def test_what_a_file_imports_from_beside_it_is_part_of_what_a_target_is_and_nothing_else_there(here: Path) -> None:
+    (here / "nets.py").write_text("def late():\n    from blocks import deep\n" + NETS)
+    (here / "blocks").mkdir()
+    for name, text in {"__init__": "", "deep": "from .norm import x", "norm": "import scale", "other": ""}.items():
+        (here / "blocks" / f"{name}.py").write_text(text)
+    (here / "scale.py").write_text("x = 1")
+    known = [version_of("nets.small")]
+    for file in ("blocks/__init__", "blocks/deep", "blocks/norm", "scale"):
+        with (here / f"{file}.py").open("a") as module:
+            module.write("\n# changed")
+        known.append(version_of("nets.small"))
+    assert len(set(known)) == 5
+    (here / "blocks" / "other.py").write_text("x = 1")
+    assert version_of("nets.small") == known[-1]
+
+
 def test_targets_within_arguments_count_too(here: Path) -> None:
     nested = "+augmentation.transforms=[{_target_:nets.Small,classes:1,width:2},{_target_:nets.small}]"
     chosen = config("augmentation._target_=torchvision.transforms.v2.Compose", nested)
