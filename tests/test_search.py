@@ -17,12 +17,10 @@ from small import SMALL, har_sweep, learned, runs
 from test_sweep import start, wait_for
 
 from har_sweep.errors import InputError
-from har_sweep.events import no_progress
 from har_sweep.launch.journal import read_sweeps
 from har_sweep.launch.objective import check_objective, direction
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import flatten, leaves
-from har_sweep.spec.stochastic_depth import take_drop_path
 from multirun_analysis.quantities import COSTS, METRICS
 
 NEXT_HYDRA = Path(os.environ.get("HYDRA_1_4", Path(sys.prefix) / "hydra-1.4"))
@@ -148,13 +146,6 @@ def test_tune_is_a_study_a_model_of_as_many_trials_in_the_same_space(hydra: str,
     for key in ("optimizer/weight_decay", "trainer/label_smoothing", "augmentation/mixup_alpha"):
         assert len({leaves(config)[key] for config in tuned}) == 1
     assert all(1e-5 <= config["optimizer"]["lr"] <= 1e-3 for config in tuned)  # AdamW's 1e-4 is the model's own
-
-
-def test_timm_is_asked_once_which_models_take_a_drop_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {"test_resnet": True, "dla46_c": False}
-    assert take_drop_path(expected, tmp_path, no_progress) == expected
-    monkeypatch.setattr(sys, "executable", "nothing")
-    assert take_drop_path(expected, tmp_path, no_progress) == expected
 
 
 @pytest.mark.parametrize(

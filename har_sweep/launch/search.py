@@ -20,8 +20,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from har_sweep.config.arguments import explain, types
+from har_sweep.config.check import check_hydra
 from har_sweep.config.compose import Composed, expand
 from har_sweep.config.identity import sweep_name
 from har_sweep.config.tree import groups
@@ -33,7 +35,7 @@ from har_sweep.launch.plan import Planned, check_writable, plan
 from har_sweep.launch.sweep import WORDS, begin, follow, run_here, summarise, warn
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.spec.stochastic_depth import take_drop_path
+from har_sweep.spec.weights import facts_of
 
 DROP_PATH = "model.drop_path_rate"
 
@@ -104,11 +106,14 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
 
 def _checked(config: DictConfig) -> list[str]:
     """The objectives of a search that can be begun."""
+    check_hydra(config.hydra)
     names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
     if "cost/price" in names and config.hardware.price_per_device_hour is None:
         raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
     refuse_leaving(config.launch)
     check_versions(config.hydra.sweeper._target_)
+    if config.hydra.sweeper.get("storage"):
+        _check_storage()
     check_writable(Path(config.paths.runs))
     return names
 
@@ -287,6 +292,16 @@ def check_versions(target: str) -> None:
             )
 
 
+def _check_storage() -> None:
+    """Refuse Optuna's storage with a SQLAlchemy that it does not work with, though its requirements allow it."""
+    optuna, sqlalchemy = map(importlib.metadata.version, ("optuna", "sqlalchemy"))
+    if Version(optuna) < Version("3") and Version(sqlalchemy) >= Version("2"):
+        raise InputError(
+            f"hydra.sweeper.storage: Optuna {optuna} cannot store its trials with SQLAlchemy {sqlalchemy}.",
+            "pip install 'sqlalchemy<2' 'alembic<1.14', or leave it out: the records have all that a search needs.",
+        )
+
+
 def _settings(hydra: DictConfig, names: list[str]) -> list[str]:
     """The overrides that a search needs and was not given; refuses a direction that is wrong for the objectives."""
     sweeper, settings = hydra.sweeper, []
@@ -331,8 +346,8 @@ def _unknown_to(config: DictConfig, screen: Screen) -> list[str]:
     """Where a study would vary the drop path of a model that has none, the override that keeps it out."""
     if not config.sweep.study_per or DROP_PATH not in (config.hydra.sweeper.get("params") or {}):
         return []
-    name = config.model.timm_name.partition(".")[0]
-    return [] if take_drop_path([name], Path(config.paths.cache), screen.progress)[name] else [f"{DROP_PATH}=0.0"]
+    facts = facts_of(config.model.timm_name.partition(".")[0], Path(config.paths.cache), screen.progress)
+    return [] if facts["drop_path"] else [f"{DROP_PATH}=0.0"]
 
 
 def _named(run: Composed, name: str) -> Composed:
