@@ -5,7 +5,6 @@ One table holds the command lines that only compose, run in this process; the la
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -22,7 +21,7 @@ import pytest
 from hydra.conf import HydraConf
 from hydra.version import __version__
 from omegaconf import OmegaConf
-from small import SMALL, har_sweep, runs
+from small import SMALL, har_sweep, one_after_another, runs
 
 from har_sweep.__main__ import main
 from har_sweep.config.arguments import Mode, explain
@@ -303,19 +302,6 @@ def test_submitit_s_launcher_is_slurm_s_and_never_trains_where_there_is_none(ins
         assert status == 2, said
         assert "There is no sbatch on this machine" in said
     assert list(tmp_path.glob("here/runs/*/run.log")) == []
-
-
-def one_after_another(*lines: list[str], cwd: Path, **environment: str) -> list[tuple[int, str]]:
-    """The exit status of each command line and what it says, all given in one process."""
-    code = "import json, sys; from har_sweep.__main__ import main\n"
-    code += "for line in json.loads(sys.argv[1]): print('<<<', main(line), '>>>')"
-    asked = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(lines)], cwd=cwd, env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    found = re.findall(r"(?s)(.*?)<<< (\d+) >>>", asked.stdout)
-    assert len(found) == len(lines), asked.stdout
-    return [(int(status), said) for said, status in found]
 
 
 def _path(*folders: Path) -> str:
