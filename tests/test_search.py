@@ -31,7 +31,7 @@ LR = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 TWO_TRIALS = ["-m", "hydra/sweeper=optuna", *BRIEF, "hydra.sweeper.n_jobs=1", LR, "hydra.sweeper.n_trials=2"]
 SEARCH = [*TWO_TRIALS[:-1], "hydra.sweeper.n_trials=3"]
 GRID = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", *BRIEF, "paths.runs=failing/runs"]
-MODELS = [*(o for o in BRIEF if not o.startswith("model.timm_name=")), "model.timm_name=test_resnet,test_vit"]
+MODELS = [*(o for o in BRIEF if not o.startswith("model.timm_name=")), "model.timm_name=dla46_c,test_resnet,test_vit"]
 TUNE = ["experiment=tune", *MODELS, "hydra.sweeper.n_trials=1"]
 
 
@@ -176,11 +176,18 @@ def test_tune_is_a_study_a_model_of_as_many_trials_in_the_same_space(
         assert done.returncode == 0, done.stdout + done.stderr
         shown = done.stdout
     assert [found.split(" of ")[0] for found in best(shown)] == [
-        f"Best for model.timm_name={model}" for model in ("test_resnet", "test_vit")
+        f"Best for model.timm_name={model}" for model in ("dla46_c", "test_resnet", "test_vit")
     ]
     tuned = [record.config for record in runs(folder).values() if name in record.sweeps]
-    assert sorted(config["model"]["timm_name"] for config in tuned) == ["test_resnet", "test_vit"]
-    for key in ("optimizer/weight_decay", "trainer/label_smoothing", "augmentation/mixup_alpha"):
+    without, *tuned = sorted(tuned, key=lambda config: str(config["model"]["timm_name"]))
+    assert (without["model"]["timm_name"], without["model"]["drop_path_rate"]) == ("dla46_c", 0.0)
+    assert [config["model"]["timm_name"] for config in tuned] == ["test_resnet", "test_vit"]
+    for key in (
+        "model/drop_path_rate",
+        "optimizer/weight_decay",
+        "trainer/label_smoothing",
+        "augmentation/mixup_alpha",
+    ):
         assert len({leaves(config)[key] for config in tuned}) == 1
     assert all(1e-5 <= config["optimizer"]["lr"] <= 1e-3 for config in tuned)  # AdamW's 1e-4 is the model's own
 
