@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ class Sweep:
     status: int
     folders: tuple[Path, ...]
     _labels: tuple[str, ...]
+    _cell: int | None = None  # the one in which it ran, whose output ends with the table
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -66,6 +68,12 @@ class Sweep:
         from har_sweep.launch.notebook import as_html
 
         return as_html(self._table().console)
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self._cell is None or self._cell != _cell():
+            display({"text/html": self._repr_html_(), "text/plain": repr(self)}, raw=True)
 
 
 def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), /, **choices: Any) -> Sweep:
@@ -104,7 +112,7 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), /, **choices: Any) 
         raise e.with_traceback(None) from None  # where in our code it was found helps nobody
     specs = list({spec.run_id: spec for spec in application.specs}.values())
     folders, labels = tuple(spec.paths.folder for spec in specs), tuple(spec.label for spec in specs)
-    return Sweep(specs[0].sweep if specs else "", application.status, folders, labels)
+    return Sweep(specs[0].sweep if specs else "", application.status, folders, labels, _cell())
 
 
 def runs(folder: str | os.PathLike[str] = "runs") -> pd.DataFrame:
@@ -121,6 +129,12 @@ def runs(folder: str | os.PathLike[str] = "runs") -> pd.DataFrame:
     if not found:
         raise InputError(f"There are no runs in {folder}.", "Name the folder that a sweep wrote to (paths.runs).")
     return _frame(found)
+
+
+def _cell() -> int | None:
+    """The number of the cell that IPython is at; None in plain Python."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell and shell.execution_count
 
 
 def _frame(folders: Iterable[Path]) -> pd.DataFrame:
@@ -143,7 +157,7 @@ def _telling_of_an_interrupt(screen: Screen) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        screen.warn("Interrupted. The same call goes on from here.")
+        screen.warn("Interrupted. Run the cell again, or make the same call, to go on from here.")
         raise
 
 

@@ -155,7 +155,7 @@ def run_hydra(arguments: list[str], screen: Screen | None = None) -> Application
     application = Application(screen)
     for plugin in load_plugins():
         application.screen.warn(plugin)
-    program = "har_sweep" if sys.argv[0].endswith(".py") else sys.argv[0]  # what shells are to complete
+    program = sys.argv[0] if Path(sys.argv[0]).stem == "har_sweep" else "har_sweep"  # what shells are to complete
     with explained(overrides), _as_hydra_s(program, arguments):
         command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -48,6 +50,19 @@ def har_sweep(*overrides: str, cwd: Path, **environment: str) -> subprocess.Comp
     return subprocess.run(
         command(*overrides), cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
     )
+
+
+def one_after_another(*lines: list[str], cwd: Path, **environment: str) -> list[tuple[int, str]]:
+    """The exit status of each command line and what it says, all given in one process."""
+    code = "import json, sys; from har_sweep.__main__ import main\n"
+    code += "for line in json.loads(sys.argv[1]): print('<<<', main(line), '>>>')"
+    asked = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(lines)], cwd=cwd, env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    found = re.findall(r"(?s)(.*?)<<< (\d+) >>>", asked.stdout)
+    assert len(found) == len(lines), asked.stdout
+    return [(int(status), said) for said, status in found]
 
 
 def runs(folder: Path) -> dict[str, Record]:

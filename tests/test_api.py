@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL import Image
 from small import SMALL, runs
 
 import har_sweep
-from har_sweep import api
+from har_sweep import api, cancel, status
 from har_sweep.config.arguments import explain
 from har_sweep.config.compose import expand
 from har_sweep.config.tree import CONF
@@ -33,8 +35,44 @@ import sys
 import har_sweep
 assert not {{"torch", "pandas", "hydra"}} & set(sys.modules)
 print("the script's body")
-done = har_sweep.sweep([*{TINY}, "data.root=photos"], data="folder", hardware={{"device_count": 2}})
-print("status", done.status)
+def sweep():
+    done = har_sweep.sweep([*{TINY}, "data.root=photos"], data="folder", hardware={{"device_count": 2}})
+    print("status", done.status)
+"""
+IN_A_THREAD = """
+import signal, threading
+before = signal.getsignal(signal.SIGTERM)
+thread = threading.Thread(target=sweep)
+thread.start(); thread.join()
+assert signal.getsignal(signal.SIGTERM) is before
+"""
+SESSION = f"""
+import os, har_sweep, sys
+os.environ["EARLIER"] = "1"
+done = har_sweep.sweep({TINY}, seed=range(2))
+assert "torch" not in sys.modules
+print("AGAIN", done, "ONCE MORE")
+
+failed = har_sweep.sweep({TINY}, optimizer={{"lr": 1e30}}, paths={{"runs": "failing"}})
+print("CAME TO", failed.status, *failed.runs["status"], *failed.runs["error/kind"])
+
+os.makedirs("deeper"); os.chdir("deeper")
+del os.environ["EARLIER"]
+os.environ["LATER"] = "1"
+open("job.py", "w").write('''
+import os
+from hydra.experimental.callback import Callback
+class Tells(Callback):
+    def on_job_start(self, config, **_):
+        open("told", "w").write(f"{{os.environ.get('EARLIER')}} {{os.environ.get('LATER')}}")
+''')
+sys.path.insert(0, os.getcwd())
+har_sweep.sweep([*{TINY}, "+hydra.callbacks.tells._target_=job.Tells"])
+
+try:
+    har_sweep.sweep({TINY}, trainer={{"epochs": 100000}}, paths={{"runs": "endless"}})
+except KeyboardInterrupt:
+    print("CAUGHT", *har_sweep.runs("endless")["status"])
 """
 
 
@@ -54,25 +92,43 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@dataclass
+class Session:
+    folder: Path
+    said: str
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a script has made two runs."""
-    folder = tmp_path_factory.mktemp("finished")
-    script = (
-        f"import har_sweep, sys\nprint(repr(har_sweep.sweep({TINY}, seed=range(2))))\nassert 'torch' not in sys.modules"
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A script of four sweeps: two runs that are done, one that fails, one elsewhere, and one that Ctrl-C ends."""
+    folder, said = tmp_path_factory.mktemp("session"), ""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", SESSION], cwd=folder, text=True, stdout=subprocess.PIPE, start_new_session=True
     )
-    done = python("-c", script, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("acc %") == 4  # two columns on the closing table, and on the object that shows it again
-    return folder
+    assert process.stdout
+    for line in process.stdout:
+        said += line
+        if "Epoch [1/100000]" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    said += process.stdout.read()
+    assert process.wait() == 0, said
+    return Session(folder, said)
 
 
-@pytest.mark.parametrize("way", ["a file", "standard input"])
+@pytest.fixture
+def finished(session: Session) -> Path:
+    """The folder, in which a script has made two runs."""
+    return session.folder
+
+
+@pytest.mark.parametrize("way", ["a file", "standard input, in a thread"])
 def test_a_script_without_a_guard_decodes_and_trains_on_two_devices_and_its_body_runs_once(
     way: str, photographs: Path
 ) -> None:
-    (photographs / "script.py").write_text(SCRIPT)
-    done = python(*(["script.py"] if way == "a file" else ["-"]), cwd=photographs, stdin=SCRIPT)
+    script = SCRIPT + ("sweep()" if way == "a file" else IN_A_THREAD)
+    (photographs / "script.py").write_text(script)
+    done = python(*(["script.py"] if way == "a file" else ["-"]), cwd=photographs, stdin=script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the script's body") == 1
     assert "status 0" in done.stdout
@@ -83,28 +139,23 @@ def test_a_script_without_a_guard_decodes_and_trains_on_two_devices_and_its_body
     assert "the script's body" not in run.read_text()
 
 
-def test_processes_begin_in_the_folder_and_environment_of_that_moment(finished: Path, tmp_path: Path) -> None:
-    script = f"""
-import os, multiprocessing.process, har_sweep
-os.environ["EARLIER"] = "1"
-os.makedirs("deeper/conf"); os.chdir("deeper")
-har_sweep.sweep({TINY})
-del os.environ["EARLIER"]
-os.environ["LATER"] = "1"
-open("job.py", "w").write('''
-import os
-from hydra.experimental.callback import Callback
-class Tells(Callback):
-    def on_job_start(self, config, **_):
-        open("told", "w").write(f"{{os.environ.get('EARLIER')}} {{os.environ.get('LATER')}}")
-''')
-import sys; sys.path.insert(0, os.getcwd())
-har_sweep.sweep([*{TINY}, "seed=1", "+hydra.callbacks.tells._target_=job.Tells"])
-"""
-    done = python("-c", script, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {record.seed for record in runs(tmp_path / "deeper").values()} == {0, 1}
-    assert (tmp_path / "deeper" / "told").read_text() == "None 1"
+def test_a_sweep_is_an_object_that_shows_the_closing_table_again(session: Session) -> None:
+    shown, again = session.said.partition("ONCE MORE")[0].split("AGAIN")
+    assert shown.count("acc %") == again.count("acc %") == 2  # of val and of test
+
+
+def test_a_failed_run_is_told_and_not_raised(session: Session) -> None:
+    assert "CAME TO 1 failed non_finite" in session.said
+
+
+def test_processes_begin_in_the_folder_and_environment_of_that_moment(session: Session) -> None:
+    assert [record.status for record in runs(session.folder / "deeper").values()] == ["done"]
+    assert (session.folder / "deeper" / "told").read_text() == "None 1"
+
+
+def test_ctrl_c_saves_and_reaches_the_script_as_a_keyboard_interrupt(session: Session) -> None:
+    assert "CAUGHT interrupted" in session.said
+    assert "make the same call, to go on from here" in session.said
 
 
 def test_runs_are_a_table_of_flattened_records_and_what_cannot_be_read_is_named(finished: Path, tmp_path: Path) -> None:
@@ -133,45 +184,6 @@ def test_a_sweep_that_is_done_comes_back_with_its_runs_in_the_order_asked_for(
     assert "2 done already" in capsys.readouterr().out
     assert repr(done).index("seed=1") < repr(done).index("seed=0")
     assert "<pre" in done._repr_html_()
-
-
-def test_a_failed_run_is_told_and_not_raised(tmp_path: Path) -> None:
-    script = f"import har_sweep\ndone = har_sweep.sweep({TINY}, optimizer={{'lr': 1e30}})\n"
-    done = python("-c", script + "print(done.status, *done.runs['status'], *done.runs['error/kind'])", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 failed non_finite" in done.stdout
-
-
-def test_ctrl_c_saves_and_reaches_the_script_as_a_keyboard_interrupt(tmp_path: Path) -> None:
-    script = f"""
-import har_sweep
-try:
-    har_sweep.sweep({TINY}, trainer={{"epochs": 100000}})
-except KeyboardInterrupt:
-    print("caught", *har_sweep.runs()["status"])
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", script], cwd=tmp_path, text=True, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if "Epoch [" in line:
-            os.killpg(process.pid, signal.SIGINT)
-            break
-    assert "caught interrupted" in process.stdout.read()
-    assert process.wait() == 0
-
-
-def test_a_sweep_in_a_thread_works_and_leaves_signals_alone(tmp_path: Path) -> None:
-    script = f"""
-import har_sweep, signal, threading
-before, told = signal.getsignal(signal.SIGTERM), []
-thread = threading.Thread(target=lambda: told.append(har_sweep.sweep({TINY}).status))
-thread.start(); thread.join()
-assert signal.getsignal(signal.SIGTERM) is before
-print("status", *told)
-"""
-    assert "status 0" in python("-c", script, cwd=tmp_path).stdout
 
 
 def test_somebody_elses_hydra_goes_on_as_before(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,20 +256,21 @@ def test_bad_input_is_an_input_error_whose_traceback_says_what_to_do(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["status", "cancel"])
-def test_status_and_cancel_are_told_where_runs_are_as_a_sweep_is(command: str, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [status.main, cancel.main], ids=["status", "cancel"])
+def test_status_and_cancel_are_told_where_runs_are_as_a_sweep_is(
+    command: Callable[[list[str]], int], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = runs(finished).popitem()[1].sweeps[0]
     place = f"paths.runs={finished / 'runs'}"
     for words in ([name, place], [place, name]):
-        told = python("-m", f"har_sweep.{command}", *words, cwd=tmp_path)
-        assert told.returncode == 0
-        assert name in told.stdout
+        assert command(words) == 0
+        assert name in capsys.readouterr().out
     for words, wrong, instead in (
         ([name, "--runs", "there"], "--runs", "paths.runs=there"),
         ([name, "path.runs=there"], "path.runs", "paths.runs"),
         ([name, "seed=1"], "seed=1", "paths.runs=FOLDER"),
     ):
-        refused = python("-m", f"har_sweep.{command}", *words, cwd=tmp_path)
-        assert refused.returncode == 2
-        assert wrong in refused.stdout
-        assert instead in refused.stdout
+        assert command(words) == 2
+        said = capsys.readouterr().out
+        assert wrong in said
+        assert instead in said

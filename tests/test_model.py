@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -23,7 +24,7 @@ from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers, set_train_mode
 from har_sweep.model.load import load_tensors
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, refuse_cut_patches, resolve, timm_facts
+from har_sweep.spec.weights import ModelPlan, resolve, timm_facts
 
 NAMED = [name for name in groups()["model"] if name not in ("timm", "custom")]
 
@@ -270,12 +271,24 @@ def test_patches_that_leave_a_rim_unseen_are_refused_with_the_sizes_that_fit() -
     assert "96 or 112" in e.value.hint
 
 
-def test_timm_is_asked_for_the_side_of_patches_while_planning() -> None:
-    assert timm_facts("vit_small_patch14_dinov2")["patch"] == 14
-    assert timm_facts("test_resnet")["patch"] == 0
-    with pytest.raises(InputError) as e:
-        refuse_cut_patches("vit", 128, 14)
-    assert "126 or 140" in e.value.hint
+def test_timm_knows_which_models_take_a_drop_path() -> None:
+    assert [timm_facts(name)["drop_path"] for name in ("test_resnet", "dla46_c")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "near"),
+    [
+        (["model=timm", "model.timm_name=vit_small_patch14_dinov2", "model.input_size=128"], "", "126 or 140"),
+        (["model=vit_tiny", "model.input_size=100"], "augreg_in21k_ft_in1k", "96 or 112"),
+    ],
+)
+def test_such_patches_are_refused_while_planning(chosen: list[str], asked: str, near: str, tmp_path: Path) -> None:
+    model = compose([*chosen, "model.weights=scratch"]).model
+    name = ".".join(filter(None, (model.timm_name, asked)))
+    (tmp_path / f"timm-{timm.__version__}.json").write_text(json.dumps({name: timm_facts(name)}))
+    with pytest.raises(InputError, match=f"{model.input_size} is not a multiple") as e:
+        resolve(model, Hub(), tmp_path)
+    assert near in e.value.hint
 
 
 def test_an_unknown_architecture_is_named_with_the_nearest() -> None:

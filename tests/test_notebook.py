@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import nbclient
 import nbformat
+import pytest
 from small import SMALL, runs
 
+from har_sweep.record.folder import RunPaths
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quick_start.ipynb"
+SWEEP = f"import har_sweep\ndone = har_sweep.sweep({[*SMALL, 'trainer.epochs=1']})\ndone"
+REFUSED = "try:\n    har_sweep.sweep(modle=1)\nexcept har_sweep.InputError as e:\n    print(e.hint)"
+ENDLESS = f"har_sweep.sweep({SMALL}, trainer={{'epochs': 100000}})"
 
 
 class Watched(nbclient.NotebookClient):
-    """Keeps every message that a front end would be sent."""
+    """Keeps what a front end would be sent, and interrupts the kernel once its output says that an endless run
+    trains."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.updates: list[str] = []
+        self.interrupting: Any = None
 
     def process_message(self, message: dict[str, Any], *args: Any) -> Any:
-        self.__dict__.setdefault("seen", []).append(message)
+        if message["msg_type"] == "update_display_data":
+            self.updates.append(message["content"]["data"]["text/plain"])
+            if "/100000  step" in self.updates[-1] and not self.interrupting:
+                assert self.km
+                interrupted: Any = self.km.interrupt_kernel()
+                self.interrupting = asyncio.ensure_future(interrupted)
         return super().process_message(message, *args)
 
 
@@ -26,12 +44,19 @@ def executed(notebook: Any, folder: Path) -> Watched:
     return client
 
 
-def test_the_example_runs_in_a_kernel(tmp_path: Path) -> None:
+def test_the_example_runs_in_a_kernel_and_shows_its_sweep_and_what_was_found(tmp_path: Path) -> None:
     notebook = nbformat.read(EXAMPLE, as_version=4)
     executed(notebook, tmp_path)
     assert {record.status for record in runs(tmp_path).values()} == {"done"}
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert [output.output_type for output in outputs] == ["display_data", "execute_result"], outputs
+    assert [output.output_type for output in outputs] == ["display_data"] + 4 * ["execute_result"], outputs
+    _, records, front, table, _ = (output.data.get("text/html", "") for output in outputs)
+    assert "metrics/test/accuracy" in records
+    for shown in (front, table):
+        assert "test_resnet" in shown
+        assert "test_vit" in shown
+    assert "data:image/png" in front
+    assert (tmp_path / "report" / "index.html").exists()
 
 
 def test_the_example_is_kept_without_outputs() -> None:
@@ -40,18 +65,32 @@ def test_the_example_is_kept_without_outputs() -> None:
         assert cell.get("execution_count") is None
 
 
-def test_a_sweep_has_one_output_that_shows_what_goes_on_and_then_the_table(tmp_path: Path) -> None:
-    source = f"import har_sweep\ndone = har_sweep.sweep({[*SMALL, 'trainer.epochs=1']})"
-    refused = "try:\n    har_sweep.sweep(modle=1)\nexcept har_sweep.InputError as e:\n    print(e.hint)"
-    cells = [nbformat.v4.new_code_cell(text) for text in (source, "done", refused)]
-    client = executed(nbformat.v4.new_notebook(cells=cells), tmp_path)
-    [shown], [again], [hint] = (cell.outputs for cell in cells)
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any], list[str]]:
+    """The folder of a kernel, the outputs of its cells, and what these showed in between."""
+    folder = tmp_path_factory.mktemp("session")
+    cells = [nbformat.v4.new_code_cell(text) for text in (SWEEP, "done", REFUSED, ENDLESS)]
+    cells[-1].metadata["tags"] = ["raises-exception"]
+    client = executed(nbformat.v4.new_notebook(cells=cells), folder)
+    return folder, [cell.outputs for cell in cells], client.updates
+
+
+Session = tuple[Path, list[Any], list[str]]
+
+
+def test_a_sweep_has_one_output_that_shows_what_goes_on_and_then_the_table(session: Session) -> None:
+    _, ([shown], [again], [hint], _), updates = session  # though the first cell ends with what shows itself
     assert "Records:" in shown.data["text/plain"]
-    assert "acc %" in shown.data["text/html"]
+    assert shown.data["text/html"].count("acc %") == 2  # of val and of test
     assert "Loading torch" not in shown.data["text/plain"]
-    assert "acc %" in again.data["text/html"]
+    assert again.data["text/html"].count("acc %") == 2
     assert "Did you mean 'model'" in hint.text
-    updates = [
-        m["content"]["data"]["text/plain"] for m in client.__dict__["seen"] if m["msg_type"] == "update_display_data"
-    ]
     assert any("Loading torch" in text and "Records:" not in text for text in updates)
+
+
+def test_interrupting_the_kernel_saves_a_checkpoint_and_says_how_to_go_on(session: Session) -> None:
+    folder, (*_, (shown, raised)), _ = session
+    assert raised.ename == "KeyboardInterrupt"
+    assert "Run the cell again, or make the same call" in shown.data["text/plain"]
+    [run_id] = [run_id for run_id, record in runs(folder).items() if record.status == "interrupted"]
+    assert RunPaths(folder / "runs" / run_id).checkpoint.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -72,6 +74,8 @@ def test_holm_s_correction_is_that_of_the_textbook() -> None:
 def test_seeds_are_compared_only_where_there_are_two_on_both_sides() -> None:
     first, second = np.array([0.70, 0.71, 0.72]), np.array([0.60, 0.62, 0.61])
     assert welch(first, second) == pytest.approx(float(stats.ttest_ind(first, second, equal_var=False).pvalue))
+    with warnings.catch_warnings(action="error"):  # runs of one model may all have come out the same
+        assert welch(np.array([0.7, 0.7]), second) == pytest.approx(stats.ttest_1samp(second, 0.7).pvalue)
     assert welch(first, second[:1]) is None
     assert welch(np.array([0.7, 0.7]), np.array([0.6, 0.6])) is None
 

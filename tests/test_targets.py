@@ -19,6 +19,7 @@ import torch
 from small import SMALL, har_sweep, runs
 from torch import nn
 
+from har_sweep.__main__ import main
 from har_sweep.config.compose import compose, expand
 from har_sweep.config.identity import identify, make_run_id
 from har_sweep.config.schema import Config, PathsConfig
@@ -196,6 +197,22 @@ def test_a_file_s_content_and_all_of_a_package_s_are_what_a_target_is(here: Path
     assert version_of("mine.a.net") != before
 
 
+def test_what_a_file_imports_from_beside_it_is_part_of_what_a_target_is_and_nothing_else_there(here: Path) -> None:
+    (here / "nets.py").write_text("def late():\n    from blocks import deep\n" + NETS)
+    (here / "blocks").mkdir()
+    for name, text in {"__init__": "", "deep": "from .norm import x", "norm": "import scale", "other": ""}.items():
+        (here / "blocks" / f"{name}.py").write_text(text)
+    (here / "scale.py").write_text("x = 1")
+    known = [version_of("nets.small")]
+    for file in ("blocks/__init__", "blocks/deep", "blocks/norm", "scale"):
+        with (here / f"{file}.py").open("a") as module:
+            module.write("\n# changed")
+        known.append(version_of("nets.small"))
+    assert len(set(known)) == 5
+    (here / "blocks" / "other.py").write_text("x = 1")
+    assert version_of("nets.small") == known[-1]
+
+
 def test_targets_within_arguments_count_too(here: Path) -> None:
     nested = "+augmentation.transforms=[{_target_:nets.Small,classes:1,width:2},{_target_:nets.small}]"
     chosen = config("augmentation._target_=torchvision.transforms.v2.Compose", nested)
@@ -270,14 +287,14 @@ def test_a_name_of_timm_s_that_will_not_do_is_told_in_a_sentence(question: tuple
 
 
 def test_what_will_do_is_asked_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = config("model._target_=nets.small", f"paths.cache={here}/cache")
-    assert decide([chosen], no_progress) == [{"nets.small": version_of("nets.small")}]
-    monkeypatch.setattr(subprocess, "run", None)
-    decide([chosen], no_progress)
-    (here / "nets.py").write_text(NETS.replace("def small", "def large"))
-    monkeypatch.undo()
-    monkeypatch.chdir(here)
-    with pytest.raises(InputError, match="nets has no 'small'"):
+    chosen = config("model._target_=light.small", f"paths.cache={here}/cache")
+    (here / "light.py").write_text("def small(num_classes): ...")
+    assert decide([chosen], no_progress) == [{"light.small": version_of("light.small")}]
+    with monkeypatch.context() as without:
+        without.setattr(subprocess, "run", None)
+        decide([chosen], no_progress)
+    (here / "light.py").write_text("def large(num_classes): ...")
+    with pytest.raises(InputError, match="light has no 'small'"):
         decide([chosen], no_progress)
 
 
@@ -486,26 +503,26 @@ def test_a_listing_of_another_form_is_told_entry_by_entry(here: Path) -> None:
 # --- all of it, as a user would --------------------------------------------------------------------------------------
 
 
-def test_a_run_of_parts_that_are_all_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "nets.py").write_text(NETS)
+def test_a_run_of_parts_that_are_all_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = [o for o in SMALL if not o.startswith("model")]
     given = [
         *small, "model._target_=nets.small", "model.input_size=32", "model.mean=[0,0,0]", "model.std=[1,1,1]",
         "optimizer._target_=torch.optim.RMSprop", "optimizer.lr=1e-3", "augmentation._target_=nets.noisy",
         "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1", "scheduler.interval=epoch",
     ]  # fmt: skip
-    first = har_sweep(*given, cwd=tmp_path)
+    first = har_sweep(*given, cwd=here)
     assert first.returncode == 0, first.stdout + first.stderr
-    [record] = runs(tmp_path).values()
+    [record] = runs(here).values()
     assert record.status == "done"
     assert set(record.config["targets"]) == {
         "nets.small", "torch.optim.RMSprop", "torch.optim.lr_scheduler.StepLR", "nets.noisy",
     }  # fmt: skip
     assert [epoch.learning_rate for epoch in record.epochs] == pytest.approx([1e-3, 1e-4, 1e-5])
-    assert "1 done already" in har_sweep(*given, cwd=tmp_path).stdout
-    (tmp_path / "nets.py").write_text(NETS + "# another\n")
-    assert "1 to do" in har_sweep(*given, "launch.dry_run=true", cwd=tmp_path).stdout
-    missing = har_sweep(*given[:-1], "model._target_=nets.smal", cwd=tmp_path)
-    assert missing.returncode == 2
-    assert "nets has no 'smal'" in missing.stdout + missing.stderr
-    assert "Traceback" not in missing.stdout + missing.stderr
+    for status, said, changed, override in (
+        (0, "1 done already", "", "launch.parallel=1"),
+        (0, "1 to do", "# another\n", "launch.dry_run=true"),
+        (2, "nets has no 'smal'", "", "model._target_=nets.smal"),
+    ):
+        (here / "nets.py").write_text(NETS + changed)
+        assert main([*given, override]) == status
+        assert said in capsys.readouterr().out

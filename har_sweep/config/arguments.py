@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Literal, get_origin
 
 from hydra.conf import HydraConf
@@ -21,7 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from har_sweep.config.check import FOREIGN
+from har_sweep.config.check import ENV_COPY, FOREIGN
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.config.sections import may_be_argument, unknown_key
 from har_sweep.config.tree import CONF, LAUNCHERS, groups
@@ -334,6 +335,11 @@ def explained(overrides: list[str]) -> Iterator[None]:
         ) from e
     except UserWarning as e:
         raise InputError(f"hydra.searchpath: {str(e).partition('path=')[2]}", "Check the path.") from e
+    except KeyError as e:
+        # Hydra looks up each variable of hydra.job.env_copy, and one is not there.
+        if any("os.environ[key]" in (frame.line or "") for frame in extract_tb(e.__traceback__)):
+            raise InputError(*ENV_COPY) from e
+        raise
     except (HydraException, OmegaConfBaseException) as e:
         raise _in_our_words(e, overrides) from e
 

@@ -17,6 +17,10 @@ FOREIGN = (
     "runs are started by launchers of our own, so that none is computed twice or lost.",
     "hydra/launcher=local is this machine (launch.parallel=N runs at once), hydra/launcher=slurm a cluster.",
 )
+ENV_COPY = (
+    "hydra.job.env_copy would do nothing: a run's process has the environment of its command already.",
+    "Leave it out; hydra.job.env_set sets further variables.",
+)
 SCHEDULES = ("constant", "cosine", "multistep", "poly", "rsqrt", "step", "tanh", "wsd")
 """The first two are ours; of the others, all depend on the step alone."""
 
@@ -149,10 +153,7 @@ def check_hydra(settings: Any) -> None:
     if settings.launcher.get("_target_") != LAUNCHER:
         raise InputError(f"hydra/launcher={settings.runtime.choices['hydra/launcher']}: {FOREIGN[0]}", FOREIGN[1])
     if settings.job.env_copy:
-        raise InputError(
-            "hydra.job.env_copy would do nothing: a run's process has the environment of its command already.",
-            "Leave it out; hydra.job.env_set sets further variables.",
-        )
+        raise InputError(*ENV_COPY)
     if OmegaConf.to_container(settings.help) != _hydras_help():
         raise InputError("hydra.help would do nothing: har_sweep has a help of its own, --help.", "Leave it out.")
     loggings = settings.job_logging, settings.hydra_logging

@@ -5,6 +5,7 @@ Only ``load``, and what calls it, imports anything that is named.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -12,7 +13,7 @@ import importlib.metadata
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def nested(value: Any) -> Iterator[str]:
 
 
 def version_of(target: str) -> str:
-    """``torch==2.14.1`` for what an installed package holds, else ``sha256:...`` of the file, or of its whole package.
+    """``torch==2.14.1`` for what an installed package holds, else ``sha256:...`` of the file, or of its whole package,
+    and of all that they import from beside them.
 
     Nothing is imported.
 
@@ -64,17 +66,21 @@ def version_of(target: str) -> str:
     package = _find(top, None)
     if package is None:
         raise _missing(target, f"there is no module '{top}'")
-    for distribution in importlib.metadata.packages_distributions().get(top, ()):
+    for distribution in _distributions().get(top, ()):
         installed = Path(str(importlib.metadata.distribution(distribution).locate_file(""))).resolve()
         places = [package.origin, *(package.submodule_search_locations or ())]
         if any(place and Path(place).resolve().is_relative_to(installed) for place in places):
             return f"{distribution}=={importlib.metadata.version(distribution)}"
     digest = hashlib.sha256()
-    for file in _sources(target, package):
-        digest.update(
-            str(file.relative_to(Path(str(package.origin or file)).parent)).encode() + b"\0" + file.read_bytes()
-        )
+    sources = _sources(target, package)
+    beside = Path(next(iter(package.submodule_search_locations or ()), sources[0])).parent
+    for file in _with_imports(sources, beside):
+        place = os.path.relpath(file, Path(package.origin or file).parent)
+        digest.update(place.encode() + b"\0" + file.read_bytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+_distributions = functools.cache(importlib.metadata.packages_distributions)  # half a second
 
 
 def _find(name: str, where: list[str] | None) -> ModuleSpec | None:
@@ -100,6 +106,39 @@ def _sources(target: str, package: ModuleSpec) -> list[Path]:
             return _sources(target, found)
         places = list(found.submodule_search_locations or ())
     raise _missing(target, f"there is no module '{name}'")
+
+
+def _with_imports(sources: Iterable[Path], beside: Path) -> list[Path]:
+    """Sources, what they import of the modules in the folder ``beside``, what those import, and so on."""
+    found = dict.fromkeys(sources)
+    waiting = [file for file in found if file.suffix == ".py"]
+    while waiting:
+        file = waiting.pop()
+        for level, name in _imports(file.read_bytes()):
+            place = file.parents[level - 1] if level else beside
+            for part in name.split("."):
+                place /= part
+                modules = (module for module in (place.with_suffix(".py"), place / "__init__.py") if module.is_file())
+                new = [module for module in modules if module not in found]
+                found |= dict.fromkeys(new)
+                waiting += new
+    return sorted(found)
+
+
+@functools.cache
+def _imports(source: bytes) -> list[tuple[int, str]]:
+    """The level (1 for ``from .``) and the dotted name of all that a module's text imports, wherever it does."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []  # said where it is imported
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.level, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names]
+    return found
 
 
 def check_unchanged(config: Config) -> None:

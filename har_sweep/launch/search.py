@@ -6,62 +6,30 @@ it is told the same; those that have a record are told and not computed. So a se
 
 from __future__ import annotations
 
-import importlib.metadata
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
-from packaging.requirements import Requirement
+from omegaconf import DictConfig, read_write
 
-from har_sweep.config.arguments import explain, types
-from har_sweep.config.compose import Composed, expand
+from har_sweep.config.compose import Composed
 from har_sweep.config.identity import sweep_name
-from har_sweep.config.tree import groups
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import InputError, RunFailure, nearest
+from har_sweep.errors import InputError, RunFailure
 from har_sweep.launch.journal import sweep_folder
 from har_sweep.launch.objective import check_classes, check_objective, direction, objective_of
-from har_sweep.launch.plan import Planned, check_writable, plan
+from har_sweep.launch.plan import Planned, plan
+from har_sweep.launch.study import Study, Trial, checked_objectives, refuse_leaving, settings_for, studies_of
 from har_sweep.launch.sweep import WORDS, begin, follow, run_here, summarise, warn
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.spec.stochastic_depth import take_drop_path
-
-DROP_PATH = "model.drop_path_rate"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A run that was proposed; ``values`` are what its record holds of the objectives, None if it failed."""
-
-    spec: RunSpec
-    values: list[float] | None
-
-
-@dataclass
-class Study:
-    """What one sampler learns from. ``label`` is the choice that it is for, ``arguments`` the sweeper's, ``config`` the
-    sweeper's with its ``hydra`` node."""
-
-    label: str
-    arguments: list[str]
-    config: DictConfig
-    trials: list[Trial] = field(default_factory=list)
-
-    @property
-    def fixed(self) -> set[str]:
-        """The keys that the sampler does not choose."""
-        params = [f"{key}={value}" for key, value in (self.config.hydra.sweeper.get("params") or {}).items()]
-        chosen = {o.get_key_element(): o.is_sweep_override() for o in explain([*params, *self.arguments])}
-        return {key for key, sampled in chosen.items() if not sampled}
 
 
 def search(application: Any, context: HydraContext, config: DictConfig, arguments: list[str]) -> None:
@@ -83,14 +51,9 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
         return loaded
 
     config = load([], arguments)  # again, as SearchSweeper stands in it where the settings should
-    names = _checked(config)
-    settings = _settings(config.hydra, names)
-    studies = []
-    for label, own in _split(config, context, arguments):
-        study = Study(label, own, load(settings, own))
-        if leave_out := _unknown_to(study.config, screen):
-            study = Study(label, [*own, *leave_out], load(settings, [*own, *leave_out]))
-        studies.append(study)
+    names = checked_objectives(config)
+    settings = settings_for(config.hydra, names)
+    studies = studies_of(config, context, arguments, partial(load, settings), screen.progress)
     application.search = searching = Search(screen, config, names, arguments)
     if settings:
         screen.say(f"Set because it was not given: {' '.join(settings)}")
@@ -100,17 +63,6 @@ def search(application: Any, context: HydraContext, config: DictConfig, argument
     finally:
         searching.close()
     application.status = 0 if all(any(t.values for t in study.trials) for study in studies) else 1
-
-
-def _checked(config: DictConfig) -> list[str]:
-    """The objectives of a search that can be begun."""
-    names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
-    if "cost/price" in names and config.hardware.price_per_device_hour is None:
-        raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
-    refuse_leaving(config.launch)
-    check_versions(config.hydra.sweeper._target_)
-    check_writable(Path(config.paths.runs))
-    return names
 
 
 class Search:
@@ -246,93 +198,6 @@ class Search:
 
 def _best(names: list[str]) -> str:
     return " and ".join(f"the {'largest' if direction(name) == 'maximize' else 'smallest'} {name}" for name in names)
-
-
-def refuse_leaving(launch: Any) -> None:
-    """Refuse what would give the sweeper no answer."""
-    for given, why in (
-        (launch.dry_run and "launch.dry_run=true", "what a search will try depends on what its trials come to"),
-        (not launch.wait and "launch.wait=false", "a search waits for its trials, to propose the next"),
-    ):
-        if given:
-            raise InputError(f"{given}: {why}.", "Leave it out.")
-
-
-def check_versions(target: str) -> None:
-    """Refuse a plug-in whose own requirements are not met.
-
-    Raises
-    ------
-    InputError
-        with the versions that go together.
-    """
-    name = target.split(".")[1].replace("_", "-") if target.startswith("hydra_plugins.") else "hydra-core"
-    try:
-        requires = importlib.metadata.requires(name) or []
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return  # a module of the user's own
-    for requirement in map(Requirement, requires):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            there = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            there = "nothing"
-        if there == "nothing" or not requirement.specifier.contains(there, prereleases=True):
-            raise InputError(
-                f"{name} {version} needs {requirement.name}{requirement.specifier}, and {there} is installed.",
-                f"pip install '{requirement.name}{requirement.specifier}' (docs/search.md has the versions that go "
-                "together).",
-            )
-
-
-def _settings(hydra: DictConfig, names: list[str]) -> list[str]:
-    """The overrides that a search needs and was not given; refuses a direction that is wrong for the objectives."""
-    sweeper, settings = hydra.sweeper, []
-    right = [direction(name) for name in names]
-    if "direction" in sweeper:
-        given = sweeper.direction
-        line = f"hydra.sweeper.direction={right[0] if len(right) == 1 else '[' + ','.join(map(str, right)) + ']'}"
-        if isinstance(given, Enum):  # the plug-in's own default
-            settings.append(line)
-        else:
-            words = [getattr(word, "name", word) for word in ([given] if isinstance(given, str) else given)]
-            if words != right:
-                raise InputError(
-                    f"hydra.sweeper.direction={given} is not the direction of sweep.objective={','.join(names)}.",
-                    f"Write {line}, or leave it out.",
-                )
-    if "sampler" in sweeper and "seed" in sweeper.sampler and sweeper.sampler.seed is None:
-        settings.append("hydra.sweeper.sampler.seed=0")
-    given = any(o.startswith("hydra.sweeper.max_failure_rate=") for o in hydra.overrides.hydra)
-    if sweeper.get("max_failure_rate") == 0 and not given:
-        settings.append("hydra.sweeper.max_failure_rate=1.0")
-    return settings
-
-
-def _split(config: DictConfig, context: HydraContext, arguments: list[str]) -> list[tuple[str, list[str]]]:
-    """The label and the arguments of each study: one for each choice of ``sweep.study_per``'s keys."""
-    per = list(config.sweep.study_per)
-    for key in per:
-        if key not in (*groups(), *types()):
-            raise InputError(f"sweep.study_per: there is no key '{key}'.", nearest(key, [*groups(), *types()]))
-    if not per:
-        return [("", arguments)]
-    params = {key: value for key, value in (config.hydra.sweeper.get("params") or {}).items() if key in per}
-    choosing = [line for line in arguments if explain([line])[0].get_key_element() in per]
-    others = [line for line in arguments if line not in choosing]
-    choices = expand(choosing, params, context.config_loader)
-    same = set.intersection(*map(set, choices))
-    return [(" ".join(o for o in choice if o not in same), [*choice, *others]) for choice in choices]
-
-
-def _unknown_to(config: DictConfig, screen: Screen) -> list[str]:
-    """Where a study would vary the drop path of a model that has none, the override that keeps it out."""
-    if not config.sweep.study_per or DROP_PATH not in (config.hydra.sweeper.get("params") or {}):
-        return []
-    name = config.model.timm_name.partition(".")[0]
-    return [] if take_drop_path([name], Path(config.paths.cache), screen.progress)[name] else [f"{DROP_PATH}=0.0"]
 
 
 def _named(run: Composed, name: str) -> Composed:

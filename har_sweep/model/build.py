@@ -15,7 +15,7 @@ from har_sweep.config.targets import WANTED, check_unchanged, make
 from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
-from har_sweep.spec.weights import ModelPlan, patch_side, refuse_cut_patches
+from har_sweep.spec.weights import ModelPlan, patch_side, refuse_cut_patches, takes
 
 
 def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
@@ -109,7 +109,7 @@ def _options(config: Config, plan: ModelPlan, usual_size: bool) -> dict[str, Any
         where it has no stochastic depth, or cuts the input into patches that leave some of it out.
     """
     options: dict[str, Any] = {}
-    if _takes(plan.timm_name, drop_path_rate=config.model.drop_path_rate):
+    if takes(plan.timm_name, drop_path_rate=config.model.drop_path_rate):
         options["drop_path_rate"] = config.model.drop_path_rate  # 0 too: some architectures have another default
     elif config.model.drop_path_rate:
         raise InputError(
@@ -119,21 +119,9 @@ def _options(config: Config, plan: ModelPlan, usual_size: bool) -> dict[str, Any
     if not usual_size:
         with torch.device("meta"):
             refuse_cut_patches(plan.timm_name, plan.input_size, patch_side(timm.create_model(plan.timm_name)))
-        if _takes(plan.timm_name, img_size=plan.input_size):
+        if takes(plan.timm_name, img_size=plan.input_size):
             options["img_size"] = plan.input_size
     return options
-
-
-def _takes(timm_name: str, **option: Any) -> bool:
-    """Whether an architecture knows an argument: it is made without memory, and without random draws."""
-    try:
-        with torch.device("meta"):
-            timm.create_model(timm_name, **option)
-    except TypeError:
-        return False
-    except Exception:
-        return True  # what is wrong with its value is said when it is made in earnest
-    return True
 
 
 def _create(full_name: str, plan: ModelPlan, num_classes: int, seed: int, options: dict[str, Any]) -> nn.Module:

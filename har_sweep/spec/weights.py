@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -63,13 +64,15 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
     file = None if model.weights in WORDS else _local_file(model.weights)
     wants_hub = model.weights in ("pretrained", "if_available")
     facts: dict[str, Any] = {}
-    if None in (model.input_size, model.mean, model.std) or (wants_hub and tag is None):
-        facts = _facts(f"{name}.{tag}" if tag else name, cache, progress)
+    patches = re.search(r"patch(\d+)", name)  # worth asking timm, which alone knows
+    cut = patches and model.input_size and model.input_size % int(patches[1])
+    if cut or None in (model.input_size, model.mean, model.std) or (wants_hub and tag is None):
+        facts = facts_of(f"{name}.{tag}" if tag else name, cache, progress)
         tag = tag or facts["tag"] or None
     warnings: list[str] = []
     weights = _content(file) if file else "scratch"
     if model.input_size and facts:
-        refuse_cut_patches(name, model.input_size, facts.get("patch", 0))  # a cache from before may not have it
+        refuse_cut_patches(name, model.input_size, facts["patch"])
     if wants_hub:
         try:
             if tag is None or (facts and not facts["repo"]):
@@ -164,8 +167,8 @@ def timm_facts(name: str) -> dict[str, Any]:
     """What timm knows of an architecture, ``name`` or ``name.tag``. Imports timm (6 s): call it in a child process.
 
     A dict of ``tag``, ``input_size`` [C, H, W], ``mean``, ``std``, ``repo`` and ``file`` (empty if it has none on the
-    hub), ``patch`` (the side in pixels of what its input must be a multiple of, or 0); or of ``unknown``: the nearest
-    names.
+    hub), ``patch`` (the side in pixels of what its input must be a multiple of, or 0), ``drop_path`` (whether it has
+    stochastic depth); or of ``unknown``: the nearest names.
     """
     import timm
     import torch
@@ -184,6 +187,7 @@ def timm_facts(name: str) -> dict[str, Any]:
         patch = patch_side(timm.create_model(architecture))
     return {
         "patch": patch,
+        "drop_path": takes(architecture, drop_path_rate=0.1),
         "tag": cfg.tag or "",
         "input_size": list(cfg.input_size),
         "mean": list(cfg.mean),
@@ -201,13 +205,35 @@ def patch_side(model: Any) -> int:
     return embedding.patch_size[0] if isinstance(embedding, PatchEmbed) and not embedding.dynamic_img_pad else 0
 
 
-def _facts(name: str, cache: Path, progress: Progress) -> dict[str, Any]:
+def takes(architecture: str, **option: Any) -> bool:
+    """Whether one of timm's architectures knows an argument: it is made without memory, and without random draws."""
+    import timm
+    import torch
+
+    try:
+        with torch.device("meta"):
+            timm.create_model(architecture, **option)
+    except TypeError:
+        return False
+    except Exception:
+        return True  # what is wrong with its value is said when it is made in earnest
+    return True
+
+
+def facts_of(name: str, cache: Path, progress: Progress = no_progress) -> dict[str, Any]:
+    """``timm_facts``, from a child process; what it said is kept in ``cache`` (paths.cache).
+
+    Raises
+    ------
+    InputError
+        if timm has no such model, or none for images of three channels.
+    """
     file = cache / f"timm-{importlib.metadata.version('timm')}.json"
     try:
         known = json.loads(file.read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
         known = {}
-    if name not in known:
+    if "drop_path" not in known.get(name, {}):  # nor is it in what was kept before it was asked for
         progress(f"Asking timm about {name}, about 6 s, once", 0, 1)
         code = (
             "import json, sys; from har_sweep.spec.weights import timm_facts; "

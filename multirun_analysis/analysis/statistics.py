@@ -60,7 +60,8 @@ def welch(first: Floats, second: Floats) -> float | None:
     """The two-sided p of Welch's t-test between two candidates' runs; None if it has nothing to go by."""
     if min(len(first), len(second)) < 2 or not (np.ptp(first) or np.ptp(second)):
         return None
-    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    samples = [part for each in (first, second) for part in (each.mean(), each.std(ddof=1), len(each))]
+    return float(stats.ttest_ind_from_stats(*samples, equal_var=False).pvalue)  # ttest_ind warns where runs are equal
 
 
 def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
