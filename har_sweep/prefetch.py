@@ -18,6 +18,7 @@ from har_sweep.config.compose import compose_all, expand
 from har_sweep.config.schema import Config, ModelConfig
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.har import KAGGLE_DATASET, har_differences
+from har_sweep.data.sources.listing import problems
 from har_sweep.errors import InputError, first_line
 from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
@@ -148,7 +149,11 @@ def _data(config: Config, console: Console) -> Part:
             f"{listing.root} is not the whole HAR dataset: {'; '.join(differences)}.",
             "Delete it and give the same command again; if it is meant so, train on it with data=folder or data=csv.",
         )
-    size = sum((listing.root / item.path).stat().st_size for item in listing.items)
+    if (broken := listing.broken()) and data.on_error == "fail":
+        lines = problems([f"{path}: {why}" for path, why in broken], "broken image", "broken images")
+        raise InputError(f"{listing.root}: {lines}", "Repair or remove them, or set data.on_error=skip.")
+    files = [listing.root / item.path for item in listing.items]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     what = f"data {data.name}: {len(listing.items):,} images, {len(listing.classes)} classes"
     return Part(what, str(listing.root), size, status)
 

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -78,8 +79,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
                     models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
                 except InputError as e:
                     refused[key] = e
-        if refused:
-            raise InputError("\n".join(e.message for e in refused.values()), next(iter(refused.values())).hint)
+        _refuse(refused.values())
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
     name = configs[0].sweep.name or sweep_name([run.overrides for run in runs])
     specs: dict[str, RunSpec] = {}
@@ -129,10 +129,20 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
     configs = {_data_key(config): config for config, _ in pairs}
     for config, model in pairs:
         sizes[_data_key(config)] |= {model.input_size, source_size(config, model)}
-    return {
-        key: prepare_dataset(config.data, config.paths, sorted(sizes[key]), screen.progress)
-        for key, config in configs.items()
-    }
+    prepared, refused = dict[tuple[object, ...], Dataset](), list[InputError]()
+    for key, config in configs.items():
+        try:
+            prepared[key] = prepare_dataset(config.data, config.paths, sorted(sizes[key]), screen.progress)
+        except InputError as e:
+            refused.append(e)
+    _refuse(refused)
+    return prepared
+
+
+def _refuse(refused: Collection[InputError]) -> None:
+    """Say all that is wrong at once."""
+    if refused:
+        raise InputError("\n".join(e.message for e in refused), next(iter(refused)).hint)
 
 
 def _decided(config: Config, model: ModelPlan) -> Config:
