@@ -12,6 +12,7 @@ os.environ.update(
     WANDB_SILENT="true",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
+    OMP_WAIT_POLICY="PASSIVE",  # threads that wait busily take each other's cores where several processes train
 )
 # Tests in the background of a script ignore SIGINT, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -199,8 +199,8 @@ def test_folders_that_cannot_be_entered_are_named(tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "a/round").symlink_to("round")
     assert f"{tmp_path}/a/round cannot be followed: Too many" in message(tmp_path, "folder", root=str(tmp_path))
-    for root in (f"{tmp_path}/a/round", "x" * 300, "a\0b"):
-        assert "cannot be opened" in message(tmp_path, "folder", root=root)
+    for nowhere in (f"{tmp_path}/a/round", "x" * 300, "a\0b"):
+        assert "cannot be opened" in message(tmp_path, "folder", root=nowhere)
     with tempfile.TemporaryDirectory() as open_folder:  # pytest's own is closed to all but one user
         root = Path(open_folder)
         root.chmod(0o755)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config
@@ -65,7 +66,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
-    with screen.live():
+    with screen.live(), usable_folders(configs[0].paths):
         versions = decide(configs, screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from packaging.requirements import Requirement
 
 from har_sweep.config.arguments import explain, types
+from har_sweep.config.check import check_sweep_name
 from har_sweep.config.compose import Composed, expand
 from har_sweep.config.identity import sweep_name
 from har_sweep.config.tree import groups
@@ -107,6 +108,7 @@ def _checked(config: DictConfig) -> list[str]:
     names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
     if "cost/price" in names and config.hardware.price_per_device_hour is None:
         raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
+    check_sweep_name(config.sweep.name)
     refuse_leaving(config.launch)
     check_versions(config.hydra.sweeper._target_)
     check_writable(Path(config.paths.runs))
