@@ -156,8 +156,8 @@ def _too_long(path: str, name: str) -> InputError:
 
 
 @contextmanager
-def usable_folders(paths: PathsConfig) -> Iterator[None]:
-    """Inside, what the file system says against ``paths.cache`` and ``paths.data`` is said in a sentence.
+def usable_folders(*paths: PathsConfig) -> Iterator[None]:
+    """Inside, what the file system says against a ``paths.cache`` or ``paths.data`` is said in a sentence.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def usable_folders(paths: PathsConfig) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        for key, folder in (("paths.cache", paths.cache), ("paths.data", paths.data)):
+        for key, folder in dict.fromkeys((f"paths.{n}", getattr(each, n)) for each in paths for n in ("cache", "data")):
             place = Path(folder).absolute()
             if e.filename and Path(str(e.filename)).absolute().is_relative_to(place):
                 file = next((str(p) for p in (place, *place.parents) if os.path.exists(p) and not os.path.isdir(p)), "")

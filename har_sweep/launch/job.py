@@ -56,7 +56,7 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
         ours = replace(spec, claim=claim.number)
         record = as_hydra_job(spec, lambda: execute(ours, told, stop))
         if record.error:
-            print(record.error.traceback, flush=True)
+            print(escaped(record.error.traceback), flush=True)
             tell(Line(f"{record.error.message} {record.error.hint}", warning=True))
         elif record.status == "done":
             training = record.cost.training

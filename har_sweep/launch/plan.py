@@ -66,7 +66,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
-    with screen.live(), usable_folders(configs[0].paths):
+    with screen.live(), usable_folders(*(config.paths for config in configs)):
         versions = decide(configs, screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))

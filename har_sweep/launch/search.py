@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
@@ -22,9 +22,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from packaging.requirements import Requirement
 
 from har_sweep.config.arguments import explain, types
-from har_sweep.config.check import check_sweep_name
+from har_sweep.config.check import check_sweep_name, usable_folders
 from har_sweep.config.compose import Composed, expand
 from har_sweep.config.identity import sweep_name
+from har_sweep.config.schema import PathsConfig
 from har_sweep.config.tree import groups
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError, RunFailure, nearest
@@ -334,7 +335,10 @@ def _unknown_to(config: DictConfig, screen: Screen) -> list[str]:
     if not config.sweep.study_per or DROP_PATH not in (config.hydra.sweeper.get("params") or {}):
         return []
     name = config.model.timm_name.partition(".")[0]
-    return [] if take_drop_path([name], Path(config.paths.cache), screen.progress)[name] else [f"{DROP_PATH}=0.0"]
+    paths = cast(PathsConfig, OmegaConf.to_object(config.paths))
+    with usable_folders(paths):
+        takes = take_drop_path([name], Path(paths.cache), screen.progress)[name]
+    return [] if takes else [f"{DROP_PATH}=0.0"]
 
 
 def _named(run: Composed, name: str) -> Composed:
