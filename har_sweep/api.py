@@ -46,8 +46,7 @@ class Sweep:
         return _frame(self.folders)
 
     def _table(self) -> Screen:
-        from rich.console import Console
-
+        from har_sweep.console import Console
         from har_sweep.launch.terminal import PLAIN_WIDTH, Screen
 
         screen = Screen(Console(file=StringIO(), record=True, force_jupyter=False, width=PLAIN_WIDTH))
@@ -97,9 +96,8 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), /, **choices: Any) 
     KeyboardInterrupt
         on Ctrl-C or "interrupt the kernel", once the runs at hand have saved their checkpoints.
     """
-    from rich.console import Console
-
     from har_sweep.app import run_hydra
+    from har_sweep.console import Console
     from har_sweep.launch.notebook import NotebookScreen
     from har_sweep.launch.terminal import Screen
 

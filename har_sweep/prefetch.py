@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from har_sweep import events
+from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import compose_all, expand
 from har_sweep.config.schema import Config, ModelConfig
+from har_sweep.console import Console
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.har import KAGGLE_DATASET, har_differences
-from har_sweep.errors import InputError, first_line, system_errors_told
+from har_sweep.data.sources.listing import problems
+from har_sweep.errors import InputError, first_line
 from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
 from har_sweep.units import byte_size
@@ -51,29 +53,26 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return 0
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
     if not console.is_terminal:
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # kagglehub's bar, which a log file should not be full of
     try:
         configs = compose_all(expand([a for a in arguments if a not in ("-m", "--multirun")]))
     except InputError as e:
-        console.print(f"{e.message}\n{e.hint}", style="red", markup=False, soft_wrap=True)
+        console.print(f"{e.message}\n{e.hint}", style="red", soft_wrap=True)
         return 2
     parts = []
     for part in fetch(configs, console):
-        console.print(f"{part.what}: {part.status or 'failed'}", markup=False, soft_wrap=True)
+        console.print(f"{part.what}: {part.status or 'failed'}", soft_wrap=True)
         parts.append(part)
     table = Table("what", Column("where", overflow="fold"), Column("size", justify="right"), "status")
     for part in parts:
         size = "" if part.size_bytes is None else byte_size(part.size_bytes)
         table.add_row(part.what, part.where, size, part.status or "failed", style="red" if part.error else "")
-    out = Console(highlight=False)
-    out.print(table, markup=False)
+    Console().print(table)
     for part in parts:
         if part.error:
-            console.print(
-                f"{part.what}: {part.error.message}\n  {part.error.hint}", style="red", markup=False, soft_wrap=True
-            )
+            console.print(f"{part.what}: {part.error.message}\n  {part.error.hint}", style="red", soft_wrap=True)
     return 2 if any(part.error for part in parts) else 0
 
 
@@ -87,7 +86,7 @@ def fetch(configs: list[Config], console: Console) -> Iterator[Part]:
         if key not in seen:
             seen.add(key)
             try:
-                with system_errors_told():
+                with usable_folders(config.paths):
                     part = _weights(model, hub, Path(config.paths.cache), console)
             except InputError as e:
                 part = Part(f"weights of {model.name}", error=e)
@@ -97,7 +96,7 @@ def fetch(configs: list[Config], console: Console) -> Iterator[Part]:
         if key not in seen:
             seen.add(key)
             try:
-                with system_errors_told():
+                with usable_folders(config.paths):
                     part = _data(config, console)
             except InputError as e:
                 part = Part(f"data {config.data.name}", error=e)
@@ -152,7 +151,11 @@ def _data(config: Config, console: Console) -> Part:
             f"{listing.root} is not the whole HAR dataset: {'; '.join(differences)}.",
             "Delete it and give the same command again; if it is meant so, train on it with data=folder or data=csv.",
         )
-    size = sum((listing.root / item.path).stat().st_size for item in listing.items)
+    if (broken := listing.broken()) and data.on_error == "fail":
+        lines = problems([f"{path}: {why}" for path, why in broken], "broken image", "broken images")
+        raise InputError(f"{listing.root}: {lines}", "Repair or remove them, or set data.on_error=skip.")
+    files = [listing.root / item.path for item in listing.items]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     what = f"data {data.name}: {len(listing.items):,} images, {len(listing.classes)} classes"
     return Part(what, str(listing.root), size, status)
 
@@ -197,7 +200,7 @@ def _fetch_har(target: Path) -> str:
 @contextmanager
 def _bar(console: Console) -> Iterator[events.Progress]:
     """A progress bar for each thing that is told of, on a terminal; silent in a log file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, int] = {}
 

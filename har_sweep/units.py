@@ -1,8 +1,17 @@
-"""Numbers with their units, as people read them."""
+"""Numbers with their units, and texts from anywhere, as people read them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+# Control characters but tab and newline, those that turn the direction of text, other ends of lines, lone surrogates.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """``text`` with all that a terminal would obey instead of showing it written as an escape, such as ``\\x1b``."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def duration(seconds: float | None) -> str:

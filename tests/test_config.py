@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
+from small import SMALL
 
 from har_sweep.__main__ import main
 from har_sweep.config import compose as configs
@@ -133,6 +134,26 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["hardware=cpu", "hardware.precision=fp16"], "hardware.precision=fp16"),
         (["optimizer.lr=0"], "optimizer.lr=0"),
         (["optimizer.lr=nan"], "optimizer.lr=nan"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf is not finite"),
+        (["optimizer=custom", "optimizer._target_=a.B", "optimizer.lr=1", "+optimizer.x=[1,inf]"], "is not finite"),
+        (["model.arguments=3"], "model.arguments=3"),
+        (["augmentation._target_=true"], "augmentation._target_=True"),
+        (["data.split_seed=99999999999999999999"], "data.split_seed"),
+        (["optimizer.betas=[2,3]"], "optimizer.betas=[2.0, 3.0]"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be two numbers"),
+        (["optimizer=sgd", "optimizer.betas=[0.9,0.99]"], "optimizer.betas=[0.9, 0.99] is not for"),
+        (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum=0.9 is not for"),
+        (["optimizer=sgd", "optimizer.momentum=0"], "optimizer.nesterov=true needs momentum"),
+        (["augmentation.crop_ratio=[0,0]"], "augmentation.crop_ratio"),
+        (["augmentation.crop_ratio=[2,1]"], "augmentation.crop_ratio"),
+        ([f"model.name={'x' * 400}"], "model.name=xxxxxxxxxxxxxxxxxxxx... is 400 bytes long"),
+        ([f"data.name='{'ä' * 60}'"], "is 120 bytes long"),
+        ([f"sweep.name={'x' * 400}"], "is 400 bytes long"),
+        (["sweep.name=../../x"], "sweep.name='../../x' cannot be the name of a folder"),
+        (["sweep.name=.."], "sweep.name"),
+        (["sweep.name='a\x1b[2J'"], "sweep.name='a\\x1b[2J'"),
+        (["data.root='a\0b'"], "data.root='a\\x00b' is no text"),
+        (["data.root=\udcff"], "data.root"),
         (["trainer.accumulation_steps=64"], "trainer.accumulation_steps=64"),
         (["augmentation.crop_scale=[0.9,0.1]"], "augmentation.crop_scale"),
         (["model.std=[0.5,0.5,0]"], "model.std"),
@@ -146,6 +167,7 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["model=resnet18=3[("], "cannot be read"),
         (["model=null"], "model 'null'"),
         (["model=glob(vit*)"], "model=glob(vit*)"),
+        ([SLURM, f"{MORE}=${{seed}}"], f"{MORE}=0 is no mapping"),
         (
             ["hardware=slurm_cpu", "hydra.launcher.additional_parameters.licenses=a"],
             "hydra.launcher.additional_parameters.licenses",
@@ -472,6 +494,38 @@ def test_a_model_file_without_a_name_is_named_after_its_architecture(tmp_path: P
     (tmp_path / "model").mkdir()
     (tmp_path / "model/own.yaml").write_text("timm_name: convnext_nano\n")
     assert compose([f"hydra.searchpath=[file://{tmp_path}]", "model=own"]).model.name == "convnext_nano"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs: [1,", "line 1, column 12: expected the node content"),
+        ("epochs: 1\nepochs: 2\n", "line 2, column 1: found duplicate key epochs"),
+        ("a: b: c\n", "line 1, column 5: mapping values are not allowed here"),
+        ("a: \x07\n", "special characters are not allowed"),
+        ("a: &x [*x]\n", "it refers to itself"),
+        ("Spaß: 1".encode("latin-1"), "'utf-8' codec can't decode"),
+        ("3\n", "Invalid loaded object type: int"),
+        ("defaults: 3\n", "Invalid defaults list in 'trainer/own'"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named_with_the_place(tmp_path: Path, text: str | bytes, told: str) -> None:
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer/own.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match="trainer/own") as e:
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "trainer=own"])
+    assert told in e.value.message
+    assert e.value.hint
+
+
+@pytest.mark.parametrize("key", ["paths.cache", "paths.data", "paths.runs"])
+def test_a_folder_that_cannot_be_used_is_named_with_its_key(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main([*SMALL, "launch.dry_run=true", f"{key}=file/below"]) == 2
+    assert f"{key}=file/below cannot be" in capsys.readouterr().out
 
 
 def test_a_misspelt_key_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_the_usual_kinds_give_the_picture() -> None:
         (saved(image, "BMP"), image, 0),
         (saved(image, "TIFF"), image, 0),
         (saved(image, "WEBP", lossless=True), image, 0),
+        (saved(image, "AVIF", quality=95), image, 3),
         (saved(grey.convert("1"), "PNG"), grey.convert("1"), 0),
     ]
     for data, expected, tolerance in kinds:
@@ -66,7 +67,7 @@ def test_the_usual_kinds_give_the_picture() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
 def test_exif_orientation_is_applied_once(format_: str, orientation: int) -> None:
     upright = picture()
     undo = {
@@ -74,7 +75,7 @@ def test_exif_orientation_is_applied_once(format_: str, orientation: int) -> Non
         6: ["ROTATE_90"], 7: ["TRANSVERSE"], 8: ["ROTATE_270"],
     }[orientation]  # fmt: skip
     stored = upright.transpose(Image.Transpose[undo[0]]) if undo else upright
-    options: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    options: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
     assert_close(saved(stored, format_, exif=with_orientation(orientation), **options.get(format_, {})), upright, 3)
 
 
@@ -178,8 +179,10 @@ def test_broken_files_say_why(kind: str, tmp_path: Path) -> None:
 def test_missing_files_and_folders_say_why(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="no such file"):
         decode(tmp_path / "gone.png", LIMIT)
-    with pytest.raises(DecodeError, match="cannot be read"):
+    with pytest.raises(DecodeError, match="not a regular file"):
         decode(tmp_path, LIMIT)
+    with pytest.raises(DecodeError, match="cannot be read: File name too long"):
+        decode(tmp_path / ("x" * 300), LIMIT)
 
 
 @pytest.mark.parametrize("source", [(260, 190), (17, 400), (224, 224), (1, 1), (30, 20)])

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-GROUND = ("errors", "events", "files", "processes", "stop", "units")
+GROUND = ("console", "errors", "events", "files", "processes", "stop", "units")
 # From the ground up, a floor each; rooms of one floor do not know each other. What is not named (commands, and whole
 # rooms that stand on the core) is on top: it may use everything, and nobody uses it.
 FLOORS = {

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,12 @@ import pytest
 from PIL import Image
 
 from har_sweep.config.schema import DataConfig, PathsConfig
+from har_sweep.data.dataset import Dataset
+from har_sweep.data.prepare import prepare_dataset
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.listing import Listing
 from har_sweep.errors import InputError
+from har_sweep.events import no_progress
 
 CLASSES = ["calling", "clapping", "running"]
 
@@ -88,7 +96,7 @@ def test_har_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_folder_takes_every_image_kind_in_any_case_and_ignores_what_is_hidden(tmp_path: Path) -> None:
-    kinds = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "JPG", "Png"]
+    kinds = ["jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "JPG", "Png"]
     put(tmp_path, *(f"a/{i}.{kind}" for i, kind in enumerate(kinds)), "b/deeper/1.jpg")
     put(tmp_path, ".git/1.jpg", "a/.hidden.jpg", "a/.thumbs/1.jpg", "a/readme.txt", "__MACOSX/1.jpg", "list.csv")
     listing = listed(tmp_path, "folder", root=str(tmp_path))
@@ -137,10 +145,121 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     assert "void/" in said
 
 
+def test_images_that_are_not_decoded_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "a/2.HEIC", "a/3.heic", "a/notes.txt", "b/1.jpg", "b/4.svg")
+    notes = listed(tmp_path, "folder", root=str(tmp_path)).notes
+    assert notes == [f"{tmp_path}: left out, as such files are not decoded: 2 .heic, 1 .svg."]
+    put(tmp_path, "phone/1.heic")
+    assert "3 .heic" in message(tmp_path, "folder", root=str(tmp_path))
+
+
 def test_a_link_that_leads_back_up_does_not_go_round(tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "a/again").symlink_to(tmp_path / "a")
+    (tmp_path / "a/all").symlink_to(tmp_path)
     assert [item.path for item in listed(tmp_path, "folder", root=str(tmp_path)).items] == ["a/1.jpg", "b/1.jpg"]
+
+
+def test_links_within_the_folder_are_followed_and_those_out_of_it_refused_by_name(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    put(tmp_path, "root/a/1.jpg", "root/b/1.jpg", "elsewhere/1.jpg", "elsewhere/readme.txt")
+    (root / "a/2.jpg").symlink_to(root / "b/1.jpg")
+    (root / "c").symlink_to(root / "b")
+    (root / "a/readme").symlink_to(elsewhere / "readme.txt")
+    assert [path for path, _ in pairs(listed(tmp_path, "folder", root=str(root)))] == [
+        "a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg",
+    ]  # fmt: skip
+    (root / "a/3.jpg").symlink_to(elsewhere / "1.jpg")
+    (root / "b/deep").symlink_to(elsewhere)
+    (root / "d").symlink_to(elsewhere)
+    said = message(tmp_path, "folder", root=str(root))
+    assert "4 links leave the folder" in said
+    for link in (
+        f"a/3.jpg -> {elsewhere}/1.jpg",
+        f"b/deep -> {elsewhere}",
+        f"c/deep -> {elsewhere}",
+        f"d -> {elsewhere}",
+    ):
+        assert link in said
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Inside, root is a user whom permissions bind; any other user is one already."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_folders_that_cannot_be_entered_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/round").symlink_to("round")
+    assert f"{tmp_path}/a/round cannot be followed: Too many" in message(tmp_path, "folder", root=str(tmp_path))
+    for nowhere in (f"{tmp_path}/a/round", "x" * 300, "a\0b"):
+        assert "cannot be opened" in message(tmp_path, "folder", root=nowhere)
+    with tempfile.TemporaryDirectory() as open_folder:  # pytest's own is closed to all but one user
+        root = Path(open_folder)
+        root.chmod(0o755)
+        put(root, "a/1.jpg", "a/deep/1.jpg", "b/1.jpg")
+        (root / "a/deep").chmod(0)
+        with as_nobody():
+            assert f"{root}/a/deep cannot be listed: Permission denied" in message(root, "folder", root=str(root))
+            assert "cannot be opened: Permission" in message(root, "folder", root=str(root / "a/deep/none"))
+
+
+# --- broken images ---------------------------------------------------------------------------------------------------
+
+
+def prepared(here: Path, **keys: Any) -> Dataset:
+    paths = PathsConfig(cache=str(here / ".cache"), data=str(here / ".data"))
+    return prepare_dataset(DataConfig(name="test", **keys), paths, [8], no_progress)
+
+
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_all_broken_images_are_told_of_at_once_whatever_is_wrong_with_them(tmp_path: Path, source: str) -> None:
+    for label in "ab":
+        for shade in range(5):
+            put(tmp_path, f"{label}/{shade}.png")
+            Image.new("RGB", (4, 4), (shade, ord(label), 0)).save(tmp_path / f"{label}/{shade}.png")
+    os.mkfifo(tmp_path / "a/pipe.jpg")  # opened, it would be waited for
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "a/socket.jpg"))
+    listener.close()
+    (tmp_path / "a/gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "a/round.jpg").symlink_to("round.jpg")
+    put(tmp_path, "b/rotten.jpg")
+    reasons = {
+        "a/gone.jpg": "no such file", "a/pipe.jpg": "not a regular file", "a/socket.jpg": "not a regular file",
+        "a/round.jpg": "cannot be read: Too many levels of symbolic links", "b/rotten.jpg": "not an image",
+    }  # fmt: skip
+    keys = {"source": source, "root": str(tmp_path)}
+    if source == "csv":
+        paths = [p.relative_to(tmp_path) for folder in (tmp_path / "a", tmp_path / "b") for p in folder.iterdir()]
+        reasons["a/nowhere.jpg"] = reasons.pop("a/gone.jpg")  # a table's links are what they lead to
+        keys["csv"] = table(tmp_path, "path,label\n" + "".join(f"{path},{path.parent}\n" for path in paths))
+    else:
+        put(tmp_path, os.fsdecode(b"b/\xff.png"))
+        reasons["b/\\udcff.png"] = "its name is not UTF-8"
+    with pytest.raises(InputError) as e:
+        prepared(tmp_path, **keys)
+    assert f"of {10 + len(reasons)} images {len(reasons)} cannot be used" in e.value.message
+    for path, reason in reasons.items():
+        assert any(path in line and reason in line for line in e.value.message.splitlines()), path
+    skipping = prepared(tmp_path, on_error="skip", **keys)
+    assert {path for path, _ in skipping.skipped} == set(reasons)
+    assert len(skipping.paths) == 10
+
+
+def test_a_device_is_not_read_without_end(tmp_path: Path) -> None:
+    assert stat.S_ISCHR(os.stat("/dev/zero").st_mode)
+    put(tmp_path, "x.jpg")
+    file = table(tmp_path, "path,label\n/dev/zero,a\n/dev/null,b\n")
+    with pytest.raises(InputError, match="of 2 images 2 cannot be used"):
+        prepared(tmp_path, source="csv", csv=file, root="/dev", on_error="skip")
 
 
 # --- csv -------------------------------------------------------------------------------------------------------------
@@ -251,6 +370,7 @@ def test_csv_missing_files_are_left_to_be_skipped_if_that_is_asked_for(tmp_path:
         ("path,label\n", {}, ["no rows below its header"]),
         ("", {}, ["no rows"]),
         ("path,label\n1.jpg,a\n2.jpg,a\n", {}, ["all 2 images have one label, 'a'"]),
+        ("path,label\n1\0.jpg,a\n", {}, ["row 2: the path '1\\x00.jpg' is none"]),
         ("path,label\n1.jpg,a\n", {"delimiter": "::"}, ["data.delimiter=:: is not a single character"]),
         ('path,label\n"1.jpg,a\n', {"delimiter": ","}, ["is not a table: row 2"]),
     ],

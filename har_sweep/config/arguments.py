@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,13 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from har_sweep.config.check import ENV_COPY, FOREIGN
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.config.sections import may_be_argument, unknown_key
 from har_sweep.config.tree import CONF, LAUNCHERS, groups
-from har_sweep.errors import InputError, nearest
+from har_sweep.errors import InputError, first_line, nearest
 
 Mode = Literal["run", "sweep", "show", "hydra_help"]
 HELP = "`python -m har_sweep --help` lists every key with its default."
@@ -342,6 +344,26 @@ def explained(overrides: list[str]) -> Iterator[None]:
         raise
     except (HydraException, OmegaConfBaseException) as e:
         raise _in_our_words(e, overrides) from e
+    except (YAMLError, OSError, ValueError, RecursionError) as e:
+        if found := _broken_file(e):
+            raise found from e
+        raise
+
+
+def _broken_file(e: Exception) -> InputError | None:
+    """If Hydra was reading a config file, what it met there."""
+    frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)]
+    names = [Path(frame.f_code.co_filename).name for frame in frames]
+    hint = "It must be YAML in UTF-8: keys with values, and `defaults:` a list."
+    if "file_config_source.py" in names:
+        file = frames[names.index("file_config_source.py")].f_locals.get("full_path")
+        mark = getattr(e, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        why = "it refers to itself" if isinstance(e, RecursionError) else getattr(e, "problem", None) or first_line(e)
+        return InputError(f"{file}{where}: {why}.", hint)
+    if "config_repository.py" in names or "defaults_list.py" in names:
+        return InputError(f"A defaults list of a config file cannot be used: {first_line(e)}.", hint)
+    return None
 
 
 def _in_our_words(e: Exception, overrides: list[str]) -> InputError:

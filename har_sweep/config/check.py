@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import hydra.conf
 from omegaconf import OmegaConf
 
-from har_sweep.config.schema import LAUNCHER, Config, Key, SlurmLauncher, keys, value_at
+from har_sweep.config.schema import LAUNCHER, Config, Key, OptimizerConfig, PathsConfig, SlurmLauncher, keys, value_at
 from har_sweep.errors import InputError, nearest
 
 FOREIGN = (
@@ -21,6 +25,7 @@ ENV_COPY = (
     "hydra.job.env_copy would do nothing: a run's process has the environment of its command already.",
     "Leave it out; hydra.job.env_set sets further variables.",
 )
+LONGEST_NAME = 100  # in bytes: files are named after names, with some more around them, and file systems end at 255
 SCHEDULES = ("constant", "cosine", "multistep", "poly", "rsqrt", "step", "tanh", "wsd")
 """The first two are ours; of the others, all depend on the step alone."""
 
@@ -85,12 +90,19 @@ def check(config: Config) -> None:
             raise InputError(f"{path}={triple} must be three numbers in 0..1.", f"For example {path}=[0.5,0.5,0.5].")
     if model.std is not None and min(model.std) <= 0:
         raise InputError(f"model.std={model.std} must be above 0.", "For example model.std=[0.5,0.5,0.5].")
-    scale = config.augmentation.crop_scale
+    scale, ratio = config.augmentation.crop_scale, config.augmentation.crop_ratio
     if scale is not None and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
         raise InputError(
             f"augmentation.crop_scale={scale} must be two shares of the area, smallest first, within 0..1.",
             "For example augmentation.crop_scale=[0.35,1.0].",
         )
+    if not (len(ratio) == 2 and 0.001 <= ratio[0] <= ratio[1] <= 1000):
+        raise InputError(
+            f"augmentation.crop_ratio={ratio} must be two aspect ratios, smallest first, within 0.001..1000.",
+            "For example augmentation.crop_ratio=[0.75,1.33].",
+        )
+    _check_optimizer(config.optimizer)
+    check_sweep_name(config.sweep.name)
     if (data.source == "custom") != (data._target_ is not None):
         raise InputError(
             "data=custom does not say which function lists the images.", "Add data._target_=MODULE.FUNCTION."
@@ -102,6 +114,75 @@ def check(config: Config) -> None:
         raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
     if data.source == "hub" and data.hub_name is None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+TAKEN = {"adam": ("betas",), "adamw": ("betas",), "sgd": ("momentum", "nesterov")}
+"""Beside the rate and the decay, by the optimizers that are ours."""
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    betas, taken = optimizer.betas, None if optimizer._target_ else TAKEN.get(optimizer.name)
+    for key in ("betas", "momentum", "nesterov"):
+        if taken and key not in taken and getattr(optimizer, key) is not None:
+            raise InputError(
+                f"optimizer.{key}={getattr(optimizer, key)} is not for optimizer.name={optimizer.name}.",
+                f"It takes {' and '.join(taken)}; set optimizer.{key}=null.",
+            )
+    if betas is not None and ((taken and len(betas) != 2) or not betas or not all(0 <= beta < 1 for beta in betas)):
+        raise InputError(
+            f"optimizer.betas={betas} must be {'two ' if taken else ''}numbers from 0 to below 1.",
+            "For example optimizer.betas=[0.9,0.999].",
+        )
+    if taken and optimizer.nesterov and not optimizer.momentum:
+        raise InputError(
+            f"optimizer.nesterov=true needs momentum, and optimizer.momentum is {optimizer.momentum}.",
+            "Set optimizer.momentum=0.9, or optimizer.nesterov=false.",
+        )
+
+
+def check_sweep_name(name: str | None) -> None:
+    """Refuse what cannot be a folder's name beside those of the other sweeps.
+
+    Raises
+    ------
+    InputError
+        if it is a path, holds what no terminal should be sent, or is too long.
+    """
+    if name and (name in (".", "..") or "/" in name or not name.isprintable()):
+        raise InputError(
+            f"sweep.name={name!a} cannot be the name of a folder.",
+            "Use letters, digits, spaces and the like, and no /.",
+        )
+    if name and len(name.encode()) > LONGEST_NAME:
+        raise _too_long("sweep.name", name)
+
+
+def _too_long(path: str, name: str) -> InputError:
+    return InputError(
+        f"{path}={name[:20]}... is {len(name.encode()):,} bytes long, and files are named after it.",
+        f"Give {path} at most {LONGEST_NAME} bytes.",
+    )
+
+
+@contextmanager
+def usable_folders(*paths: PathsConfig) -> Iterator[None]:
+    """Inside, what the file system says against a ``paths.cache`` or ``paths.data`` is said in a sentence.
+
+    Raises
+    ------
+    InputError
+        naming the key, the folder and what is wrong with it.
+    """
+    try:
+        yield
+    except OSError as e:
+        for key, folder in dict.fromkeys((f"paths.{n}", getattr(each, n)) for each in paths for n in ("cache", "data")):
+            place = Path(folder).absolute()
+            if e.filename and Path(str(e.filename)).absolute().is_relative_to(place):
+                file = next((str(p) for p in (place, *place.parents) if os.path.exists(p) and not os.path.isdir(p)), "")
+                why = f"{file} is a file, not a folder" if file else f"{e.strerror} ({e.filename})"
+                raise InputError(f"{key}={folder} cannot be used: {why}.", f"Give another folder with {key}=...") from e
+        raise
 
 
 def _check_parts(config: Config) -> None:
@@ -196,6 +277,11 @@ def check_launcher(config: Config, slurm: SlurmLauncher | None) -> None:
         return
     for key in keys(SlurmLauncher, "hydra.launcher."):
         _check_range(key, getattr(slurm, key.path.rpartition(".")[2]))
+    more: Any = slurm.additional_parameters
+    if not isinstance(more, dict):  # an interpolation's value is not held to the type
+        raise InputError(
+            f"hydra.launcher.additional_parameters={more} is no mapping of sbatch's options.", "Write {OPTION:VALUE}."
+        )
     hardware = config.hardware
     for name, value in (("device", hardware.device), ("precision", hardware.precision)):
         if value == "auto":
@@ -226,6 +312,17 @@ def _check_range(key: Key, value: Any) -> None:
     limits = key.metadata
     if value is None:
         return
+    for leaf in _leaves(value):
+        if isinstance(leaf, str) and not _is_text(leaf):
+            raise InputError(f"{key.path}={leaf!a} is no text in UTF-8.", "Write it with other characters.")
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise InputError(
+                f"{key.path}={value} is not finite.", f"{key.path} is {key.metadata['doc']}: give a number."
+            )
+        if isinstance(leaf, int) and abs(leaf) > LARGEST:
+            raise InputError(f"{key.path}={value} is too large to be noted in a record.", f"At most {LARGEST:,}.")
+    if limits.get("names_files") and len(value.encode()) > LONGEST_NAME:
+        raise _too_long(key.path, value)
     if "choices" in limits and value not in limits["choices"]:
         near = nearest(str(value), limits["choices"])
         raise InputError(
@@ -243,3 +340,24 @@ def _check_range(key: Key, value: Any) -> None:
             f"{key.path}={value} is out of range.",
             f"{key.path} ({key.metadata['doc']}) must be {' and '.join(filter(None, (lower, upper)))}.",
         )
+
+
+LARGEST = 2**63 - 1
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every value in lists and dicts at any depth, and the dicts' keys."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

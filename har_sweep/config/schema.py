@@ -1,9 +1,10 @@
 """The configuration: every key typed, documented, range-checked, and told whether it is part of a run's identity.
 
 A field's metadata holds ``doc`` (one line for ``--help``), optionally ``choices``, ``low``/``high`` (inclusive bounds),
-``above`` (exclusive lower bound), ``identity=False`` for what can change neither what is learned nor what it costs (a
-section that says so says it for all its keys), and ``neutral=True`` for what joins the identity only where it is not
-the default, so that runs from before the key keep their ids.
+``above`` (exclusive lower bound), ``names_files=True`` where files are named after the value, ``identity=False`` for
+what can change neither what is learned nor what it costs (a section that says so says it for all its keys), and
+``neutral=True`` for what joins the identity only where it is not the default, so that runs from before the key keep
+their ids.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LearningRates:
 
 @dataclass
 class ModelConfig:
-    name: str = _key(MISSING_VALUE, "the name in tables and run ids; timm_name unless given")
+    name: str = _key(MISSING_VALUE, "the name in tables and run ids; timm_name unless given", names_files=True)
     timm_name: str = _key(MISSING_VALUE, "timm's architecture name, without the pretrained tag")
     pretrained_tag: Optional[str] = _key(
         None, "timm's tag of the pretrained weights; null takes timm's default", identity=False
@@ -106,8 +107,8 @@ class AugmentationConfig:
     cache_scale: float = _key(1.0, "training images are decoded at this times the input size", low=1.0, high=4.0)
     randaugment_ops: int = _key(0, "RandAugment: operations an image; 0 is off", low=0, high=14)
     randaugment_magnitude: int = _key(9, "RandAugment: magnitude", low=0, high=30)
-    mixup_alpha: float = _key(0.0, "mixup's Beta parameter; 0 is off", low=0.0)
-    cutmix_alpha: float = _key(0.0, "CutMix's Beta parameter; 0 is off", low=0.0)
+    mixup_alpha: float = _key(0.0, "mixup's Beta parameter; 0 is off", low=0.0, high=1000.0)
+    cutmix_alpha: float = _key(0.0, "CutMix's Beta parameter; 0 is off", low=0.0, high=1000.0)
     _target_: Optional[str] = _target("a transform of uint8 [B, 3, H, W] before all others: a class or a function")
     arguments: dict[str, Any] = _arguments()
 
@@ -119,7 +120,7 @@ class DataConfig:
     source: str = _key(
         MISSING_VALUE, "where images come from", choices=("sample", "har", "folder", "csv", "hub", "custom")
     )
-    name: str = _key(MISSING_VALUE, "the dataset's name in tables")
+    name: str = _key(MISSING_VALUE, "the dataset's name in tables", names_files=True)
     root: Optional[str] = _key(None, "folder of the images")
     csv: Optional[str] = _key(None, "table of paths and labels; relative to data.root, else to here")
     path_column: str = _key("path", "column of image paths: a name, or a number from 0")
@@ -136,7 +137,7 @@ class DataConfig:
     test_fraction: float = _key(0.15, "share of images for the test", above=0.0, high=0.9)
     split_seed: int = _key(0, "the split's own seed, the same for every run", low=0)
     on_error: str = _key("fail", "a broken image: fail or skip", choices=("fail", "skip"))
-    max_megapixels: float = _key(64.0, "larger images are refused", above=0.0)
+    max_megapixels: float = _key(64.0, "larger images are refused", above=0.0, high=1e6)
     cache: str = _key(
         "disk",
         "disk decodes once into a memory map; stream decodes in every epoch",

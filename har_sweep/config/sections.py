@@ -76,6 +76,10 @@ def _typed(name: str, text: str) -> Any:
     given, cls = json.loads(text), SECTIONS[name]
     own, target, key = {f.name for f in fields(cls)}, given.get("_target_"), NAMED_BY.get(name)
     others = {k: v for k, v in given.items() if k not in own}
+    if not isinstance(given.get("arguments") or {}, dict):
+        raise InputError(f"{name}.arguments={given['arguments']} names no arguments.", f"Write +{name}.NAME=VALUE.")
+    if not isinstance(target or "", str):
+        raise InputError(f"{name}._target_={target} is no import path.", "Write package.module.name.")
     arguments = {**(given.get("arguments") or {}), **others}
     named = given.get(key) if key else None
     if arguments and not target and named in (None, *OURS.get(name, (named,))):

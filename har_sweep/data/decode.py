@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 from importlib import import_module
 from pathlib import Path
 
@@ -14,10 +15,18 @@ from PIL import Image
 Image.MAX_IMAGE_PIXELS = None
 
 # Not every format PIL knows: some of the others run external programs or read other files.
-for _plugin in ("Jpeg", "Png", "Gif", "WebP", "Bmp", "Tiff"):
+for _plugin in ("Jpeg", "Png", "Gif", "WebP", "Bmp", "Tiff", "Avif"):
     import_module(f"PIL.{_plugin}ImagePlugin")  # PIL registers only some before it is asked for any
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+)  # fmt: skip
+# Pictures to whoever put them there, which a folder's listing must not leave out without a word.
+NOT_DECODED = frozenset((
+    ".heic", ".heif", ".hif", ".jxl", ".svg", ".svgz", ".jp2", ".j2k", ".jpx", ".mpo", ".apng", ".dib", ".ico", ".tga",
+    ".psd", ".exr", ".hdr", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".eps", ".dng", ".raw", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".rw2", ".raf",
+))  # fmt: skip
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -41,9 +50,11 @@ def read(file: Path) -> bytes:
     Raises
     ------
     DecodeError
-        if it is missing, empty or cannot be read.
+        if it is missing, empty or cannot be read; what is no regular file (a pipe, a device) is not even opened.
     """
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise DecodeError("not a regular file")
         data = file.read_bytes()
     except FileNotFoundError:
         raise DecodeError("no such file") from None

@@ -15,7 +15,7 @@ from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.cache import ensure
 from har_sweep.data.dataset import Dataset, short_hash
 from har_sweep.data.sources import list_items
-from har_sweep.data.sources.listing import Item, problems
+from har_sweep.data.sources.listing import NOT_UTF8, problems
 from har_sweep.data.split import split
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
@@ -39,9 +39,11 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         data.name, listing.root, [item.path for item in items], list(sizes) if data.cache == "disk" else [],
         max_pixels, cache, progress,
     )  # fmt: skip
-    skipped = [(item.path, _named(item) + error) for item, error in zip(items, files.errors, strict=True) if error]
-    if skipped and (data.on_error == "fail" or len(skipped) == len(items)):
-        raise _broken(skipped, len(items), listing.root, cache)
+    skipped = [(path, NOT_UTF8) for path in listing.unspeakable]
+    skipped += [(item.path, item.told(error)) for item, error in zip(items, files.errors, strict=True) if error]
+    count = len(items) + len(listing.unspeakable)
+    if skipped and (data.on_error == "fail" or len(skipped) == count):
+        raise _broken(skipped, count, listing.root, cache)
     rows = np.array([row for row, error in enumerate(files.errors) if not error], np.int64)
     good = [items[row] for row in rows]
     hashes = [files.hashes[row] for row in rows]
@@ -69,10 +71,6 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         caches=maps,
     )
     return _write(dataset, cache / "datasets")
-
-
-def _named(item: Item) -> str:
-    return f"{item.where}: " if item.where else ""
 
 
 def _broken(skipped: Sequence[tuple[str, str]], count: int, root: Path, cache: Path) -> InputError:

@@ -16,6 +16,7 @@ from har_sweep.doctor.inputs import datasets, weights
 from har_sweep.doctor.machine import cuda_in_torch, devices, disk, machine
 from har_sweep.doctor.packages import REINSTALL, packages, python
 from har_sweep.doctor.services import ANSWER_SECONDS, in_background, slurm, wandb
+from har_sweep.units import escaped
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as e:
         checks.append(Check("everything else", PROBLEM, f"cannot be examined: {e}", REINSTALL))
     except InputError as e:
-        print(f"{e.message}\n{e.hint}".strip(), file=sys.stderr)
+        print(escaped(f"{e.message}\n{e.hint}".strip()), file=sys.stderr)
         return 2
     show(checks)
     return int(any(check.status == PROBLEM for check in checks))
@@ -72,12 +73,14 @@ def show(checks: list[Check]) -> None:
     verdict = f"A sweep cannot run here: {problems} to mend." if problems else "A sweep can run here."
     if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
         for check in checks:
-            print(f"{check.status:8}{check.subject}: {check.finding}{f' -> {check.remedy}' if check.remedy else ''}")
+            remedy = f" -> {check.remedy}" if check.remedy else ""
+            print(escaped(f"{check.status:8}{check.subject}: {check.finding}{remedy}"))
         print(verdict)
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from har_sweep.console import Console
 
     styles = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
     table = Table("", "what", "found", box=None, pad_edge=False)

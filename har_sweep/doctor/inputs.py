@@ -26,13 +26,19 @@ def datasets(configs: list[Config]) -> Iterator[Check]:
                 yield Check("data", PROBLEM, "data=hub needs a package more: datasets", "pip install 'har_sweep[hub]'")
         else:
             from har_sweep.data.sources import list_items
+            from har_sweep.data.sources.listing import problems
 
             try:
                 found = list_items(data, paths)
             except InputError as e:
                 yield Check("data", PROBLEM, e.message, e.hint)
             else:
-                yield Check("data", OK, f"{data.name}: {len(found.items)} images")
+                broken = [f"{path}: {why}" for path, why in found.broken()]
+                if broken and data.on_error == "fail":
+                    finding = f"{data.name}: {problems(broken, 'broken image', 'broken images')}"
+                    yield Check("data", PROBLEM, finding, "Repair or remove them, or set data.on_error=skip.")
+                else:
+                    yield Check("data", OK, f"{data.name}: {len(found.items)} images")
 
 
 def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:

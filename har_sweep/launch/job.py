@@ -19,7 +19,7 @@ from har_sweep.record.folder import RunPaths, find_record, is_done, write_record
 from har_sweep.record.record import Record, RunError, close_attempt, utc_now
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.units import byte_size, duration
+from har_sweep.units import byte_size, duration, escaped
 
 FAILURES = ("failed", "killed", "out_of_memory")  # outcomes of attempts that count against launch.retries
 
@@ -56,7 +56,7 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
         ours = replace(spec, claim=claim.number)
         record = as_hydra_job(spec, lambda: execute(ours, told, stop))
         if record.error:
-            print(record.error.traceback, flush=True)
+            print(escaped(record.error.traceback), flush=True)
             tell(Line(f"{record.error.message} {record.error.hint}", warning=True))
         elif record.status == "done":
             training = record.cost.training
@@ -86,7 +86,7 @@ def log_to(file: Path) -> Tell:
     def tell(event: Event) -> None:
         nonlocal last_step
         if isinstance(event, Line):
-            print(utc_now(), redact_text(event.text), flush=True)
+            print(utc_now(), escaped(redact_text(event.text)), flush=True)
         elif isinstance(event, Step) and time.monotonic() - last_step >= SECONDS_BETWEEN_LINES:
             last_step = time.monotonic()
             print(utc_now(), describe(event), flush=True)

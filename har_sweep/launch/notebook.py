@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import Progress
 from rich.text import Text
 
+from har_sweep.console import Console
 from har_sweep.launch.board import Standing, standings
 from har_sweep.launch.terminal import PROGRESS_COLUMNS, Screen
 
@@ -90,4 +91,4 @@ class NotebookScreen(Screen):
 
 
 def _recorder() -> Console:
-    return Console(file=StringIO(), record=True, force_jupyter=False, width=WIDTH, highlight=False)
+    return Console(file=StringIO(), record=True, force_jupyter=False, width=WIDTH)

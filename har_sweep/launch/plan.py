@@ -6,9 +6,11 @@ import os
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config
@@ -68,7 +70,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     hub = Hub()
     models: dict[tuple[object, ...], ModelPlan] = {}
     refused: dict[tuple[object, ...], InputError] = {}
-    with screen.live():
+    with screen.live(), usable_folders(*(config.paths for config in configs)):
         versions = decide(configs, screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))
@@ -82,8 +84,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
                     models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
                 except InputError as e:
                     refused[key] = e
-        if refused:
-            raise InputError("\n".join(e.message for e in refused.values()), next(iter(refused.values())).hint)
+        _refuse(refused.values())
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
     name = configs[0].sweep.name or sweep_name([run.overrides for run in runs])
     specs: dict[str, RunSpec] = {}
@@ -133,10 +134,20 @@ def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tup
     configs = {_data_key(config): config for config, _ in pairs}
     for config, model in pairs:
         sizes[_data_key(config)] |= {model.input_size, source_size(config, model)}
-    return {
-        key: prepare_dataset(config.data, config.paths, sorted(sizes[key]), screen.progress)
-        for key, config in configs.items()
-    }
+    prepared, refused = dict[tuple[object, ...], Dataset](), list[InputError]()
+    for key, config in configs.items():
+        try:
+            prepared[key] = prepare_dataset(config.data, config.paths, sorted(sizes[key]), screen.progress)
+        except InputError as e:
+            refused.append(e)
+    _refuse(refused)
+    return prepared
+
+
+def _refuse(refused: Collection[InputError]) -> None:
+    """Say all that is wrong at once."""
+    if refused:
+        raise InputError("\n".join(e.message for e in refused), next(iter(refused)).hint)
 
 
 def _decided(config: Config, model: ModelPlan) -> Config:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from har_sweep.config.arguments import explain, types
-from har_sweep.config.check import check_hydra
+from har_sweep.config.check import check_hydra, check_sweep_name
 from har_sweep.config.compose import expand
 from har_sweep.config.tree import groups
 from har_sweep.errors import InputError, nearest
@@ -77,6 +77,7 @@ def checked_objectives(config: DictConfig) -> list[str]:
     names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
     if "cost/price" in names and config.hardware.price_per_device_hour is None:
         raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
+    check_sweep_name(config.sweep.name)
     refuse_leaving(config.launch)
     check_versions(config.hydra.sweeper._target_)
     if config.hydra.sweeper.get("storage"):

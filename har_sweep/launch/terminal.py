@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from har_sweep.console import Console
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.launch.board import STANDING, Standing, standings
 from har_sweep.record.record import Record
-from har_sweep.units import byte_size, duration, quantity
+from har_sweep.units import byte_size, duration, escaped, quantity
 
 SECONDS_BETWEEN_LINES = 10.0
 PLAIN_WIDTH = 180  # a file has no width of its own, and a wrapped table is hard to read in one
@@ -48,9 +49,9 @@ COLUMNS = (
 )
 RUN_WIDTH, COLUMN_WIDTH = 44, 9  # of label and status, and of each number
 PROGRESS_COLUMNS = (
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),
     BarColumn(bar_width=24),
-    TextColumn("{task.fields[detail]}"),
+    TextColumn("{task.fields[detail]}", markup=False),
 )
 
 
@@ -60,7 +61,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         # A terminal gets lines broken between words; a file gets them whole.
         tty = sys.stdout.isatty()
-        self.console = console or Console(highlight=False, soft_wrap=not tty, width=None if tty else PLAIN_WIDTH)
+        self.console = console or Console(soft_wrap=not tty, width=None if tty else PLAIN_WIDTH)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, tuple[str, float]] = {}
@@ -68,7 +69,7 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
-        self.console.print(Text(text, style=style))
+        self.console.print(Text(escaped(text), style=style))
 
     def warn(self, text: str) -> None:
         """A line that must not be missed."""

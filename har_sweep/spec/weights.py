@@ -18,7 +18,7 @@ from typing import Any
 from har_sweep.config.schema import ModelConfig
 from har_sweep.config.targets import version_of
 from har_sweep.config.tree import groups
-from har_sweep.errors import InputError, nearest
+from har_sweep.errors import InputError, first_line, nearest
 from har_sweep.events import Progress, no_progress
 from har_sweep.files import PACKAGE, atomic
 from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
@@ -281,7 +281,13 @@ def _source(name: str, tag: str, facts: dict[str, Any]) -> tuple[str, tuple[str,
 
 
 def _local_file(weights: str) -> Path:
-    path = Path(weights).expanduser()
+    try:
+        return _found_file(Path(weights).expanduser(), weights)
+    except (OSError, RuntimeError) as e:  # no permission, a name that cannot be, somebody's home that is not there
+        raise InputError(f"model.weights={weights} cannot be read: {first_line(e)}.", "Check the path.") from e
+
+
+def _found_file(path: Path, weights: str) -> Path:
     if path.is_file() and path.suffix in SUFFIXES:
         return path.resolve()
     if path.is_file():

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from har_sweep.console import Console
+from har_sweep.units import escaped
 
 if TYPE_CHECKING:
     from multirun_analysis.findings import Analysis
@@ -24,9 +27,9 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def console(to_error: bool = False) -> Console:
-    """For text that anybody may have written: nothing in it is taken for markup."""
+    """For text that anybody may have written."""
     width = None if (sys.stderr if to_error else sys.stdout).isatty() else PLAIN_WIDTH
-    return Console(stderr=to_error, highlight=False, markup=False, emoji=False, width=width)
+    return Console(stderr=to_error, width=width)
 
 
 @contextmanager
@@ -147,6 +150,6 @@ def say(text: str) -> None:
 def error(message: str, hint: str = "") -> None:
     """What went wrong, and what to do."""
     out = console(to_error=True)
-    out.print(Text(f"Error: {message}", style="bold red"))
+    out.print(Text(escaped(f"Error: {message}"), style="bold red"))
     if hint:
         out.print(Text(f"  {hint}"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from har_sweep.config.schema import DataConfig, PathsConfig
-from har_sweep.data.sources.folder import class_folders, existing_folder, images_below, subfolders
+from har_sweep.data.sources.folder import Walk, class_folders, existing_folder, subfolders
 from har_sweep.data.sources.listing import SPLIT_WORDS, Listing
 from har_sweep.data.sources.table import list_table
 from har_sweep.errors import InputError
@@ -37,7 +37,7 @@ def _class_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = (n for n in subfolders(folder) if n.lower() not in SPLIT_WORDS)
-    return [name for name in names if next(images_below(folder / name), None) and not subfolders(folder / name)]
+    return [name for name in names if next(Walk(folder).images(name), None) and not subfolders(folder / name)]
 
 
 KAGGLE_DATASET = "meetnagadia/human-action-recognition-har-dataset"

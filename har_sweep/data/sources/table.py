@@ -25,10 +25,10 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": 
 def list_csv(data: DataConfig, paths: PathsConfig, progress: Progress) -> Listing:
     assert data.csv is not None  # schema.check
     root = None if data.root is None else existing_folder(data.root, "")
-    table = Path(data.csv).expanduser()
-    if root is not None and (root / table).is_file():
+    table = Path(os.path.expanduser(data.csv))
+    if root is not None and os.path.isfile(root / table):
         table = root / table
-    if not table.is_file():
+    if not os.path.isfile(table):  # nor is a pipe one, which would be waited for
         also = "" if root is None or table.is_absolute() else f", neither here nor in {root}"
         raise InputError(f"data.csv={data.csv} does not exist{also}.", "Point data.csv at the table of paths.")
     root = (table.parent if root is None else root).resolve()
@@ -66,9 +66,11 @@ def items_of(
 ) -> list[Item]:
     """The images of a list of path, label and maybe split, each under where it stands; what is wrong joins ``errors``.
 
-    Paths are relative to ``base``, and become relative to ``root``.
+    Paths are relative to ``base``, and become relative to ``root``. Where files ``must_exist``, a missing one is a
+    broken image like others; but it is told here where anything else is wrong, or all are missing.
     """
     items: dict[str, Item] = {}
+    missing: list[str] = []
     locate = _locator(root, base)
     for where, cells in entries:
         (path, label), given = cells[:2], None
@@ -80,20 +82,24 @@ def items_of(
             given = SPLIT_WORDS.get(cells[2].lower())
             if given is None:
                 errors.append(f"{where}: the split '{cells[2]}' is none of {', '.join(SPLIT_WORDS)}")
-        if not path:
+        if "\0" in path:
+            errors.append(f"{where}: the path {path!a} is none")
+        if not path or "\0" in path:
             continue
         found, exists = locate(path)
         if found is None:
             errors.append(f"{where}: {path} leaves the folder {base}, which is refused")
             continue
         if not exists and must_exist:
-            errors.append(f"{where}: no such file: {path}")
+            missing.append(f"{where}: no such file: {path}")
         item = Item(found, label, given, f"{name} {where}")
         first = items.setdefault(found, item)
         if label and first.label != label:
             errors.append(f"{where}: {path} is '{label}' here and '{first.label}' in {first.where}")
         if given and first.split != given:
             errors.append(f"{where}: {path} is in {given} here and in {first.split} in {first.where}")
+    if errors or len(missing) == len(entries):
+        errors += missing
     return list(items.values())
 
 
