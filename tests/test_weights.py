@@ -20,11 +20,11 @@ from loopback import REPO, TINY, LoopbackHub, environment, loopback_hub
 from safetensors.torch import load_file, save_file
 
 from har_sweep.config.compose import compose
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, RunFailure
 from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, resolve
+from har_sweep.spec.weights import ModelPlan, check_weights_file, resolve
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,15 @@ def test_pretrained_comes_from_the_hub_once_and_ends_in_the_model(
 ) -> None:
     overrides = [*TINY, "model.weights=pretrained"]
     first = plan_in_child(tmp_path, overrides, HF_ENDPOINT=hub.url)
-    plan = ModelPlan(**{k: v for k, v in first["answers"][0].items() if k != "seconds"})
+    planned = {k: v for k, v in first["answers"][0].items() if k != "seconds"}
+    plan = ModelPlan(**planned | {"weights_file": Path(planned["weights_file"])})
     size = tiny_weights.stat().st_size
     assert plan.weights == "r160_in1k"
     assert first["told"][-1] == ["timm/test_vit.r160_in1k/model.safetensors", size, size]
 
     hub.asked.clear()
     again = plan_in_child(tmp_path, overrides, HF_ENDPOINT=hub.url)
-    assert again["answers"][0]["weights_file"] == plan.weights_file
+    assert again["answers"][0]["weights_file"] == str(plan.weights_file)
     assert hub.asked == [], "what is cached must not ask the hub"
 
     model = build_model(compose(overrides), plan, num_classes=15, warn=pytest.fail)
@@ -93,6 +94,13 @@ def test_pretrained_comes_from_the_hub_once_and_ends_in_the_model(
     assert built["head.weight"].shape == (15, 64)
     assert all(torch.equal(given[key], built[key]) for key in built if not key.startswith("head."))
     assert len(classifiers(model)) == 1
+
+    assert plan.weights_file
+    content = bytearray(plan.weights_file.read_bytes())
+    content[-1] ^= 1
+    plan.weights_file.write_bytes(content)
+    with pytest.raises(RunFailure, match=r"model.safetensors does not hold the weights that the run was planned with"):
+        build_model(compose(overrides), plan, num_classes=15, warn=pytest.fail)
 
 
 def test_a_connection_cut_within_a_file_is_taken_up_where_it_broke(tmp_path: Path) -> None:
@@ -208,6 +216,8 @@ def test_a_local_file_is_known_by_its_content(tmp_path: Path, tiny_weights: Path
         assert (plan.weights, plan.weights_file) == (digest, file)
     copy.write_bytes(tiny_weights.read_bytes() + b"x")
     assert plan_here(tmp_path, f"model.weights='{copy}'").weights != digest
+    with pytest.raises(RunFailure, match="does not hold the weights that the run was planned with"):
+        check_weights_file(plan)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from har_sweep.config.targets import WANTED, check_unchanged, make
 from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
-from har_sweep.spec.weights import ModelPlan, patch_side, refuse_cut_patches, takes
+from har_sweep.spec.weights import ModelPlan, check_weights_file, patch_side, refuse_cut_patches, takes
 
 
 def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
@@ -34,6 +34,7 @@ def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callabl
         changed since the run was planned.
     """
     check_unchanged(config)
+    check_weights_file(plan)
     if config.model._target_:
         model = _own(config, plan, num_classes, warn)
     else:

@@ -18,7 +18,7 @@ from typing import Any
 from har_sweep.config.schema import ModelConfig
 from har_sweep.config.targets import version_of
 from har_sweep.config.tree import groups
-from har_sweep.errors import InputError, first_line, nearest
+from har_sweep.errors import InputError, RunFailure, first_line, nearest
 from har_sweep.events import Progress, no_progress
 from har_sweep.files import PACKAGE, atomic
 from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
@@ -306,6 +306,34 @@ def _found_file(path: Path, weights: str) -> Path:
         f"model.weights={weights}: there is no {missing}.",
         f"Did you mean '{path.parent / near[0]}'?" if near else "Check the path; it is taken from the current folder.",
     )
+
+
+def check_weights_file(plan: ModelPlan) -> None:
+    """Refuse a file of weights that is not what was planned with: the user's own by its hash, the hub's by its name.
+
+    Raises
+    ------
+    RunFailure
+        ``weights_damaged``.
+    """
+    if plan.weights_file is None:
+        return
+    hub_name = plan.weights_file.resolve().name  # the hub's client names a large file by its content
+    wanted = plan.weights if plan.weights.startswith("sha256:") else f"sha256:{hub_name}"
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", wanted):
+        return
+    try:
+        same = _content(plan.weights_file) == wanted
+    except OSError:
+        same = False
+    if not same:
+        raise RunFailure(
+            "weights_damaged",
+            f"{plan.weights_file} does not hold the weights that the run was planned with.",
+            "The same command plans with what the file holds now."
+            if wanted == plan.weights
+            else "Delete the file; the same command fetches it again.",
+        )
 
 
 def _content(file: Path) -> str:
