@@ -167,7 +167,7 @@ def write_run(
         table = predictions({"val": val, "test": test}, (model, seed, sorted(changes)), classes, images)
         record.metrics = {split: metrics(table[table["split"] == split], classes) for split in ("val", "test")}
         record.dataset.counts |= {"val": images, "test": images}
-        if record.selected_epoch:
+        if record.selected_epoch and record.selected_epoch <= len(record.epochs):
             record.epochs[record.selected_epoch - 1].val_accuracy = record.metrics["val"].accuracy
         paths.folder.mkdir(parents=True, exist_ok=True)
         table.to_parquet(paths.predictions)

@@ -117,16 +117,19 @@ def test_runs_of_different_splits_are_never_paired_and_the_reason_is_said(tmp_pa
 
 
 def test_missing_and_broken_predictions_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:
-    for model, accuracy in [("a", 0.9), ("b", 0.8), ("c", 0.7)]:
+    for model, accuracy in [("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.6)]:
         write_run(tmp_path, model, test=accuracy)
-    (whole,), (broken,) = (list(tmp_path.glob(f"{m}-*/predictions.parquet")) for m in "ab")
+    (whole,), (broken,), (another,) = (list(tmp_path.glob(f"{m}-*/predictions.parquet")) for m in "abd")
     whole.unlink()
     broken.write_bytes(broken.read_bytes()[:100])
+    (right,) = tmp_path.glob("c-*/predictions.parquet")
+    another.write_bytes(right.read_bytes())
     block = block_of(tmp_path)
-    assert "2 of 3 runs have no predictions to pair" in "".join(block.notes)
+    assert "3 of 4 runs have no predictions to pair" in "".join(block.notes)
+    assert "its predictions have an accuracy of 0.7000, its record 0.6000" in pair(block, "c", "d").reason
     assert pair(block, "a", "c").reason == "a: it has no predictions"
     assert "predictions.parquet cannot be read" in pair(block, "b", "c").reason
-    assert [c.label for c in block.candidates] == ["a", "b", "c"]
+    assert [c.label for c in block.candidates] == ["a", "b", "c", "d"]
 
 
 def test_a_probability_to_be_on_the_front_tells_the_sure_from_the_lucky(tmp_path: Path) -> None:
@@ -301,12 +304,23 @@ def test_records_that_are_broken_or_of_another_schema_are_named_and_the_rest_goe
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(text)
     (tmp_path / "not_begun").mkdir()
+    for change in (
+        {"selected_epoch": 3},
+        {"attempts": [{"job": "1", "host": "h", "started_at": "", "outcome": "killed"}]},
+    ):
+        write_run(tmp_path, "false", **change)
+    record = write_run(tmp_path, "false", val=0.8)
+    record.epochs[1].val_accuracy = 0.7
+    write_record(record, RunPaths(tmp_path / record.run_id))
     found = ask(tmp_path)
     notes = "\n".join(found.notes)
     assert "half/record.json is not a run's record" in notes
     assert "newer/record.json has schema_version 2" in notes
     assert "older/record.json has schema_version 0" in notes
     assert "1 folders have no record (yet)" in notes
+    assert "contradicts itself: epoch 3 is selected of 2." in notes
+    assert "contradicts itself: its attempts ended as killed." in notes
+    assert "contradicts itself: its val accuracy is 0.8000, and 0.7000 in the epoch that was selected." in notes
     assert found.blocks[0].labels == ["good"]
 
 
