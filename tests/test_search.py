@@ -66,9 +66,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return give
 
 
+Session = tuple[Path, dict[str, tuple[int, str]]]
+
+
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A folder with what searches have left, and what each of them said."""
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A folder with what searches have left, and of each its exit status and what it said."""
     lines = {
         "search": SEARCH,
         "one fails": [*GRID, "optimizer.lr=1e-3,1e38"],
@@ -77,15 +80,15 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
         "tune": [*TUNE, "sweep.name=tune-1.3"],
     }
     folder = tmp_path_factory.mktemp("session")
-    done = one_after_another(*lines.values(), cwd=folder)
-    assert [status for status, _ in done] == [0, 0, 0, 1, 0], done
-    return folder, dict(zip(lines, [said for _, said in done], strict=True))
+    return folder, dict(zip(lines, one_after_another(*lines.values(), cwd=folder), strict=True))
 
 
 @pytest.fixture
-def searched(session: tuple[Path, dict[str, str]]) -> tuple[Path, str]:
+def searched(session: Session) -> tuple[Path, str]:
     """A folder with a finished search of three trials, and what it said."""
-    return session[0], session[1]["search"]
+    status, said = session[1]["search"]
+    assert status == 0, said
+    return session[0], said
 
 
 def test_a_search_is_one_sweep_over_all_its_batches_and_ends_with_its_best(searched: tuple[Path, str]) -> None:
@@ -152,29 +155,29 @@ def test_several_objectives_give_all_trade_offs(searched: tuple[Path, str]) -> N
     assert set(shown) == set(points) - beaten
 
 
-def test_a_failed_trial_neither_ends_the_search_nor_is_computed_again(session: tuple[Path, dict[str, str]]) -> None:
-    folder, said = session
-    assert "2 to do" in said["one fails"]
-    assert "1 done already" in said["again"]
-    assert "1 failed before" in said["again"]
-    assert "Best of 1 trial: " in said["one fails"]
-    assert best(said["one fails"]) == best(said["again"])
-    assert best(said["all fail"]) == []
+def test_a_failed_trial_neither_ends_the_search_nor_is_computed_again(session: Session) -> None:
+    folder, searches = session
+    (first, said), (second, said_again), (third, all_fail) = (searches[n] for n in ("one fails", "again", "all fail"))
+    assert (first, second, third) == (0, 0, 1)
+    assert "2 to do" in said
+    assert "1 done already" in said_again
+    assert "1 failed before" in said_again
+    assert "Best of 1 trial: " in said
+    assert best(said) == best(said_again)
+    assert best(all_fail) == []
     (failed,) = (record for record in runs(folder / "failing").values() if record.status == "failed")
     assert len(failed.attempts) == 1
-    assert "Traceback" not in "".join(said.values())
+    assert "Traceback" not in said + said_again + all_fail
 
 
 @pytest.mark.parametrize("hydra", LINES)
-def test_tune_is_a_study_a_model_of_as_many_trials_in_the_same_space(
-    hydra: str, session: tuple[Path, dict[str, str]]
-) -> None:
-    folder, said = session
-    name, shown = f"tune-{hydra}", said["tune"]
+def test_tune_is_a_study_a_model_of_as_many_trials_in_the_same_space(hydra: str, session: Session) -> None:
+    folder, name = session[0], f"tune-{hydra}"
+    status, shown = session[1]["tune"]
     if hydra != "1.3":  # under which the session is
         done = har_sweep(*TUNE, f"sweep.name={name}", cwd=folder, **line(hydra))
-        assert done.returncode == 0, done.stdout + done.stderr
-        shown = done.stdout
+        status, shown = done.returncode, done.stdout + done.stderr
+    assert status == 0, shown
     assert [found.split(" of ")[0] for found in best(shown)] == [
         f"Best for model.timm_name={model}" for model in ("dla46_c", "test_resnet", "test_vit")
     ]
