@@ -216,12 +216,12 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise InputError(f"'{swept[0]}' lists several values.", "What is shown is one config: give one of them.")
     if args.package and not own_files:
         _check_package(args.package, args.cfg)
-    if args.config_dir and not Path(args.config_dir).is_dir():
+    if args.config_dir and not os.path.isdir(args.config_dir):
         raise InputError(f"--config-dir {args.config_dir}: there is no such folder.", "Check the path.")
     if args.config_path:
         if args.config_dir:
             raise InputError("--config-path and --config-dir: one says where your configs are.", "Leave one out.")
-        if not Path(args.config_path).is_dir():
+        if not os.path.isdir(args.config_path):
             raise InputError(f"--config-path {args.config_path}: there is no such folder.", "Check the path.")
         # From where the command is given, not from where this file happens to be; our groups stay in reach.
         flags += ["--config-path", os.path.abspath(args.config_path), "--config-dir", str(CONF.resolve())]

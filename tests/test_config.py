@@ -167,6 +167,8 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["model=resnet18=3[("], "cannot be read"),
         (["model=null"], "model 'null'"),
         (["model=glob(vit*)"], "model=glob(vit*)"),
+        (["hydra.launcher=3"], "sets a whole section"),
+        (["hydra.searchpath=[file://" + "x" * 300 + "]"], "there is no folder"),
         ([SLURM, f"{MORE}=${{seed}}"], f"{MORE}=0 is no mapping"),
         (
             ["hardware=slurm_cpu", "hydra.launcher.additional_parameters.licenses=a"],
@@ -458,6 +460,10 @@ def test_a_sweep_s_choices_go_to_the_models_they_are_for(asked: list[str], meant
         ([TWO, "sweep.exclude=[{model:[vit_tiny,resnet18]}]"], "leaves out every run"),
         ([TWO, "sweep.pairs=3"], "is not a list of choices"),
         (["seed=0,1", "sweep.pairs=[{seed:3}]"], "seed is given both by itself and in sweep.pairs"),
+        (["seed=range(0,1e400)"], "has no end"),
+        (["seed=range(0,10,0)"], "has no end"),
+        (["seed=range(0,1000000000)"], "more than 100,000 values"),
+        (["seed=range(0,1000)", "trainer.epochs=range(1,1001)"], "1,000,000 runs"),
         (["model=resnet18", "model.timm_name=resnet34"], "under the name of resnet18"),
         (["model.timm_name=resnet34"], "under the name of the default model"),
         (["model=[resnet18,vit_tiny]"], "is a list"),
@@ -518,13 +524,13 @@ def test_a_file_that_is_no_config_is_named_with_the_place(tmp_path: Path, text: 
     assert e.value.hint
 
 
-@pytest.mark.parametrize("key", ["paths.cache", "paths.data", "paths.runs"])
+@pytest.mark.parametrize("key", ["paths.cache", "paths.data", "paths.runs", "hydra.sweep.dir"])
 def test_a_folder_that_cannot_be_used_is_named_with_its_key(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert main([*SMALL, "launch.dry_run=true", f"{key}=file/below"]) == 2
+    assert main(["-m", *SMALL, "launch.dry_run=true", f"{key}=file/below"]) == 2
     assert f"{key}=file/below cannot be" in capsys.readouterr().out
 
 

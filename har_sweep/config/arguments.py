@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import traceback
@@ -163,10 +164,19 @@ def _check_logging(parsed: list[Override], own_tree: bool) -> None:
             )
 
 
+def range_length(override: Override) -> float:
+    """How many values a ``range(...)`` has, about."""
+    values: Any = override.value()
+    steps = (values.stop - values.start) / values.step if values.step else math.inf
+    return max(0.0, steps) if steps == steps else math.inf
+
+
 @cache
 def _known(line: str, own_tree: bool) -> Override:
     with explained([line]):
         override = OverridesParser.create().parse_overrides([line])[0]
+    if override.value_type == ValueType.RANGE_SWEEP and not math.isfinite(range_length(override)):
+        raise InputError(f"'{line}' has no end.", "Write range(START,STOP,STEP) of finite numbers, STEP not 0.")
     name = override.key_or_group
     if re.split(r"[./]", name)[0] == "hydra":
         _check_hydra(override, line, own_tree)
@@ -258,6 +268,8 @@ def _check_hydra_group(override: Override, line: str, own_tree: bool) -> None:
 
 def _check_hydra_key(override: Override, line: str) -> None:
     name, known = override.key_or_group, _hydra_keys()
+    if name in ("hydra.launcher", "hydra.sweeper") and not isinstance(override.value(), dict):
+        raise InputError(f"'{line}' sets a whole section.", f"Write {name.replace('.', '/')}=OPTION.")
     inside = next((key for key, is_open in known.items() if is_open and name.startswith(f"{key}.")), "")
     if name not in known and not inside:
         if below := [key for key in known if key.startswith(f"{name}.") and not _refused(key)]:
@@ -285,7 +297,7 @@ def _check_searchpath(places: Any) -> None:
         kind, _, path = str(place).rpartition("://")
         try:
             module = path.replace("/", ".")
-            found = bool(find_spec(module) and import_module(module)) if kind == "pkg" else Path(path).is_dir()
+            found = bool(find_spec(module) and import_module(module)) if kind == "pkg" else os.path.isdir(path)
         except ModuleNotFoundError:
             found = False
         except Exception as e:  # whatever stands in it

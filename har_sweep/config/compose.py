@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -21,7 +22,7 @@ from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from har_sweep.config.arguments import explain, explained, types
+from har_sweep.config.arguments import explain, explained, range_length, types
 from har_sweep.config.check import check, check_hydra, check_launcher
 from har_sweep.config.choices import chosen_runs
 from har_sweep.config.plugins import load_plugins
@@ -31,6 +32,7 @@ from har_sweep.config.tree import CONF, groups
 from har_sweep.errors import InputError
 
 SCALARS = [kind for scalar in (bool, int, float, str) for kind in (scalar, scalar | None)]
+MOST_RUNS = 100_000
 Load = Callable[[list[str]], DictConfig]
 """Composes: overrides -> the config with its ``hydra`` node."""
 
@@ -163,8 +165,13 @@ def note_multirun(master: DictConfig) -> None:
     """Write ``multirun.yaml`` into the sweep's folder, as Hydra does, if it was given one."""
     if has_folders(master.hydra):
         folder = Path(master.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(master, folder / "multirun.yaml")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(master, folder / "multirun.yaml")
+        except OSError as e:
+            raise InputError(
+                f"hydra.sweep.dir={folder} cannot be written: {e.strerror}.", "Give another folder."
+            ) from e
 
 
 def own_tree(hydra: Any) -> bool:
@@ -261,6 +268,8 @@ def expand(
             )
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
             override = _with_options(line, loader)
+        if override.value_type == ValueType.RANGE_SWEEP and range_length(override) > MOST_RUNS:
+            raise InputError(f"'{line}' has more than {MOST_RUNS:,} values.", "Give it larger steps.")
         if override.is_sweep_override():
             swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not swept[key]:
@@ -268,6 +277,8 @@ def expand(
                 raise InputError(f"'{line}' matches nothing.", f"There are {', '.join(options)}.")
         else:
             swept[key] = [line]
+    if (runs := math.prod(map(len, swept.values()))) > MOST_RUNS:
+        raise InputError(f"These are {runs:,} runs, and {MOST_RUNS:,} are the most.", "Give fewer values.")
     return chosen_runs([list(choice) for choice in itertools.product(*swept.values())])
 
 
