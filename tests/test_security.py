@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import ANY
 
 import msgspec
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -40,7 +39,7 @@ from har_sweep.launch.slurm.node import close
 from har_sweep.launch.slurm.submit import _environment, snapshot, submit_arrays
 from har_sweep.launch.sweep import hints
 from har_sweep.launch.terminal import Screen
-from har_sweep.record.claim import Owner, claim_path, this_machine
+from har_sweep.record.claim import claim_path, take_claim
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Record, utc_now
 from har_sweep.run.lifecycle import begin
@@ -295,11 +294,15 @@ def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(
     assert "<secret>" in spec.paths.record.read_text()
 
 
-def test_a_checkpoint_that_holds_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+def test_a_checkpoint_that_holds_code_is_not_executed(tmp_path: Path) -> None:
     torch.save({"trained": Evil(tmp_path / "executed")}, tmp_path / "checkpoint.pt")
-    session: Any = SimpleNamespace(spec=SimpleNamespace(paths=RunPaths(tmp_path)))
-    with pytest.raises(RunFailure, match=r"checkpoint\.pt cannot be read"):
+    said: list[str] = []
+    session: Any = SimpleNamespace(spec=SimpleNamespace(paths=RunPaths(tmp_path)), warn=said.append)
+    try:
         resume(session, session, session)
+    except RunFailure as e:
+        said.append(e.message)
+    assert "checkpoint.pt" in said[0]
     assert not (tmp_path / "executed").exists()
 
 
@@ -319,20 +322,21 @@ def test_a_run_is_not_written_through_a_link(tmp_path: Path, linked: str) -> Non
 
 
 @as_root
-def test_cancelling_ends_no_process_that_another_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancelling_ends_no_process_that_another_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As if it were the sweep's: whoever shares the runs can write any claim."""
-    with subprocess.Popen(["sleep", "600"]) as ours:
-        folder = sweep_folder(tmp_path, "s")
-        folder.mkdir(parents=True)
-        (folder / "sweep.json").write_bytes(msgspec.json.encode(SweepNote("s", [], utc_now(), [])))
-        started = psutil.Process(ours.pid).create_time()
-        claim = claim_path(folder, 1)
-        claim.write_bytes(msgspec.json.encode(Owner(1, this_machine(), "host", ours.pid, started, "", 0, 10.0)))
-        give_away(claim)
+    ended: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(pid))
+    folder = sweep_folder(tmp_path, "s")
+    claim = take_claim(folder, heartbeat_seconds=600.0)
+    assert claim
+    (folder / "sweep.json").write_bytes(msgspec.json.encode(SweepNote("s", [], utc_now(), [])))
+    with claim:
+        give_away(claim_path(folder, claim.number))
         assert cancel.main(["s", f"paths.runs={tmp_path}"]) == 0
-        assert f"is user {STRANGER}'s to end" in capsys.readouterr().out
-        assert ours.poll() is None
-        ours.kill()
+    assert f"is user {STRANGER}'s to end" in capsys.readouterr().out
+    assert not ended
 
 
 def test_a_report_shows_no_image_that_is_none_of_its_runs(tmp_path: Path) -> None:
