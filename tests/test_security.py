@@ -29,8 +29,8 @@ from small import runs as all_runs
 from har_sweep import cancel
 from har_sweep.config.schema import ModelConfig
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import InputError, RunFailure
-from har_sweep.files import redact, redact_text
+from har_sweep.errors import InputError
+from har_sweep.files import Sealed, redact, redact_text
 from har_sweep.launch.job import log_to
 from har_sweep.launch.journal import SweepNote, note_sweep, sweep_folder
 from har_sweep.launch.plan import _short
@@ -295,14 +295,14 @@ def test_of_a_submission_s_secrets_only_its_user_s_own_files_know(
 
 
 def test_a_checkpoint_that_holds_code_is_not_executed(tmp_path: Path) -> None:
-    torch.save({"trained": Evil(tmp_path / "executed")}, tmp_path / "checkpoint.pt")
+    with (tmp_path / "checkpoint.pt").open("wb") as file:  # sealed, as whoever has read the code would
+        sealed = Sealed(file)
+        torch.save({"trained": Evil(tmp_path / "executed")}, sealed)  # type: ignore[arg-type]
+        sealed.seal()
     said: list[str] = []
     session: Any = SimpleNamespace(spec=SimpleNamespace(paths=RunPaths(tmp_path)), warn=said.append)
-    try:
-        resume(session, session, session)
-    except RunFailure as e:
-        said.append(e.message)
-    assert "checkpoint.pt" in said[0]
+    resume(session, session, session)
+    assert "checkpoint.pt cannot be read" in said[0]
     assert not (tmp_path / "executed").exists()
 
 

@@ -244,7 +244,8 @@ def _is_alive(folder: Path, owner: Owner) -> bool:
             same = _start_of(owner.pid) == owner.pid_started  # and not another that was given the pid since
             return same and psutil.Process(owner.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
-            return False
+            if not _is_hidden(owner.pid):
+                return False
     try:
         with tempfile.TemporaryFile(dir=folder) as now, claim_path(folder, owner.number).open("rb") as claim:
             now.write(b".")
@@ -255,6 +256,17 @@ def _is_alive(folder: Path, owner: Owner) -> bool:
     except OSError:  # the file system takes nothing: nobody can be told dead
         return True
     return age <= MISSED_BEATS * owner.heartbeat_seconds
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process, another user's, that ``/proc`` does not show (``hidepid``)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        pass
+    return False
 
 
 def _start_of(pid: int) -> float:
