@@ -72,15 +72,22 @@ def studies_of(
 
 
 def checked_objectives(config: DictConfig) -> list[str]:
-    """The objectives of a search that can be begun."""
+    """The objectives of a search that can be begun.
+
+    Raises
+    ------
+    InputError
+        for a search that cannot.
+    """
     check_hydra(config.hydra)
     names = check_objective(OmegaConf.to_container(config.sweep)["objective"])  # type: ignore[call-overload,index]
     if "cost/price" in names and config.hardware.price_per_device_hour is None:
         raise InputError("sweep.objective=cost/price: nothing has a price.", "Add hardware.price_per_device_hour=...")
     check_sweep_name(config.sweep.name)
     refuse_leaving(config.launch)
-    check_versions(config.hydra.sweeper._target_)
-    if config.hydra.sweeper.get("storage"):
+    sweeper = config.hydra.sweeper
+    check_versions(sweeper._target_)
+    if sweeper.get("storage") and ".hydra_optuna_sweeper." in sweeper._target_:
         _check_storage()
     check_writable(Path(config.paths.runs))
     return names
