@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from har_sweep.errors import InputError
-from har_sweep.record.folder import RunPaths, find_record
+from har_sweep.record.folder import RunPaths, find_record, read_record
 from har_sweep.record.record import Record, flatten
 
 if TYPE_CHECKING:
@@ -141,12 +141,11 @@ def _frame(folders: Iterable[Path]) -> pd.DataFrame:
     records: list[Record] = []
     for folder in folders:
         try:
-            record = find_record(RunPaths(folder))
+            records.append(read_record(RunPaths(folder).record))
+        except FileNotFoundError:  # not begun
+            continue
         except (InputError, OSError) as e:
             warnings.warn(f"Left out: {e}", stacklevel=3)
-            continue
-        if record:
-            records.append(record)
     return pd.DataFrame([flatten(record) for record in records])
 
 
