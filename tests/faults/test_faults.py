@@ -6,6 +6,7 @@ A draw of the table runs with all other tests, the whole of it with ``make test-
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -32,6 +33,7 @@ from har_sweep.stop import Stop
 
 ALL = os.environ.get("FAULTS") == "all"
 Row = TypeVar("Row")
+as_root = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts, which root alone may")
 
 
 def drawn(table: Sequence[Row], few: int) -> Sequence[Row]:
@@ -202,7 +204,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="makes a file system, which root alone may")
+@as_root
 @pytest.mark.parametrize("moment", drawn(MOMENTS, 2))
 def test_a_power_cut(reference: Path, disk: Path, moment: str) -> None:
     shutil.copytree(reference / "data", disk / "data")
@@ -226,3 +228,55 @@ def test_a_power_cut(reference: Path, disk: Path, moment: str) -> None:
         time.sleep(0.05)
     subprocess.run(["mount", "-o", "loop", disk.parent / "image", disk], check=True)
     ends_well(disk, reference, "seed=0")
+
+
+# --- disks that are full, read-only, or away -------------------------------------------------------------------------
+
+
+@as_root
+def test_no_byte_is_free(reference: Path, disk: Path) -> None:
+    shutil.copytree(reference / "data", disk / "data")
+    with contextlib.suppress(OSError), (disk / "all of it").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+    ended = same_command(disk, "seed=0")
+    assert ended.returncode == 2
+    assert "Free some" in ended.stdout
+    (disk / "all of it").unlink()
+    ends_well(disk, reference, "seed=0")
+
+
+@as_root
+def test_a_complete_cache_on_a_read_only_disk_is_used(reference: Path, disk: Path, tmp_path: Path) -> None:
+    for part in ("data", "cache"):
+        shutil.copytree(reference / part, disk / part)
+    there = [f"paths.data={disk}/data", f"paths.cache={disk}/cache"]
+    assert same_command(tmp_path, "trainer.epochs=1", *there).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for run in runs(tmp_path):
+        shutil.rmtree(tmp_path / "runs" / run)
+    ends_well(tmp_path, reference, "seed=0", *there)
+
+
+@as_root
+def test_a_runs_folder_that_goes_away_and_comes_back(reference: Path, disk: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference / "data", tmp_path / "data")
+    there = [f"paths.runs={disk}/runs", "seed=0"]
+    process = subprocess.Popen(
+        command(*SMALL, *there), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    while not any(disk.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    subprocess.run(["umount", "--lazy", disk], check=True)
+    output = process.communicate()[0]
+    assert process.returncode in (1, 2), output
+    assert "Traceback" not in output
+    assert f"{disk}/runs" in output
+    assert "gone" in output
+    assert not any(disk.iterdir())  # nothing was written to where the disk should be
+    subprocess.run(["mount", "-o", "loop", disk.parent / "image", disk], check=True)
+    ended = same_command(tmp_path, *there)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    theirs, ours = learned(reference), learned(disk)
+    assert ours == {run_id: theirs[run_id] for run_id in ours}
