@@ -14,7 +14,7 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
 # Whole files to each process: the fixtures of many of them train.
-PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+PARALLEL = -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep

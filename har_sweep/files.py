@@ -59,7 +59,7 @@ def _becoming(path: Path, temporary: Path) -> Iterator[None]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as e:
-        if isinstance(e, OSError) and not e.filename:
+        if isinstance(e, OSError) and e.errno and not e.filename:
             e.filename = str(path)
         with suppress(OSError):
             temporary.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -252,7 +253,7 @@ class Lethal:
     """Ends the process that unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return sys.exit, (1,)
+        return os._exit, (1,)
 
 
 def test_planning_by_records_imports_no_torch(real: RunSpec) -> None:

@@ -106,7 +106,7 @@ def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finis
     expected = {run: bits for run, bits in learned(finished).items() if runs(finished)[run].seed in (0, 1)}
     for epoch in (0, 1, 2):
         process = start(*sweep, cwd=tmp_path)
-        run = wait_for(lambda: next(iter((tmp_path / "runs").glob("*-*")), None), process)
+        run = wait_for(lambda: next(iter((tmp_path / "runs").glob("test_resnet-*")), None), process)
         wait_for(partial(has_reached, run, epoch), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -230,7 +230,7 @@ def test_wandb_is_offline_by_default_without_an_account_and_without_homes(tmp_pa
     environment = {"HOME": str(home), "WANDB_API_KEY": "0123456789" * 4}
     done = har_sweep(*given, *paths, "sweep.name=my_sweep", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (home / "runs").glob("*-*")
+    (run,) = (home / "runs").glob("test_resnet-*")
     (offline,) = (run / "wandb").glob("offline-run-*")
     (log,) = offline.glob("*.wandb")
     content = log.read_bytes()
