@@ -279,11 +279,11 @@ def test_a_step_of_the_clock_does_not_make_an_owner_look_dead(tmp_path: Path, mo
         assert living_owner(tmp_path)
 
 
-def test_two_sweeps_of_eight_at_once_share_their_runs_and_one_outlives_the_others_kill_9(tmp_path: Path) -> None:
-    seeds = [*SMALL, "trainer.epochs=4", "launch.parallel=8"]
+def test_two_sweeps_of_four_at_once_share_their_runs_and_one_outlives_the_others_kill_9(tmp_path: Path) -> None:
+    seeds = [*SMALL, "trainer.epochs=4", "launch.parallel=4"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    first = subprocess.Popen(command("-m", *seeds, "seed=range(0,12)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
-    second = subprocess.Popen(command("-m", *seeds, "seed=range(4,16)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+    first = subprocess.Popen(command("-m", *seeds, "seed=range(0,6)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+    second = subprocess.Popen(command("-m", *seeds, "seed=range(3,9)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
     try:
         while not any(record.epochs for record in runs(tmp_path).values()):
             assert first.poll() is None
@@ -297,10 +297,10 @@ def test_two_sweeps_of_eight_at_once_share_their_runs_and_one_outlives_the_other
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
-    done = subprocess.run(command("-m", *seeds, "seed=range(0,16)"), cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command("-m", *seeds, "seed=range(0,9)"), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     found = runs(tmp_path)
-    assert sorted(record.seed for record in found.values()) == list(range(16))
+    assert sorted(record.seed for record in found.values()) == list(range(9))
     for record in found.values():
         outcomes = [attempt.outcome for attempt in record.attempts]
         assert outcomes.count("done") == 1
