@@ -26,7 +26,7 @@ sweep: .venv/.sweep
 test: .venv/.dev .venv/.hydra-1.4
 	@tests/browser.sh
 	@$(PY) -m pytest $(PARALLEL)
-	@PYTHONPATH=.venv/hydra-1.4 $(PY) -m pytest $(PARALLEL) tests/test_config.py tests/test_hydra.py
+	@PYTHONPATH=$(CURDIR)/.venv/hydra-1.4 $(PY) -m pytest $(PARALLEL) tests/test_config.py tests/test_hydra.py
 
 test-faults: .venv/.dev
 	@FAULTS=all $(PY) -m pytest $(PARALLEL) tests/faults

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationValidationError, OmegaConfBaseException
 from yaml import YAMLError
 
 from har_sweep.config.check import ENV_COPY, FOREIGN
@@ -372,7 +372,7 @@ def _broken_file(e: Exception) -> InputError | None:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         why = "it refers to itself" if isinstance(e, RecursionError) else getattr(e, "problem", None) or first_line(e)
-        return InputError(f"{file}{where}: {why}.", hint)
+        return InputError(f"{file}{where}: {why.rstrip('.')}.", hint)
     if "config_repository.py" in names or "defaults_list.py" in names:
         return InputError(f"A defaults list of a config file cannot be used: {first_line(e)}.", hint)
     return None
@@ -387,6 +387,8 @@ def _in_our_words(e: Exception, overrides: list[str]) -> InputError:
     key: str = getattr(cause, "full_key", None) or next(
         (line.partition(": ")[2] for line in lines if "full_key: " in line), ""
     )
+    if not key and isinstance(cause, InterpolationValidationError):  # OmegaConf 2.4 does not always say whose it is
+        key = next((override.partition("=")[0].lstrip("+") for override in overrides if "${" in override), "")
     if isinstance(e, MissingConfigException) and (found := re.search(r"Could not find '(?:(.+)/)?(.+?)'", str(e))):
         return _no_such_file(str(e), found[1], found[2])
     if isinstance(e, MissingConfigException):
