@@ -36,7 +36,6 @@ from har_sweep.config.compose import (
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.errors import InputError, RunFailure, nearest
-from har_sweep.launch.private import check_ours
 
 if TYPE_CHECKING:
     from har_sweep.launch.search import Search
@@ -283,6 +282,8 @@ def _check_rerun(place: Path) -> None:
         "+hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback."
     )
     if not folder and place.is_file():
+        from har_sweep.launch.private import check_ours  # not before a config is shown
+
         check_ours(place)  # what is unpickled is executed
     try:
         fits = place.is_dir() if folder else isinstance(pickle.loads(place.read_bytes()), DictConfig)
