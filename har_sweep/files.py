@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import hashlib
 import os
 import re
 import tempfile
@@ -84,9 +84,15 @@ class Sealed:
 
 
 def check_seal(file: Path) -> None:
-    """Raise Damaged unless the file is whole and as it was sealed."""
-    if digest(file, without_last=_SEAL_BYTES) != _last_bytes(file):
-        raise Damaged(f"{file} is damaged")
+    """Raise Damaged unless the file is whole and as it was sealed; a piece of it at a time is in memory."""
+    content = xxhash.xxh3_128()
+    with file.open("rb") as handle:
+        left = os.fstat(handle.fileno()).st_size - _SEAL_BYTES
+        while left > 0 and (piece := handle.read(min(left, 1 << 20))):
+            content.update(piece)
+            left -= len(piece)
+        if handle.read() != content.digest():
+            raise Damaged(f"{file} is damaged")
 
 
 def read_sealed(file: Path) -> bytes:
@@ -106,24 +112,10 @@ def read_sealed(file: Path) -> bytes:
     return content
 
 
-def digest(file: Path, without_last: int = 0) -> bytes:
-    """A hash of a file's content, but for its last bytes; of 16 bytes, and not against those who mean harm."""
+def digest(file: Path) -> bytes:
+    """A hash of a file's content, of 16 bytes, and not against those who mean harm."""
     with file.open("rb") as handle:
-        size = os.fstat(handle.fileno()).st_size - without_last
-        if size <= 0:
-            return xxhash.xxh3_128_digest(b"")
-        with (
-            mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            memoryview(content) as view,
-            view[:size] as wanted,
-        ):
-            return xxhash.xxh3_128_digest(wanted)
-
-
-def _last_bytes(file: Path) -> bytes:
-    with file.open("rb") as handle:
-        handle.seek(-min(_SEAL_BYTES, os.fstat(handle.fileno()).st_size), os.SEEK_END)
-        return handle.read()
+        return hashlib.file_digest(handle, xxhash.xxh3_128).digest()
 
 
 def sync_folder(folder: Path) -> None:

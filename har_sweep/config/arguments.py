@@ -14,7 +14,6 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, Literal, get_origin
 
 from hydra.conf import HydraConf
@@ -351,7 +350,7 @@ def explained(overrides: list[str]) -> Iterator[None]:
         raise InputError(f"hydra.searchpath: {str(e).partition('path=')[2]}", "Check the path.") from e
     except KeyError as e:
         # Hydra looks up each variable of hydra.job.env_copy, and one is not there.
-        if any("os.environ[key]" in (frame.line or "") for frame in extract_tb(e.__traceback__)):
+        if any("os.environ[key]" in (frame.line or "") for frame in traceback.extract_tb(e.__traceback__)):
             raise InputError(*ENV_COPY) from e
         raise
     except (HydraException, OmegaConfBaseException) as e:

@@ -40,11 +40,6 @@ def check(config: Config) -> None:
     """
     for key in keys():
         _check_range(key, value_at(config, key.path))
-    if config.sweep.name is not None and not re.fullmatch(r"\w[^/\0-\x1f]*", config.sweep.name):
-        raise InputError(
-            f"sweep.name={config.sweep.name!r} cannot be the name of a folder.",
-            "Begin with a letter or a digit, and leave out '/' and line breaks.",
-        )
     data, hardware, trainer, model = config.data, config.hardware, config.trainer, config.model
     if data.val_fraction + data.test_fraction >= 1:
         raise InputError(
@@ -146,14 +141,16 @@ def check_sweep_name(name: str | None) -> None:
     Raises
     ------
     InputError
-        if it is a path, holds what no terminal should be sent, or is too long.
+        if it is a path, begins like a flag or a hidden file, holds what no terminal should be sent, or is too long.
     """
-    if name and (name in (".", "..") or "/" in name or not name.isprintable()):
+    if name is None:
+        return
+    if not re.fullmatch(r"\w[^/]*", name) or not name.isprintable():
         raise InputError(
             f"sweep.name={name!a} cannot be the name of a folder.",
-            "Use letters, digits, spaces and the like, and no /.",
+            "Begin with a letter or a digit; use letters, digits, spaces and the like, and no /.",
         )
-    if name and len(name.encode()) > LONGEST_NAME:
+    if len(name.encode()) > LONGEST_NAME:
         raise _too_long("sweep.name", name)
 
 

@@ -130,7 +130,7 @@ class ImageMap:
             with file.open("rb") as handle:
                 self._memory = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             flat = np.frombuffer(self._memory, np.uint8, count * size * size * 3)
-            self._hashes: list[int] = np.frombuffer(_row_hashes(file).read_bytes(), np.uint64, count).tolist()
+            self._hashes = np.frombuffer(_row_hashes(file).read_bytes(), np.uint64, count)
         except (OSError, ValueError) as e:
             message = f"The decoded images {file} are gone or cut off: {e}."
             raise InputError(message, "The same command makes them again.") from e
@@ -143,15 +143,15 @@ class ImageMap:
         Raises
         ------
         InputError
-            if one is not what was decoded; the map is removed, to be made again.
+            if one is not what was decoded; the map's hashes are removed, so that both are made again.
         """
         image_bytes = self.pixels[0].nbytes
         for begin in (rows * image_bytes).tolist():
             page = begin - begin % mmap.PAGESIZE
             self._memory.madvise(mmap.MADV_WILLNEED, page, begin + image_bytes - page)
         np.take(self.pixels, rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
-        for row, image in zip(rows.tolist(), out, strict=True):
-            if xxhash.xxh3_64_intdigest(image) != self._hashes[row]:
+        for row, expected, image in zip(rows.tolist(), self._hashes[rows].tolist(), out, strict=True):
+            if xxhash.xxh3_64_intdigest(image) != expected:
                 _row_hashes(self._file).unlink(missing_ok=True)
                 raise InputError(
                     f"The decoded images {self._file} are damaged: image {row + 1} is not what was decoded.",

@@ -238,7 +238,7 @@ def join_sweep(spec: RunSpec) -> None:
     with claim:
         paths, record = replace(paths, claim=claim.number), find_record(paths)
         if record and record.status == "done":
-            paths.remove(paths.checkpoint, *paths.all_selected())
+            paths.remove_training()
             if spec.sweep not in record.sweeps:
                 record.sweeps.append(spec.sweep)
                 write_record(record, paths)

@@ -93,6 +93,10 @@ class RunPaths:
                     os.replace(file, removed)
                     removed.unlink()
 
+    def remove_training(self) -> None:
+        """Let there be nothing that a training could go on from; raises ClaimLost as ``writing``."""
+        self.remove(self.checkpoint, *self.all_selected())
+
     @contextmanager
     def _owned(self) -> Iterator[Path | None]:
         """The folder to rename from; where that has gone, the run has been taken over, or its folder is away."""

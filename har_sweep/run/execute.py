@@ -59,7 +59,7 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
                 paths.check()
                 tracker.finish(record, dataset, measured.predictions)  # first: nobody comes back to a run that is done
                 write_record(record, paths)
-                paths.remove(paths.checkpoint, *paths.all_selected())
+                paths.remove_training()
     write_record(record, paths)  # once more: closing the tracking may have warned
     return record
 
@@ -127,7 +127,8 @@ def check_metrics(val: Metrics, trained: Trained, session: Session) -> None:
     epoch, paths = trained.history[trained.selected_epoch - 1], session.spec.paths
     if epoch.val_accuracy is None or same_accuracy(val.accuracy, epoch.val_accuracy, session.dataset.counts()["val"]):
         return
-    paths.remove(paths.checkpoint, *paths.all_selected(), paths.model)
+    paths.remove_training()
+    paths.remove(paths.model)
     raise RunFailure(
         "weights_differ",
         f"The selected weights classify {100 * val.accuracy:.2f}% of val rightly; epoch {epoch.epoch}, which they "

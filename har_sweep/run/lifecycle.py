@@ -13,7 +13,7 @@ from dataclasses import asdict
 from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import ClaimLost, InputError, Interrupted, RunFailure
+from har_sweep.errors import FREE_SOME, ClaimLost, InputError, Interrupted, RunFailure
 from har_sweep.files import redact, redact_text
 from har_sweep.record.environment import environment, slurm_job_id
 from har_sweep.record.folder import RunPaths, find_record, write_record
@@ -44,7 +44,7 @@ def begin(spec: RunSpec, dataset: Dataset) -> Record:
     else:
         record = new_record(spec, dataset)
         if old:  # it is computed again
-            paths.remove(paths.checkpoint, *paths.all_selected())
+            paths.remove_training()
         elif paths.record.exists():
             damaged = paths.folder / "damaged-record.json"
             paths.link(paths.record, damaged)
@@ -140,9 +140,7 @@ def run_error(error: Exception) -> RunError:
     if isinstance(error, InputError):
         return RunError("input", error.message, error.hint, trace)
     if is_disk_full(error):
-        return RunError(
-            "disk_full", str(error), "Free some disk and give the same command again; it goes on from here.", trace
-        )
+        return RunError("disk_full", str(error), FREE_SOME, trace)
     if is_out_of_memory(error):
         return RunError("out_of_memory", str(error), "Try a smaller trainer.batch_size or model.", trace)
     return RunError(type(error).__name__, str(error), "The traceback is in the record and in run.log.", trace)

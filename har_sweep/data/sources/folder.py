@@ -85,6 +85,11 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(e.name for e in _entries(folder) if not e.name.startswith((".", "__")) and _is_folder(e))
 
 
+def lies_below(real: str, real_root: str) -> bool:
+    """Whether a path is of something in a folder, both without links."""
+    return real.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
 class Walk:
     """What lies in the folders below ``root``: images, links that lead ``outside``, and pictures of ``other`` kinds."""
 
@@ -117,7 +122,7 @@ class Walk:
         return f"{self.root}: left out, as such files are not decoded: {kinds}." if kinds else ""
 
     def _is_inside(self, real: str, path: str) -> bool:
-        inside = real.startswith(self._real_root.rstrip(os.sep) + os.sep)
+        inside = lies_below(real, self._real_root)
         if not inside:
             self.outside.append(f"{path} -> {real}")
         return inside

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from har_sweep.config.schema import DataConfig, PathsConfig
-from har_sweep.data.sources.folder import existing_folder
+from har_sweep.data.sources.folder import existing_folder, lies_below
 from har_sweep.data.sources.listing import SPLIT_WORDS, Item, Listing, _classes, problems
 from har_sweep.errors import InputError, nearest
 from har_sweep.events import Progress
@@ -191,7 +191,7 @@ def _locator(root: Path, base: Path) -> Callable[[str], tuple[str | None, bool]]
         real = os.path.join(real_folder(folder), leaf)
         if leaf in ("", ".", "..") or os.path.islink(real):
             real = os.path.realpath(path)
-        inside = real.startswith(real_root.rstrip(os.sep) + os.sep)
+        inside = lies_below(real, real_root)
         return (os.path.relpath(real, real_root).replace(os.sep, "/") if inside else None), os.path.isfile(real)
 
     return locate
