@@ -95,7 +95,7 @@ def test_the_next_hydra_is_one_that_pyproject_allows() -> None:
     for name in ("hydra-core", "omegaconf"):
         assert allowed[name].contains(nexts[name], prereleases=True)
     commands = run("make", "--dry-run", "--always-make", "test").stdout
-    assert "PYTHONPATH=.venv/hydra-1.4" in commands
+    assert f"PYTHONPATH={ROOT}/.venv/hydra-1.4" in commands
     assert "--target .venv/hydra-1.4 -r requirements-hydra-1.4.txt" in commands
 
 

@@ -104,9 +104,11 @@ class RunPaths:
         try:
             yield staging
         except OSError as e:
-            if staging is None or e.errno not in (errno.ENOENT, errno.ESTALE) or staging.exists():
+            if staging is None or e.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            self.check()
+            self.check()  # first: a successor empties the folder a moment before it is gone
+            if staging.exists():
+                raise
             raise OSError(e.errno, f"the run's folder {self.folder} is gone, or was for a while") from e
 
     def last_seen(self) -> float:
