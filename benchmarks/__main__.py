@@ -21,7 +21,18 @@ from har_sweep.record.environment import git_state
 from har_sweep.spec.hardware import find_devices, logical_cores
 
 # The quick ones first; what a GPU has no part in is left out of its list.
-ON_CPU = ("augmenting", "reading", "sweep", "inference", "training", "memory", "growth", "analysis", "accuracy")
+ON_CPU = (
+    "augmenting",
+    "reading",
+    "sweep",
+    "inference",
+    "training",
+    "memory",
+    "growth",
+    "analysis",
+    "accuracy",
+    "significance",
+)
 ON_GPU = ("augmenting", "inference", "training", "memory", "accuracy")
 HERE = Path(__file__).parent
 

@@ -263,7 +263,8 @@ class Analysis:
 
 
 def _said(block: Block) -> list[str]:
-    return [*(block.recommendation.sentences if block.recommendation else ()), *block.sentences]
+    advice = block.recommendation.sentences if block.recommendation else ()
+    return [*filter(None, [block.headline]), *advice, *block.sentences]
 
 
 def _list(texts: Sequence[str]) -> str:

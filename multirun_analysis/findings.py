@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -76,8 +77,8 @@ class Front:
     ``contribution`` is a candidate's share (0..1) of the hypervolume. ``points_below`` is how much more accuracy the
     front has at no more cost (0 on it), in the accuracy's own unit; ``cost_ratio`` how many times its cost the front
     needs less for no less accuracy (1 on it); both nan for several costs at once. ``probability`` is the share of
-    bootstrap samples in which the candidate is on the front; nan where nothing could be resampled. ``known`` is False
-    where accuracy or cost is missing: such a candidate takes no part.
+    samples, as other images and other trainings might give them, in which it is on the front; nan where nothing varies.
+    ``known`` is False where accuracy or cost is missing: such a candidate takes no part.
     """
 
     costs: tuple[Quantity, ...]
@@ -91,23 +92,40 @@ class Front:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two candidates, ``first`` the more accurate. ``p`` is adjusted for all comparisons (Holm); None if there was no
-    test, and ``reason`` says why. ``low`` and ``high`` bound the difference (95 %, bootstrap; nan if unknown).
+    """Two candidates, ``first`` the better. ``low`` and ``high`` bound the ``difference`` (95 %; nan if unknown).
 
-    ``kappa`` is the agreement on errors (Cohen's, after Geirhos et al. 2020); ``only_first``, ``only_second``,
-    ``both`` and ``neither`` count the images answered rightly by their representative runs; ``oracle`` is the accuracy
-    of always taking the right one of the two answers. All five are None without predictions on the same images.
+    ``p`` is of this pair alone, None if there was no test, and ``reason`` says why; ``p_of_all`` is corrected for the
+    number of all pairs (Holm), ``p_corrected`` for what the report claims if it claims this (``claimed``), else as
+    ``p_of_all``. ``claim_low`` and ``claim_high`` are wider, so that all that is claimed holds together (95 %).
+    ``of_models`` says whether both were trained more than once: else it is of the trained networks alone. ``beats`` is
+    the probability that one training of ``first`` is better than one of ``second`` (nan if unknown); ``images_needed``
+    and ``runs_needed`` would show a difference of this size (inf where none would, nan if unknown).
+
+    ``kappa`` is the agreement on errors (Cohen's, after Geirhos et al. 2020) with its 95 % interval; ``only_first``,
+    ``only_second``, ``both`` and ``neither`` count the images answered rightly by their representative runs; ``oracle``
+    is the accuracy of always taking the right one of the two answers. None without predictions on the same images.
     """
 
     first: int
     second: int
     difference: float
-    low: float
-    high: float
-    p: float | None
-    test: str
+    low: float = math.nan
+    high: float = math.nan
+    p: float | None = None
+    p_of_all: float | None = None
+    p_corrected: float | None = None
+    claimed: bool = False
+    of_models: bool = False
+    test: str = ""
     reason: str = ""
+    claim_low: float = math.nan
+    claim_high: float = math.nan
+    beats: float = math.nan
+    images_needed: float = math.nan
+    runs_needed: float = math.nan
     kappa: float | None = None
+    kappa_low: float | None = None
+    kappa_high: float | None = None
     only_first: int | None = None
     only_second: int | None = None
     both: int | None = None
@@ -115,9 +133,14 @@ class Comparison:
     oracle: float | None = None
 
     @property
+    def beyond_chance(self) -> bool:
+        """Whether the data carry, at 5 %, that ``first`` is better: the model, or the network as it was trained."""
+        return self.p_corrected is not None and self.p_corrected < 0.05
+
+    @property
     def certain(self) -> bool:
-        """Whether the data carry the claim that ``first`` is better, at 5 %."""
-        return self.p is not None and self.p < 0.05
+        """Whether the data carry, at 5 %, that the model ``first`` is better."""
+        return self.of_models and self.beyond_chance
 
 
 @dataclass(frozen=True)
@@ -182,10 +205,11 @@ class Block:
     """One dataset, or one value of ``--by``. Row i of every table and array is ``candidates[i]``, most accurate first.
 
     ``means`` and ``deviations`` (over seeds; nan for one run) have a column for each of the analysis's quantities.
-    ``image_interval`` and ``seed_interval`` [candidates, 2] bound the accuracy (95 %): from its number of images
-    (Wilson), and from its runs (Student's t; nan for one run). ``compared`` are the candidates whose predictions were
-    read. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen by;
-    ``tuning`` has the candidates with several.
+    ``interval`` [candidates, 2] bounds the accuracy (95 %), of one run for other images alone; nan where nothing is
+    known. ``compared`` are the candidates whose predictions were read, ``pairs_that_matter`` the pairs of them to look
+    at first. ``epochs`` has the learning curves of their
+    runs. ``selecting`` is what trials are chosen by; ``tuning`` has the candidates with several. ``headlines``
+    and ``sentences_on`` say it in words, for each cost by its column, ``remarks`` whatever the cost is.
     """
 
     name: str
@@ -195,22 +219,39 @@ class Block:
     means: pd.DataFrame
     deviations: pd.DataFrame
     images: NDArray[np.float64]
-    image_interval: NDArray[np.float64]
-    seed_interval: NDArray[np.float64]
+    interval: NDArray[np.float64]
     fronts: dict[str, Front]
     compared: list[int] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    pairs_that_matter: list[tuple[int, int]] = field(default_factory=list)
     errors: Errors | None = None
     epochs: dict[int, list[list[Epoch]]] = field(default_factory=dict)
     families: list[Family] = field(default_factory=list)
     tuning: dict[int, Tuning] = field(default_factory=dict)
-    sentences: list[str] = field(default_factory=list)
+    headlines: dict[str, str] = field(default_factory=dict)
+    sentences_on: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     recommendation: Recommendation | None = None
     notes: list[str] = field(default_factory=list)
 
     @cached_property
     def labels(self) -> list[str]:
         return [candidate.label for candidate in self.candidates]
+
+    @cached_property
+    def pairs(self) -> dict[tuple[int, int], Comparison]:
+        """The comparisons by their candidates, the better first."""
+        return {(pair.first, pair.second): pair for pair in self.comparisons}
+
+    @property
+    def headline(self) -> str:
+        """That of the first cost."""
+        return next(iter(self.headlines.values()), "")
+
+    @property
+    def sentences(self) -> list[str]:
+        """Those on the first cost, and the remarks."""
+        return [*next(iter(self.sentences_on.values()), []), *self.remarks]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from har_sweep.record.record import Epoch
+from multirun_analysis.analysis.crossed import accuracy_interval
 from multirun_analysis.analysis.pareto import lower_is_better, nondominated
-from multirun_analysis.analysis.statistics import student, wilson
 from multirun_analysis.findings import (
     JOINT,
     Analysis,
@@ -133,10 +133,9 @@ def from_table(table: pd.DataFrame, metrics: Sequence[Quantity], costs: Sequence
         means=table,
         deviations=table * np.nan,
         images=np.full(count, np.nan),
-        image_interval=np.full((count, 2), np.nan),
-        seed_interval=np.full((count, 2), np.nan),
+        interval=np.full((count, 2), np.nan),
         fronts=_fronts(table, accuracy, costs),
-        sentences=["model 0 is the most accurate."],
+        remarks=["model 0 is the most accurate."],
     )
     info = [
         RunInfo(f"row {i + 1}", f"model {i}", None, "done", f"results.csv, row {i + 1}", None) for i in range(count)
@@ -269,8 +268,10 @@ def _block(
         means=means,
         deviations=deviations,
         images=np.full(len(candidates), float(images)),
-        image_interval=wilson(accuracy, np.full(len(candidates), float(images))),
-        seed_interval=student(accuracy, deviations[ACCURACY.column].to_numpy(), counts),
+        interval=accuracy_interval(
+            accuracy, accuracy * (1 - accuracy) / images, np.full(len(candidates), float(images)),
+            np.nan_to_num(deviations[ACCURACY.column].to_numpy() ** 2 / counts), 0 * accuracy, counts, 1.0,
+        ),
         fronts=fronts,
         compared=list(range(len(candidates))),
         comparisons=[
@@ -283,10 +284,16 @@ def _block(
             for family, members in families.items()
             if len(members) > 1
         ],
-        sentences=[
-            f"{candidates[0].label}: the most accurate, {ACCURACY.text(float(accuracy[0]))} on the test split.",
-            f"{candidates[-1].label}: the least accurate, {ACCURACY.text(float(accuracy[-1]))}.",
-        ],
+        headlines={column: f"Best by {column}: {candidates[0].label}." for column in fronts if column in COSTS},
+        sentences_on={
+            column: [
+                f"{candidates[0].label}: the most accurate, {ACCURACY.text(float(accuracy[0]))}, by {column}.",
+                f"{candidates[-1].label}: the least accurate, {ACCURACY.text(float(accuracy[-1]))}.",
+            ]
+            for column in fronts
+            if column in COSTS
+        },
+        remarks=["Said whatever the cost is."],
         recommendation=Recommendation(
             ("latency (p50, batch 1) < 5 ms",), 0, 1 if len(candidates) > 1 else None, None,
             (f"Take {candidates[0].label}: the most accurate within the budget.",),
@@ -341,8 +348,11 @@ def _compare(first: int, second: int, accuracy: NDArray[np.float64], images: int
     neither = images - both - sum(only)
     p = float(np.exp(-((difference / 0.014) ** 2) / 2))
     return Comparison(
-        first, second, difference, difference - 0.028, difference + 0.028, p, "McNemar, exact", "",
-        0.42, only[0], only[1], both, neither, (both + sum(only)) / images,
+        first, second, difference, difference - 0.028, difference + 0.028, p, min(1.0, 2 * p), min(1.0, 1.5 * p),
+        claimed=second == first + 1, of_models=True, test="t over 1,890 images crossed with 3 and 3 runs",
+        claim_low=difference - 0.03, claim_high=difference + 0.03, beats=0.93, images_needed=2400.0, runs_needed=np.inf,
+        kappa=0.42, kappa_low=0.38, kappa_high=0.46, only_first=only[0], only_second=only[1], both=both,
+        neither=neither, oracle=(both + sum(only)) / images,
     )  # fmt: skip
 
 

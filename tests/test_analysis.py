@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,41 @@ def study(tmp_path: Path) -> Path:
 
 def test_the_findings_are_sentences_that_a_person_would_write(study: Path) -> None:
     block = block_of(study)
-    said = "\n".join(block.sentences)
-    assert "vit_base: +5.0 points over vit_tiny for 8.0 times the training time; the difference is certain (p" in said
-    assert "vit_tiny: +14.0 points over resnet18 for 1.0 times the training time; the difference is certain (p" in said
+    up, step = block.sentences
+    assert re.fullmatch(
+        r"vit_tiny: \+14\.0 points \(\+1\d\.\d to \+1\d\.\d\) over resnet18 for 1\.0 times the training time; "
+        r"certain \(p < 0\.001\)\.",
+        up,
+    )
+    assert step.startswith("vit_base: +5.0 points (+")
+    assert step.endswith("over vit_tiny for 8.0 times the training time; certain (p < 0.001).")
+    assert block.headline.startswith(
+        "Best value: vit_tiny, 72.50 % with 103 s training time. "
+        "The next step up is the best: vit_base, 77.50 % with 821 s training time, +5.0 points ("
+    )
+
+
+def test_the_page_s_other_costs_have_findings_of_their_own(study: Path) -> None:
+    write_run(study, "resnet_slow", test=0.58, images=1890, cost__training__seconds=900.0, at={LATENCY: 0.001})
+    block = block_of(study, costs=["training_time", "latency"])
+    assert list(block.headlines) == [SECONDS, LATENCY]
+    assert any(
+        s.startswith("These two trained networks, not the models: vit_base") for s in block.sentences_on[SECONDS]
+    )
+    assert not any("vit_base dominates" in s for s in block.sentences_on[LATENCY])
+    assert block.pairs[0, 1].claimed
+
+
+def test_at_most_a_dozen_sentences_and_what_was_not_tested_is_said_once(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(30):
+        share = round(float(random.uniform(0.4, 0.9)), 2)
+        record = write_run(tmp_path, f"model{number:02}", test=share, cost__training__seconds=float(number + 1))
+        if number % 2:
+            RunPaths(tmp_path / record.run_id).predictions.unlink()
+    said = block_of(tmp_path).sentences
+    assert len(said) <= 12
+    assert sum("not tested" in s or "tested for more" in s for s in said) == 1
 
 
 def test_dominating_is_claimed_only_where_it_is_certain(tmp_path: Path) -> None:
@@ -53,14 +86,25 @@ def test_dominating_is_claimed_only_where_it_is_certain(tmp_path: Path) -> None:
     write_run(tmp_path, "slow_and_nearly_as_good", test=0.79, cost__training__seconds=150.0)
     block = block_of(tmp_path)
     bad, near = (
-        next(s for s in block.sentences if s.split(":")[0].endswith(name)) for name in ("bad", "nearly_as_good")
+        next(s for s in block.sentences if f"of {name}: " in s) for name in ("slow_and_bad", "slow_and_nearly_as_good")
     )
-    assert bad.startswith(
-        "good dominates slow_and_bad: +30.0 points, at 0.5 times the training time; the difference is certain (p"
+    once = "These two trained networks, not the models: good is ahead of "
+    assert bad.startswith(f"{once}slow_and_bad: +30.0 points (")
+    assert bad.endswith("at 0.5 times the training time; more than the images' chance (p < 0.001).")
+    assert near.startswith(f"{once}slow_and_nearly_as_good: +1.0 points (")
+    assert "within the images' chance (p = " in near
+    for model, accuracy, seconds in [
+        ("good", 0.80, 100.0),
+        ("slow_and_bad", 0.50, 200.0),
+        ("slow_and_nearly_as_good", 0.79, 150.0),
+    ]:
+        write_run(tmp_path, model, 1, test=accuracy, cost__training__seconds=seconds)
+    block = block_of(tmp_path)
+    assert sum(s.startswith("good dominates slow_and_bad: +30.0 points (") for s in block.sentences) == 1
+    (near,) = (s for s in block.sentences if s.startswith("good is ahead of slow_and_nearly_as_good: +1.0 points ("))
+    assert re.search(
+        r"not certain \(p = [\d.]+; about [\d,]+ test images( or \d+ runs each)? would show it 80 % of", near
     )
-    assert "trained once" in bad
-    assert near.startswith("good is ahead of slow_and_nearly_as_good: +1.0 points, at 0.67 times")
-    assert "the difference is not certain (p = " in near
 
 
 def test_a_paired_test_is_mcnemar_s_on_the_images_that_only_one_got_right(tmp_path: Path) -> None:
@@ -74,7 +118,8 @@ def test_a_paired_test_is_mcnemar_s_on_the_images_that_only_one_got_right(tmp_pa
     right = [(table["label"] == table["prediction"]).to_numpy() for table in tables]
     only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     assert (found.only_first, found.only_second) == only
-    assert found.p == pytest.approx(mcnemar(*only))
+    assert found.p == found.p_corrected == pytest.approx(mcnemar(*only))
+    assert not found.of_models
     assert found.both == (right[0] & right[1]).sum()
     assert found.neither == (~right[0] & ~right[1]).sum()
     assert found.oracle == pytest.approx((right[0] | right[1]).mean())
@@ -85,14 +130,20 @@ def test_a_paired_test_is_mcnemar_s_on_the_images_that_only_one_got_right(tmp_pa
 def test_many_comparisons_are_corrected_for(tmp_path: Path) -> None:
     for model, accuracy in [("a", 0.80), ("b", 0.70), ("c", 0.69), ("d", 0.68)]:
         write_run(tmp_path, model, test=accuracy)
-    six = pair(block_of(tmp_path), "a", "b").p
+    found = block_of(tmp_path)  # of equal cost, so that three claims are made: that a is better than each of the others
+    assert [c.claimed for c in found.comparisons] == [True, True, True, False, False, False]
+    of_six = pair(found, "a", "b")
     for model in "cd":
         (folder,) = tmp_path.glob(f"{model}-*")
         folder.rename(tmp_path / f".{model}")
-    one = pair(block_of(tmp_path), "a", "b").p
-    assert one is not None
-    assert six is not None
-    assert one < six <= 6 * one
+    one = pair(block_of(tmp_path), "a", "b")
+    assert one.p is not None
+    assert of_six.p == one.p == one.p_of_all == one.p_corrected
+    assert of_six.p_of_all is not None
+    assert of_six.p_corrected is not None
+    assert one.p < of_six.p_of_all <= 6 * one.p
+    assert one.p < of_six.p_corrected < 0.05
+    assert of_six.claim_low < of_six.low < of_six.high < of_six.claim_high
 
 
 def test_a_difference_within_the_spread_of_seeds_is_not_certain(tmp_path: Path) -> None:
@@ -100,7 +151,7 @@ def test_a_difference_within_the_spread_of_seeds_is_not_certain(tmp_path: Path) 
         write_run(tmp_path, "a", seed, test=a, images=1000)
         write_run(tmp_path, "b", seed, test=b, images=1000)
     found = pair(block_of(tmp_path), "a", "b")
-    assert "Welch's t over 3 and 3 runs" in found.test
+    assert found.test == "t over 1,000 images crossed with 3 and 3 runs"
     assert found.p is not None
     assert found.p > 0.05
 
@@ -113,7 +164,9 @@ def test_runs_of_different_splits_are_never_paired_and_the_reason_is_said(tmp_pa
     assert found.p is None
     assert found.kappa is None
     assert "different images or splits (f00d/5eed and f00d/07e4) are never paired" in found.reason
-    assert "was not tested (different images or splits" in "\n".join(block.sentences)
+    assert (
+        "None of these differences was tested for more than chance: different images or splits" in block.sentences[-1]
+    )
 
 
 def test_missing_and_broken_predictions_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_opens_from_a_file_without_network_and_says_what_was_found(page: Page) -
     text = page.locator("main").inner_text()
     block = analysis.blocks[0]
     assert block.recommendation
-    for sentence in (*block.sentences, *block.recommendation.sentences, *block.notes, *analysis.notes):
+    for sentence in (block.headline, *block.sentences, *block.recommendation.sentences, *block.notes, *analysis.notes):
         assert sentence in text
     assert analysis.command in page.locator("header").inner_text()
     assert [
@@ -306,8 +306,8 @@ def test_pointing_at_a_candidate_tells_all_of_it(page: Page) -> None:
     text = hover(page, 0)
     best, means = analysis.blocks[0].candidates[0], analysis.blocks[0].means
     for expected in (
-        "vit_base", analyses.ACCURACY.text(means[analyses.ACCURACY.column][0]), "95 % over 3 seeds",
-        "95 % by 1,890 images", COSTS[analyses.MACS].text(means[analyses.MACS][0]), "seed 0, 1, 2", "trials",
+        "vit_base", analyses.ACCURACY.text(means[analyses.ACCURACY.column][0]), "95 % over images and 3 runs",
+        COSTS[analyses.MACS].text(means[analyses.MACS][0]), "seed 0, 1, 2", "trials",
         analysis.info[best.rows[0]].run_id, analysis.info[best.rows[0]].source, "on it in 90 % of samples",
     ):  # fmt: skip
         assert expected in text
@@ -645,8 +645,7 @@ def test_nothing_at_all_still_makes_a_page(open_page: Open) -> None:
         means=of,
         deviations=of,
         images=none,
-        image_interval=pairs,
-        seed_interval=pairs,
+        interval=pairs,
     )
     page = open_page(
         replace(analysis, frame=analysis.frame.iloc[:0], info=[], blocks=[block], notes=["No run has finished."]), ()

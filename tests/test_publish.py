@@ -84,7 +84,7 @@ def test_a_report_has_the_findings_plots_curves_tables_and_runs(server: WandbSer
     analysis = logged(server, analyses.small())
     (block,) = analysis.blocks
     written = spec(server, publish(analysis, "har", None, tmp_path / "cache"))
-    assert set(block.sentences) <= set(texts(written))
+    assert {block.headline, *block.sentences} <= set(texts(written))
     (grid,) = grids(written)
     scatters = panels(grid, "Scatter Plot")
     assert [(plot["xAxis"], plot["yAxis"]) for plot in scatters] == [
@@ -116,7 +116,7 @@ def test_publishing_again_updates_the_report_with_what_was_said_of_it(server: Wa
     (report,) = server.reports.values()
     report.spec["discussionThreads"] = [{"id": "thread", "comments": ["Why not vit_base?"]}]
     (block,) = analysis.blocks
-    later = replace(analysis, blocks=[replace(block, sentences=["All is new."])])
+    later = replace(analysis, blocks=[replace(block, sentences_on={}, remarks=["All is new."])])
     assert publish(later, "har", None, tmp_path) == address
     (report,) = server.reports.values()
     assert "All is new." in texts(report.spec)

@@ -13,15 +13,16 @@ from har_sweep.files import redact_text
 from har_sweep.record.record import utc_now
 from multirun_analysis.analysis.budget import recommend
 from multirun_analysis.analysis.candidates import find_candidates, split_into_blocks
-from multirun_analysis.analysis.disagreement import compare, find_disputes, profile_errors
+from multirun_analysis.analysis.comparison import answered, compare
+from multirun_analysis.analysis.crossed import components
+from multirun_analysis.analysis.disagreement import find_disputes, pairs_that_matter, profile_errors
 from multirun_analysis.analysis.epochs import read_epochs, with_reached
-from multirun_analysis.analysis.fronts import find_families, find_fronts, resample, resampled
+from multirun_analysis.analysis.fronts import find_families, find_fronts, resample, signed_costs, spent_by
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
-from multirun_analysis.analysis.ranking import as_numbers, choose_compared, count_images, rank
-from multirun_analysis.analysis.sentences import sentences
-from multirun_analysis.analysis.statistics import student, wilson
+from multirun_analysis.analysis.ranking import as_numbers, choose_compared, count_images, find_intervals, rank
+from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
 from multirun_analysis.analysis.tuning import find_tuning
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.sources.runs import Progress, Runs
@@ -72,9 +73,10 @@ def analyse_block(
     of_runs = {place: numbers[accuracy.column].to_numpy()[list(candidates[place].rows)] for place in compared}
     predictions = read_predictions(runs, [candidates[place] for place in compared], accuracy, notes, progress)
     pairs = predictions.that_pair(accuracy)
-    progress("Resampling", 0, None)
-    samples = [resampled(candidates[p], of_runs[p], pairs.found, images[p], numbers, costs) for p in compared]
-    fronts, intervals = resample(samples, compared, fronts, means, accuracy, costs)
+    progress("Comparing", 0, None)
+    spread = components([answered(candidates[p], of_runs[p], pairs.found, images[p]) for p in compared])
+    spent = [spent_by(candidates[place], numbers, costs) for place in compared]
+    fronts = resample(spread, compared, spent, fronts, means, accuracy, costs)
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
     epochs = read_epochs(runs, candidates, compared, progress)
 
@@ -86,18 +88,26 @@ def analyse_block(
         means=with_reached(means, candidates, epochs),
         deviations=deviations,
         images=images,
-        image_interval=wilson(means[accuracy.column].to_numpy(), images),
-        seed_interval=student(*(table[accuracy.column].to_numpy(float) for table in (means, deviations, counts))),
+        interval=find_intervals(spread, compared, means, deviations, counts, images, accuracy),
         fronts=fronts,
         compared=compared,
-        comparisons=compare(runs, candidates, of_runs, accuracy, pairs, intervals),
+        pairs_that_matter=pairs_that_matter(candidates, compared, fronts),
         errors=profile_errors(runs, rows, candidates, compared, predictions.found, disputes),
         epochs=epochs,
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
         notes=notes,
     )
-    block = replace(block, sentences=sentences(block, costs))
+    claimed = {(claim.first, claim.second) for cost in costs for claim in claims_of(block, cost)}
+    paid = signed_costs(means, compared, costs)
+    block = replace(block, comparisons=compare(candidates, of_runs, accuracy, pairs, spread, claimed, paid))
+    block = replace(block, remarks=remarks(block))
+    if sum(map(bool, (c.rows for c in candidates))) > 1:
+        block = replace(
+            block,
+            headlines={cost.column: headline(block, cost) for cost in costs},
+            sentences_on={cost.column: sentences(block, cost) for cost in costs},
+        )
     return replace(block, recommendation=recommend(block, asked.budgets)) if asked.budgets else block
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from har_sweep.errors import InputError
-from multirun_analysis.analysis.sentences import certainty
+from multirun_analysis.analysis.sentences import scoped_certainty
 from multirun_analysis.findings import Block, Recommendation
 from multirun_analysis.quantities import COSTS, METRICS, columns_of, named
 
@@ -125,14 +125,14 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         else:
             gap = values[runner_up][accuracy.column] - values[best][accuracy.column]
             lines.append(
-                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}, with {costs(runner_up)}; "
-                f"{certainty(block, best, runner_up)}."
+                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}, with {costs(runner_up)}"
+                f"{scoped_certainty(block, best, runner_up)}."
             )
         if next_step is not None:
             gain = values[next_step][accuracy.column] - values[best][accuracy.column]
             lines.append(
                 f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}, with {costs(next_step)} "
-                f"({_excess(budgets, values[next_step])}); {certainty(block, next_step, best)}."
+                f"({_excess(budgets, values[next_step])}){scoped_certainty(block, next_step, best)}."
             )
         else:
             lines.append("No more accuracy is to be had outside of it.")

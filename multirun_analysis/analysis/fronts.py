@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from multirun_analysis.analysis.crossed import Components, draw
 from multirun_analysis.analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
-from multirun_analysis.analysis.predictions import Answers
-from multirun_analysis.analysis.statistics import Resampled, bootstrap, on_front
+from multirun_analysis.analysis.statistics import SAMPLES, on_front
 from multirun_analysis.findings import JOINT, Candidate, Family, Front
 from multirun_analysis.quantities import Quantity
 
@@ -55,50 +54,38 @@ def _lower(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -
 
 
 def resample(
-    candidates: Sequence[Resampled],
+    found: Components,
     compared: Sequence[int],
+    spent: Sequence[Floats],
     fronts: dict[str, Front],
     means: pd.DataFrame,
     accuracy: Quantity,
     costs: Sequence[Quantity],
-) -> tuple[dict[str, Front], dict[tuple[int, int], tuple[float, float]]]:
-    """The fronts with the compared candidates' probabilities to be on them, and the 95 % interval of each difference;
-    both as they were, and none, where there is nothing to resample."""
-    if not any(candidate.varies for candidate in candidates):
-        return fronts, {}
-    accuracies, sampled_costs = bootstrap(candidates)
-    intervals = {}
-    for (i, a), (j, b) in itertools.permutations(enumerate(compared), 2):
-        low, high = np.quantile(accuracies[:, i] - accuracies[:, j], [0.025, 0.975])
-        intervals[a, b] = float(low), float(high)
+) -> dict[str, Front]:
+    """The fronts with the compared candidates' probabilities to be on them, as other images and other trainings might
+    give their accuracies, and their runs drawn anew their costs (``spent``: of each [runs, costs]; Efron and Tibshirani
+    1993). As they were where there is nothing to go by."""
+    if not found.varies:
+        return fronts
+    random = np.random.default_rng(0)
+    accuracies = found.mean + draw(found, SAMPLES, random)
+    drawn = [own[random.integers(len(own), size=(SAMPLES, len(own)))].mean(axis=1) for own in spent]
+    sampled = np.stack(drawn, axis=1)
     return {
-        key: replace(
-            front, probability=_probability(front, compared, accuracies, sampled_costs, means, accuracy, costs)
-        )
+        key: replace(front, probability=_probability(front, compared, accuracies, sampled, means, accuracy, costs))
         for key, front in fronts.items()
-    }, intervals
+    }
 
 
-def resampled(
-    candidate: Candidate,
-    accuracies: Floats,
-    answers: dict[int, Answers],
-    images: float,
-    numbers: pd.DataFrame,
-    costs: Sequence[Quantity],
-) -> Resampled:
-    """A candidate with what the bootstrap draws from: ``accuracies`` are its runs', ``answers`` those that are known by
-    row, ``images`` how many there were."""
-    mine = [answers[row] for row in candidate.rows if row in answers]
-    whole = len(mine) == len(candidate.rows) and all(np.array_equal(run.paths, mine[0].paths) for run in mine)
+def spent_by(candidate: Candidate, numbers: pd.DataFrame, costs: Sequence[Quantity]) -> Floats:
+    """What a candidate's runs cost, [runs, costs]; where one is not known, the mean of the others."""
     rows = numbers[[cost.column for cost in costs]].iloc[list(candidate.rows)]
-    return Resampled(
-        accuracies=accuracies,
-        right=np.stack([run.right for run in mine]) if whole else None,
-        split=f"{mine[0].split} {len(mine[0].paths)}" if whole else "",
-        images=images,
-        costs=rows.fillna(rows.mean()).to_numpy(),
-    )
+    return np.asarray(rows.fillna(rows.mean()).to_numpy(float))
+
+
+def signed_costs(means: pd.DataFrame, compared: Sequence[int], costs: Sequence[Quantity]) -> list[Floats]:
+    """The compared candidates' means of each cost, lower is better."""
+    return [-cost.sign * means[cost.column].to_numpy(float)[list(compared)] for cost in costs]
 
 
 def _probability(

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import xxhash
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
@@ -26,6 +27,15 @@ class Answers:
     paths: NDArray[np.object_]
     truth: NDArray[np.object_]
     answer: NDArray[np.object_]
+
+    @cached_property
+    def images(self) -> str:
+        """Which images they are of, as text that is the same for the same ones."""
+        names = "\0".join(self.paths).encode("utf-8", "surrogatepass")
+        return f"{self.split} {xxhash.xxh3_128_hexdigest(names)}"
+
+    def same_images(self, other: Answers) -> bool:
+        return self.images == other.images
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multirun_analysis.analysis.crossed import Components, accuracy_interval
 from multirun_analysis.findings import Candidate, Front
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Runs
@@ -56,6 +57,29 @@ def count_images(runs: Runs, candidates: Sequence[Candidate], accuracy: Quantity
         return np.full(len(candidates), np.nan)
     of_rows = runs.column(f"dataset/counts/{accuracy.split}").to_numpy(float)
     return np.array([of_rows[c.rows[0]] if c.rows else np.nan for c in candidates])
+
+
+def find_intervals(
+    found: Components,
+    compared: Sequence[int],
+    means: pd.DataFrame,
+    deviations: pd.DataFrame,
+    counts: pd.DataFrame,
+    images: NDArray[np.float64],
+    accuracy: Quantity,
+) -> NDArray[np.float64]:
+    """The 95 % interval [candidates, 2] of each accuracy: from its predictions where they were read (``found``, of the
+    ``compared``), else from its number of images, if that is known, and from its runs."""
+    mean, deviation, runs = (table[accuracy.column].to_numpy(float) for table in (means, deviations, counts))
+    whole = 100 / accuracy.points if accuracy.is_share else None
+    share = np.clip(mean if whole is None else mean / whole, 0.0, 1.0)
+    of_images = np.nan_to_num(share * (1 - share) / images)
+    of_runs = np.nan_to_num(deviation**2 / np.maximum(runs, 1))
+    noise = np.zeros(len(mean))
+    places = np.array(compared, int)
+    of_images[places] = np.where(found.known, found.covariance.diagonal(), of_images[places])
+    noise[places] = found.noise
+    return accuracy_interval(mean, of_images, images, of_runs, noise, runs, whole)
 
 
 def choose_compared(

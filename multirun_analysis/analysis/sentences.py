@@ -3,63 +3,155 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from multirun_analysis.analysis.claims import Claim, claims_along
+from multirun_analysis.analysis.crossed import POWER
 from multirun_analysis.analysis.tuning import find_leads
 from multirun_analysis.findings import Block, Comparison
 from multirun_analysis.quantities import COSTS, Quantity
 
-MOST = 12  # sentences of one kind; the tables have all
+MOST = 12  # sentences on one cost; the tables have all
+MOST_STEPS = 6  # of them along the front
 
 
-def sentences(block: Block, costs: Sequence[Quantity]) -> list[str]:
-    """Of the front of the first cost, then of tuning."""
-    return [*_of_front(block, costs), *_of_tuning(block)]
+def claims_of(block: Block, cost: Quantity) -> list[Claim]:
+    """What is claimed of the front of one cost."""
+    accuracy, spent = (block.means[axis.column].to_numpy(float) for axis in (block.accuracy, cost))
+    finished = np.array([bool(candidate.rows) for candidate in block.candidates])
+    return claims_along(np.where(finished, -block.accuracy.sign * accuracy, np.nan), -cost.sign * spent)
 
 
-def _of_front(block: Block, costs: Sequence[Quantity]) -> list[str]:
-    """The steps along the front, then who is dominated by whom, then what must be minded."""
-    measured = block.means[block.accuracy.column].notna().tolist()
-    known = [i for i, candidate in enumerate(block.candidates) if candidate.rows and measured[i]]
-    if not known:
-        return ["Nothing has been finished that could be compared."]
-    if len(known) == 1:
-        return [f"{block.labels[known[0]]} is alone: there is nothing to compare it with."]
-    if not costs:
-        return []
-    said = []
-    cost = costs[0]
+def headline(block: Block, cost: Quantity) -> str:
+    """The best value, what the next step costs, and the best. The best value is the member of the front that lies
+    highest above the line from its cheapest to its most accurate member, costs by their ratio."""
+    members = _members(block, cost)
+    if not members:
+        return ""
+    value, best = _best_value(block, cost, members), members[-1]
+    if value == best:
+        rest = "" if len(members) > 1 else ", and none costs less"
+        return f"Best value and best: {_with_cost(block, cost, best)}; no other is more accurate{rest}."
+    step = members[members.index(value) + 1]
+    said = f"Best value: {_with_cost(block, cost, value)}. The next step up"
+    said += " is the best" * (step == best)
+    said += f": {_with_cost(block, cost, step)}, {_change(block, cost, step, value)}."
+    if step != best:
+        said += f" Best: {_with_cost(block, cost, best)}, {_times(block, cost, best, value)}."
+    return said
+
+
+def sentences(block: Block, cost: Quantity) -> list[str]:
+    """The steps along the front of a cost, then who is dominated by whom, then what must be minded."""
+    known = [i for i, c in enumerate(block.candidates) if c.rows and not math.isnan(_accuracy(block, i))]
     front = block.fronts[cost.column]
-    members = sorted(map(int, np.flatnonzero(front.on)), key=lambda i: _spent(block, cost, i))
     value = block.means[cost.column].to_numpy()
-    if np.ptp(value[front.known]) == 0:
+    said = []
+    if front.known.any() and np.ptp(value[front.known]) == 0:
         said.append(
             f"All have the same {cost.label}, {cost.text(value[front.known][0])}: only accuracy tells them apart."
         )
-    for cheap, dear in itertools.pairwise(members):
-        if block.means[block.accuracy.column].iat[cheap] != block.means[block.accuracy.column].iat[dear]:
-            said.append(
-                f"{block.labels[dear]}: {_gain(block, dear, cheap)} over {block.labels[cheap]} for "
-                f"{_times(block, cost, dear, cheap)}; {certainty(block, dear, cheap)}."
-            )
-    dominated = [i for i in known if front.known[i] and not front.on[i]]
-    for place in dominated[:MOST]:
-        # Of those that dominate it, the most accurate: the one to take instead.
-        better = next(i for i in members[::-1] if _spent(block, cost, i) <= _spent(block, cost, place))
-        pair = _pair(block, better, place)
-        verb = "dominates" if pair is not None and pair.certain else "is ahead of"
-        said.append(
-            f"{block.labels[better]} {verb} {block.labels[place]}: {_gain(block, better, place)}, at "
-            f"{_times(block, cost, better, place)}; {certainty(block, better, place)}."
-        )
-    if len(dominated) > MOST:
-        said.append(f"{len(dominated) - MOST} more are off the front of {cost.label}.")
+    claims = claims_of(block, cost)
+    steps, others = [c for c in claims if c.is_step], [c for c in claims if not c.is_step]
+    steps = steps[-MOST_STEPS:]  # the upper ones: whoever asks for accuracy looks there
+    room = MOST - len(said) - len(steps) - 2
+    # What is certain first, and of that what is nearest to the front.
+    others.sort(key=lambda c: (not _is_certain(block, c), front.points_below[c.second]))
+    said += [_sentence(block, cost, claim) for claim in [*steps, *others[:room]]]
     missing = [block.labels[i] for i in known if not front.known[i]]
     if missing:
         said.append(f"Without {cost.label}, and so not on this front: {_listed(missing)}.")
-    return said
+    return [*said, *_untested(block, [*steps, *others])]
+
+
+def remarks(block: Block) -> list[str]:
+    """What is to be said whatever the cost."""
+    measured = [i for i, c in enumerate(block.candidates) if c.rows and not math.isnan(_accuracy(block, i))]
+    if not measured:
+        return ["Nothing has been finished that could be compared."]
+    if len(measured) == 1:
+        return [f"{block.labels[measured[0]]} is alone: there is nothing to compare it with."]
+    return _of_tuning(block)
+
+
+def _sentence(block: Block, cost: Quantity, claim: Claim) -> str:
+    pair = block.pairs.get((claim.first, claim.second))
+    one, other = block.labels[claim.first], block.labels[claim.second]
+    gain, times = _gain(block, *claim[:2]), _times(block, cost, *claim[:2])
+    networks = pair is not None and pair.p is not None and not pair.of_models
+    scope = "These two trained networks, not the models: " if networks else ""
+    if claim.is_step:
+        text = f"{scope}{one}: {gain} over {other} for {times}"
+    else:
+        verb = "dominates" if pair is not None and pair.certain else "is ahead of"
+        text = f"{scope}{one} {verb} {other}: {gain}, at {times}"
+    sure = certainty(block, *claim[:2])
+    return f"{text}; {sure}." if sure else f"{text}."
+
+
+def _change(block: Block, cost: Quantity, first: int, second: int) -> str:
+    """What ``first`` brings over ``second``, for what, and how certain that is."""
+    gain, times = _gain(block, first, second), _times(block, cost, first, second)
+    return f"{gain} for {times}{scoped_certainty(block, first, second)}"
+
+
+def scoped_certainty(block: Block, first: int, second: int) -> str:
+    """``certainty`` as the end of a sentence, with what it speaks of; empty without a test."""
+    pair = block.pairs.get((first, second)) or block.pairs.get((second, first))
+    scope = "" if pair is None or pair.of_models or pair.p is None else ", of these two trained networks"
+    sure = certainty(block, first, second)
+    return f"{scope}; {sure}" if sure else ""
+
+
+def certainty(block: Block, first: int, second: int) -> str:
+    """Whether the data carry that ``first`` is better, with the p and what it stands on; empty without a test."""
+    pair = block.pairs.get((first, second)) or block.pairs.get((second, first))
+    if pair is None or pair.p is None or pair.p_corrected is None:
+        return ""
+    p = "p < 0.001" if pair.p_corrected < 0.001 else f"p = {pair.p_corrected:.2g}"
+    if pair.certain:
+        return f"certain ({p})"
+    if not pair.of_models:
+        return f"more than the images' chance ({p})" if pair.beyond_chance else f"within the images' chance ({p})"
+    return f"not certain ({p}{_wanted(pair)})"
+
+
+def _wanted(pair: Comparison) -> str:
+    """How much more would show a difference of this size."""
+    more = []
+    if pair.images_needed < math.inf and pair.images_needed > 0:
+        more.append(f"{_rounded(pair.images_needed)} test images")
+    if pair.runs_needed < math.inf:
+        more.append(f"{max(2, math.ceil(pair.runs_needed)):,} runs each")
+    return f"; about {' or '.join(more)} would show it {POWER:.0%} of the time".replace("%", " %") if more else ""
+
+
+def _rounded(value: float) -> str:
+    digits = max(0, math.ceil(math.log10(value)) - 2)
+    return f"{math.ceil(value / 10**digits) * 10**digits:,}"
+
+
+def _untested(block: Block, claims: Sequence[Claim]) -> list[str]:
+    """What was not tested, said once."""
+    pairs = [(claim, block.pairs.get((claim.first, claim.second))) for claim in claims]
+    untested = [(claim, pair) for claim, pair in pairs if pair is None or pair.p is None]
+    if not untested:
+        return []
+    reasons = dict.fromkeys(
+        pair.reason or "one run each, and no predictions to pair" if pair else "too many to compare in pairs"
+        for _, pair in untested
+    )
+    what = "None of these differences was" if len(untested) == len(claims) else f"{len(untested)} of these were not"
+    why = "; ".join(list(reasons)[:3]) + ("; ..." if len(reasons) > 3 else "")
+    return [f"{what} tested for more than chance: {why}."]
+
+
+def _is_certain(block: Block, claim: Claim) -> bool:
+    pair = block.pairs.get((claim.first, claim.second))
+    return pair is not None and pair.certain
 
 
 def _of_tuning(block: Block) -> list[str]:
@@ -80,39 +172,46 @@ def _of_tuning(block: Block) -> list[str]:
         else:
             change = f"{leader} and {other} change places {len(leads) - 1} times; beyond {hours} {leader} leads"
         said.append(f"{change}: {gap} in {block.selecting.label} after all trials.")
-    if len(said) > MOST:
-        said[MOST:] = [f"{len(said) - MOST} more pairs change places with the cost of tuning."]
+    if len(said) > MOST_STEPS:
+        said[MOST_STEPS:] = [f"{len(said) - MOST_STEPS} more pairs change places with the cost of tuning."]
     return said
 
 
-def certainty(block: Block, first: int, second: int) -> str:
-    """Whether the data carry that two candidates differ, with the p and what it stands on."""
-    pair = _pair(block, first, second)
-    if pair is None:
-        return "whether that is more than chance was not tested"
-    if pair.p is None:
-        return (
-            f"whether that is more than chance was not tested ({pair.reason})"
-            if pair.reason
-            else "not tested: one run each"
-        )
-    p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.2g}"
-    single = min(len(block.candidates[i].rows) for i in (first, second)) == 1
-    scope = ", for these runs: one of them was trained once" if single and "McNemar" in pair.test else ""
-    return f"the difference is certain ({p}{scope})" if pair.certain else f"the difference is not certain ({p})"
+def _members(block: Block, cost: Quantity) -> list[int]:
+    """The front's members from the cheapest to the most accurate, of equal ones one."""
+    claims = [claim for claim in claims_of(block, cost) if claim.is_step]
+    if claims:
+        return [claims[0].second, *(claim.first for claim in claims)]
+    front = block.fronts[cost.column]
+    return np.flatnonzero(front.on)[:1].tolist()
 
 
-def _pair(block: Block, first: int, second: int) -> Comparison | None:
-    return next((c for c in block.comparisons if {c.first, c.second} == {first, second}), None)
+def _best_value(block: Block, cost: Quantity, members: Sequence[int]) -> int:
+    spent = block.means[cost.column].to_numpy(float)[list(members)]
+    gained = block.accuracy.sign * block.means[block.accuracy.column].to_numpy(float)[list(members)]
+    spent = -cost.sign * np.log(spent) if (spent > 0).all() else -cost.sign * spent
+    heights = [(values - values[0]) / (np.ptp(values) or 1.0) for values in (gained, spent)]
+    return members[int(np.argmax(np.round(heights[0] - heights[1], 9)))]  # of equal ones the cheapest
 
 
-def _spent(block: Block, cost: Quantity, place: int) -> float:
-    return float(block.means[cost.column].iat[place]) * (-1 if cost.goal == "max" else 1)
+def _with_cost(block: Block, cost: Quantity, place: int) -> str:
+    value = float(block.means[cost.column].iat[place])
+    return f"{block.labels[place]}, {block.accuracy.text(_accuracy(block, place))} with {cost.text(value)} {cost.label}"
+
+
+def _accuracy(block: Block, place: int) -> float:
+    return float(block.means[block.accuracy.column].iat[place])
 
 
 def _gain(block: Block, first: int, second: int) -> str:
-    values = block.means[block.accuracy.column]
-    return block.accuracy.difference(float(values.iat[first] - values.iat[second]))
+    """``+5.0 points (3.1 to 6.9)``: the interval where it is known, of claims that for all of them."""
+    gap = block.accuracy.difference(_accuracy(block, first) - _accuracy(block, second))
+    pair = block.pairs.get((first, second))
+    if pair is None or math.isnan(pair.low):
+        return gap
+    bounds = (pair.claim_low, pair.claim_high) if pair.claimed else (pair.low, pair.high)
+    low, high = map(block.accuracy.signed, bounds)
+    return f"{gap} ({low} to {high})"
 
 
 def _times(block: Block, cost: Quantity, first: int, second: int) -> str:

@@ -1,37 +1,17 @@
-"""What the data carry: intervals, paired tests, and how sure a place on the front is."""
+"""Tests, intervals and probabilities that need no more than counts; ``crossed`` has the rest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from multirun_analysis.analysis.crossed import LEVEL, Floats
 from multirun_analysis.analysis.pareto import nondominated
 
-Floats = NDArray[np.float64]
-
-LEVEL = 0.95
-SAMPLES = 2000  # of the bootstrap: a probability of 0.5 is then known to +- 0.02
-
-
-def wilson(share: Floats, count: Floats) -> Floats:
-    """The 95 % interval [n, 2] of a share from ``count`` images (Wilson, 1927); nan without a count."""
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-        half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return np.stack([centre - half, centre + half], axis=1)
-
-
-def student(mean: Floats, deviation: Floats, count: Floats) -> Floats:
-    """The 95 % interval [n, 2] of a mean over ``count`` runs (Student's t); nan for fewer than two."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        half = np.where(count > 1, stats.t.ppf(0.5 + LEVEL / 2, count - 1) * deviation / np.sqrt(count), np.nan)
-    return np.stack([mean - half, mean + half], axis=1)
+SAMPLES = 2000  # a probability of 0.5 is then known to +- 0.02
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -40,11 +20,21 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
-def most_agree(p_values: Sequence[float]) -> float:
-    """One p from several tests of the same claim that may depend on each other: k / K times the k-th of K, smallest
-    first, holds for any k chosen beforehand (Rüger, 1978). Here k is a majority, so that most must agree."""
-    k = len(p_values) // 2 + 1
-    return float(min(1.0, len(p_values) / k * sorted(p_values)[k - 1]))
+def of_the_uneven(only_first: int, only_second: int, images: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval, of this ``level``, of the difference of two runs' accuracies on the same ``images``.
+
+    The wider, to each side, of Student's and of Clopper and Pearson's (1934) for the share of the first among the
+    images that only one got right: so it contains 0 wherever ``mcnemar``'s p is above 1 - ``level``.
+    """
+    uneven = only_first + only_second
+    gap = (only_first - only_second) / images
+    variance = (uneven / images - gap**2) / max(1, images - 1)
+    half = float(stats.t.ppf(0.5 + level / 2, max(1, images - 1)) * math.sqrt(variance))
+    if not uneven:
+        return gap, gap
+    exact = stats.binomtest(only_first, uneven).proportion_ci(level, "exact")
+    low, high = ((2 * share - 1) * uneven / images for share in (exact.low, exact.high))
+    return max(-1.0, min(low, gap - half)), min(1.0, max(high, gap + half))
 
 
 def holm(p_values: Sequence[float]) -> Floats:
@@ -56,79 +46,24 @@ def holm(p_values: Sequence[float]) -> Floats:
     return adjusted
 
 
-def welch(first: Floats, second: Floats) -> float | None:
-    """The two-sided p of Welch's t-test between two candidates' runs; None if it has nothing to go by."""
-    if min(len(first), len(second)) < 2 or not (np.ptp(first) or np.ptp(second)):
-        return None
-    samples = [part for each in (first, second) for part in (each.mean(), each.std(ddof=1), len(each))]
-    return float(stats.ttest_ind_from_stats(*samples, equal_var=False).pvalue)  # ttest_ind warns where runs are equal
+def agreement(both: Floats, only_first: Floats, only_second: Floats, neither: Floats) -> Floats:
+    """Error consistency: Cohen's kappa of whether each of two got each image right, from the numbers of images; nan
+    where chance alone makes them agree always (Geirhos, Meding and Wichmann, "Beyond accuracy", 2020)."""
+    images = both + only_first + only_second + neither
+    first, second = (both + only_first) / images, (both + only_second) / images
+    by_chance = first * second + (1 - first) * (1 - second)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(((both + neither) / images - by_chance) / (1 - by_chance))
 
 
-def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Error consistency: Cohen's kappa of whether each of two got each image right; nan where chance alone makes them
-    agree always (Geirhos, Meding and Wichmann, "Beyond accuracy", 2020)."""
-    a, b = first.mean(), second.mean()
-    by_chance = a * b + (1 - a) * (1 - b)
-    return float(((first == second).mean() - by_chance) / (1 - by_chance)) if by_chance < 1 else math.nan
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """One candidate as the bootstrap sees it.
-
-    ``accuracies`` [runs]; ``right`` [runs, images], if predictions are there, on the images of ``split``; ``images``
-    how many there were (nan if unknown); ``costs`` [runs, costs].
-    """
-
-    accuracies: Floats
-    right: NDArray[np.bool_] | None
-    split: str
-    images: float
-    costs: Floats
-
-    @property
-    def varies(self) -> bool:
-        """Whether there is anything to resample."""
-        return len(self.accuracies) > 1 or self.right is not None or self.images > 0
-
-
-def bootstrap(candidates: Sequence[Resampled], samples: int = SAMPLES) -> tuple[Floats, Floats]:
-    """Accuracies [samples, candidates] and costs [samples, candidates, costs] as other images and other seeds might
-    have given them (Efron and Tibshirani, 1993).
-
-    Images are drawn once a sample for all candidates that predicted the same ones, so that what is easy or hard for
-    both stays so; each candidate's runs are drawn with replacement, their costs with them. Where predictions are
-    missing but the number of images is known, each candidate's own images are drawn (binomially).
-    """
-    random = np.random.default_rng(0)
-    accuracies = np.empty((samples, len(candidates)))
-    costs = np.empty((samples, len(candidates), candidates[0].costs.shape[1] if candidates else 0))
-    shared: dict[str, Floats] = {}
-    for split in sorted({c.split for c in candidates if c.right is not None}):
-        members = [c.right for c in candidates if c.split == split and c.right is not None]
-        right = np.concatenate(members).T.astype(np.float32)  # [images, runs]
-        count = len(right)
-        drawn = np.empty((samples, right.shape[1]))
-        for start in range(0, samples, 250):  # so that the weights stay small
-            weights = random.multinomial(count, np.full(count, 1 / count), size=min(250, samples - start))
-            drawn[start : start + 250] = weights.astype(np.float32) @ right / count
-        shared[split] = drawn
-    taken = dict.fromkeys(shared, 0)
-    for place, candidate in enumerate(candidates):
-        runs = len(candidate.accuracies)
-        chosen = random.integers(runs, size=(samples, runs))
-        costs[:, place] = candidate.costs[chosen].mean(axis=1)
-        if candidate.right is not None:
-            start = taken[candidate.split]
-            taken[candidate.split] = start + runs
-            of_runs = shared[candidate.split][:, start : start + runs]
-            accuracies[:, place] = np.take_along_axis(of_runs, chosen, axis=1).mean(axis=1)
-            continue
-        accuracies[:, place] = candidate.accuracies[chosen].mean(axis=1)
-        if candidate.images > 0:
-            share = np.clip(accuracies[:, place], 0, 1)
-            accuracies[:, place] = random.binomial(int(candidate.images), share) / candidate.images
-    return accuracies, costs
+def agreement_interval(counts: Sequence[int]) -> tuple[float, float]:
+    """The 95 % interval of ``agreement`` for other images, by the bootstrap (Efron and Tibshirani, 1993)."""
+    drawn = np.random.default_rng(0).multinomial(sum(counts), np.array(counts) / sum(counts), SAMPLES)
+    kappa = agreement(*drawn.T.astype(float))
+    if np.isnan(kappa).all():
+        return math.nan, math.nan
+    low, high = np.nanquantile(kappa, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return float(low), float(high)
 
 
 def on_front(accuracies: Floats, costs: Floats) -> Floats:

@@ -223,7 +223,9 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
     width = max(COLUMN_WIDTH, label + 0.15 + len(columns) * (0.36 if detailed else 0.26))
     height = label + 0.15 + len(rows) * (0.26 if detailed else 0.17)
     notes = ["Row minus column, points." if block.accuracy.is_share else "The better's lead."]
-    notes[0] += " Shaded, bold: certain (p < .05, Holm)."
+    notes[0] += " Shaded, bold: p < .05, corrected" + (
+        "." if any(p.of_models for p in pairs.values()) else ", of networks trained once."
+    )
     notes[0] += " –: not tested." if any(pair.p is None for pair in pairs.values()) else ""
     figure = sheet(height, notes + _cut(len(shown), len(involved)), width=width)
     axes = figure.add_subplot()
@@ -244,12 +246,13 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
 
 
 def _cell(axes: Axes, row: int, column: int, pair: Comparison, block: Block, detailed: bool) -> None:
-    face = "#BBD7EA" if pair.certain else "white"
+    face = "#BBD7EA" if pair.beyond_chance else "white"
     axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor=FAINT, linewidth=0.5))
     difference = block.accuracy.signed(pair.difference)
-    weight = "bold" if pair.certain else "normal"
-    p = "–" if pair.p is None else "p < .001" if pair.p < 0.001 else f"p = {pair.p:.3f}".replace("0.", ".")
-    colour = "black" if pair.certain else GREY
+    weight = "bold" if pair.beyond_chance else "normal"
+    corrected = pair.p_corrected
+    p = "–" if corrected is None else "p < .001" if corrected < 0.001 else f"p = {corrected:.3f}".replace("0.", ".")
+    colour = "black" if pair.beyond_chance else GREY
     style: dict[str, Any] = {
         "in_layout": False,
         "ha": "center",

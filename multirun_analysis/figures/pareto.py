@@ -51,7 +51,7 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     single = [c for c in shown if on[c] or not crowd]  # drawn one by one, the others as a cloud
     (x_label, x_scale), (y_label, y_scale) = unit(cost, x[shown]), unit(block.accuracy, y[shown])
     x, y = x * x_scale, y * y_scale
-    intervals = accuracy_interval(block) * y_scale
+    intervals = block.interval * y_scale
     deviations = block.deviations[cost.column].to_numpy(float) * x_scale
 
     figure = sheet(2.45, _bar_notes(block, single, deviations) + _mark_notes(block, shown, marked, styles))
@@ -102,7 +102,7 @@ def scaling(block: Block, quantities: Sequence[Quantity], styles: Styles) -> Fig
         return None
     y = block.means[block.accuracy.column].to_numpy(float)
     y_label, y_scale = unit(block.accuracy, y)
-    y, intervals = y * y_scale, accuracy_interval(block) * y_scale
+    y, intervals = y * y_scale, block.interval * y_scale
     every = sorted({c for _, lines in panels for _, members in lines for c in members})
     figure = sheet(0.2 + 2.2 * len(panels), _bar_notes(block, every, np.full(len(y), np.nan)))
     placing = []
@@ -140,11 +140,6 @@ def scaling(block: Block, quantities: Sequence[Quantity], styles: Styles) -> Fig
     for axes, labels, points, segments in placing:
         place_labels(axes, labels, points, segments)
     return figure
-
-
-def accuracy_interval(block: Block) -> Floats:
-    """[candidates, 2]: over seeds where there are some, else over images."""
-    return np.where(np.isfinite(block.seed_interval), block.seed_interval, block.image_interval)
 
 
 def frame(axes: Axes, x: Floats, y: Floats, x_reach: Floats, y_reach: Floats) -> None:
@@ -195,9 +190,14 @@ def _bars(axes: Axes, x: float, y: float, deviation: float, interval: Floats, co
 
 def _bar_notes(block: Block, shown: Sequence[int], deviations: Floats) -> list[str]:
     """What the bars are."""
-    seeds, images = (np.isfinite(i[list(shown)]).all(1) for i in (block.seed_interval, block.image_interval))
-    over = ["seeds"] * bool(seeds.any()) + ["images"] * bool((images & ~seeds).any())
-    told = [f"95 % interval of the accuracy over {' or, for one run, '.join(over)}"] if over else []
+    known = [c for c in shown if np.isfinite(block.interval[c]).all()]
+    once = {len(block.candidates[c].rows) == 1 for c in known}
+    over = (
+        "other images"
+        if once == {True}
+        else "other images and trainings" + "; of one run images alone" * (True in once)
+    )
+    told = [f"95 % interval of the accuracy for {over}"] if known else []
     told += ["1 SD of the cost over seeds"] if bool((deviations[list(shown)] > 0).any()) else []
     return [f"Bars: {'; '.join(told)}."] if told else []
 

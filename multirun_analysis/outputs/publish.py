@@ -116,7 +116,8 @@ def _blocks(client: Client, analysis: Analysis, project: str, entity: str) -> li
     blocks: list[Any] = [wr.TableOfContents()]
     for block in analysis.blocks:
         blocks.append(wr.H1(text=block.name or "Findings"))
-        said = [*block.sentences, *(block.recommendation.sentences if block.recommendation else ())]
+        said = [*filter(None, [block.headline]), *block.sentences]
+        said += block.recommendation.sentences if block.recommendation else ()
         blocks.append(_list(said or ["Nothing can be said yet."]))
         runsets = _runsets(client, analysis, block, project, entity)
         if runsets:

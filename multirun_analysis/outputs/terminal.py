@@ -70,12 +70,15 @@ def progress() -> Iterator[Progress]:
 
 
 def show(analysis: Analysis, tables: list[Table]) -> None:
-    """Notes, then for each block its Table 1, Table 2, first front, all fronts in short, and sentences."""
+    """Notes, then for each block its headline, Table 1, Table 2, first front, all fronts in short, and sentences."""
     screen = console()
     for note in analysis.notes:
         screen.print(Text(f"! {note}", style="yellow"))
     for number, block in enumerate(analysis.blocks, 1):
         own = [table for table in tables if table.block == (number if len(analysis.blocks) > 1 else None)]
+        if block.headline:
+            screen.print(Text(block.headline, style="bold"))
+            screen.print()
         for note in block.notes:
             screen.print(Text(f"! {note}", style="yellow"))
         for kind in ("table1", "table2", "front", "fronts"):

@@ -22,6 +22,7 @@ function comparisonOf(block, first, second) {
     difference: turned(other.difference),
     low: turned(other.high),
     high: turned(other.low),
+    beats: other.beats === null ? null : 1 - other.beats,
     only_first: other.only_second,
     only_second: other.only_first,
   };
@@ -43,15 +44,20 @@ function drawComparison(data, block, first, second) {
 
   const better = (difference === null ? 0 : difference) * (quantity.goal === "max" ? 1 : -1) >= 0 ? 0 : 1;
   const verdict = make("p", { class: "verdict" });
-  if (found && found.p !== null && found.p < 0.05) verdict.append(named(labels[better]), " is better; the data carry that.");
-  else if (found && found.p !== null) verdict.append("The data do not tell which of the two is better.");
+  const scope = found && !found.of_models ? " Each was trained once: this is of these two networks, not of the models." : "";
+  if (found && found.beyond_chance) verdict.append(named(labels[better]), scope ? " was better, beyond the images’ chance." : " is better; the data carry that.", scope);
+  else if (found && found.p !== null) verdict.append("The data do not tell which of the two is better.", scope);
   else verdict.append("Not tested", found && found.reason ? `: ${found.reason}` : ".");
   parts.push(verdict);
 
   const fact = (name, value, detail) => make("div", {}, make("dt", {}, name), make("dd", {}, value, detail ? make("small", {}, detail) : null));
   const facts = [fact("Difference", differenceOf(quantity, difference), found && found.low !== null ? `95 %: ${differenceOf(quantity, found.low)} to ${differenceOf(quantity, found.high)}` : null)];
-  if (found && found.p !== null) facts.push(fact("Test", pText(found.p), `${found.test}; corrected for all pairs`));
-  if (found && found.kappa !== null) facts.push(fact("Agreement on errors", found.kappa.toFixed(2), "Cohen’s kappa; 1: the same errors, 0: as by chance"));
+  if (found && found.p !== null) {
+    const corrected = `${pText(found.p_corrected)} corrected for ${found.claimed ? "all that this report claims" : "all pairs"}`;
+    facts.push(fact("Test", pText(found.p), `this pair alone: ${found.test}; ${corrected}`));
+  }
+  if (found && found.beats !== null) facts.push(fact("Training again", percent(found.beats, 0), `of ${labels[0]}’s trainings would beat one of ${labels[1]}’s`));
+  if (found && found.kappa !== null) facts.push(fact("Agreement on errors", `${found.kappa.toFixed(2)}`, `Cohen’s kappa, 95 %: ${found.kappa_low === null ? "-" : `${found.kappa_low.toFixed(2)} to ${found.kappa_high.toFixed(2)}`}; 1: the same errors, 0: as by chance`));
   if (found && found.oracle !== null) facts.push(fact("Best of the two", percent(found.oracle), "an oracle that always takes the right answer"));
   parts.push(make("dl", { class: "facts" }, ...facts));
 
@@ -72,7 +78,7 @@ function drawComparison(data, block, first, second) {
   if (block.errors && block.errors.recall[first] && block.errors.recall[second]) {
     parts.push(...recallSideBySide(block.errors, [first, second], labels, shades), ...confusionsSideBySide(block.errors, [first, second], labels));
   }
-  if (block.errors) parts.push(...disputedImages(block.errors, first, second, labels));
+  if (block.errors) parts.push(...disputedImages(block.errors, first, second, labels, block.candidates.map(({ label }) => label)));
   host.replaceChildren(...parts);
 }
 
@@ -123,18 +129,24 @@ function confusionsSideBySide(errors, pair, labels) {
   ];
 }
 
-function disputedImages(errors, first, second, labels) {
+function disputedImages(errors, first, second, labels, names) {
   const straight = errors.disputed[`${first},${second}`];
   const turned = errors.disputed[`${second},${first}`];
   const found = straight || (turned || []).map((one) => ({ ...one, answers: [one.answers[1], one.answers[0]] }));
-  if (!found.length) return [];
+  if (!found.length) {
+    const kept = Object.keys(errors.disputed).map((pair) => pair.split(",").map((i) => named(names[Number(i)])));
+    if (!kept.length) return [];
+    return [make("p", { class: "caption" }, "Which images only one of them gets right is kept of ", ...kept.flatMap(([a, b], k) => [k ? "; of " : "", a, " and ", b]), "; disputed.csv has the paths.")];
+  }
+  const gone = found.every((one) => !one.thumbnail);
   const answer = (one, k) =>
     make("span", { class: one.answers[k] === one.truth ? "right" : "wrong" }, one.answers[k] === one.truth ? "✓ " : "✗ ", named(labels[k]), ": ", named(one.answers[k]));
   const card = (one) =>
     make("figure", { title: one.path },
       one.thumbnail && one.thumbnail.startsWith("data:image/") ? make("img", { src: one.thumbnail, alt: `truth: ${one.truth}` }) : make("div", { class: "no-image" }, named(one.path)),
       make("figcaption", {}, make("b", {}, named(one.truth)), answer(one, 0), answer(one, 1)));
-  return [make("h3", {}, "Images that only one of them gets right"), make("div", { class: "images" }, ...found.map(card))];
+  const why = gone ? [make("p", { class: "caption" }, "Without pictures: the images are not where they were. ", make("code", {}, "--images FOLDER"), " says where they are.")] : [];
+  return [make("h3", {}, "Images that only one of them gets right"), ...why, make("div", { class: "images" }, ...found.map(card))];
 }
 
 /** One candidate's confusion matrix, or, for many classes, its most frequent confusions. */

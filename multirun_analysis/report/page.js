@@ -45,6 +45,10 @@ function drawFront() {
   for (const name of ["logX", "logY", "runs", "trials"]) controls[name].checked = state[name];
   at("pareto-plot").setAttribute("aria-label", `${data.quantities[state.y].label} against ${data.quantities[state.x].label}`);
   drawPareto(data, block, state);
+  for (const part of document.querySelectorAll("[data-findings]")) part.hidden = part.dataset.findings !== state.x;
+  const missing = document.querySelector(".no-findings");
+  missing.hidden = !(block.headlines.length && !block.headlines.includes(state.x));
+  at("untested-cost").textContent = data.quantities[state.x].label;
 }
 
 /** The tables of a section: those of this block, and those of all. */
@@ -71,8 +75,9 @@ function drawBlock() {
   if (pairs.length > 1) {
     const entries = pairs.map((i) => [i, block.candidates[i].label]);
     const redrawPair = () => plot(at("compare-body"), () => drawComparison(data, block, Number(at("first").value), Number(at("second").value)));
-    options(at("first"), entries, pairs[0]);
-    options(at("second"), entries, pairs[1]);
+    const [one, other] = block.pairs[0] || pairs;
+    options(at("first"), entries, one);
+    options(at("second"), entries, other);
     at("first").onchange = at("second").onchange = redrawPair;
     redrawPair();
   }

@@ -144,14 +144,15 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         "means": {column: _numbers(block.means[column].iloc[kept]) for column in columns},
         "deviations": {column: _numbers(block.deviations[column].iloc[kept]) for column in columns},
         "images": _numbers(block.images[kept]),
-        "imageInterval": [_numbers(pair) for pair in block.image_interval[kept]],
-        "seedInterval": [_numbers(pair) for pair in block.seed_interval[kept]],
+        "interval": [_numbers(pair) for pair in block.interval[kept]],
+        "headlines": list(block.headlines),
+        "pairs": [[place[a], place[b]] for a, b in block.pairs_that_matter if a in place and b in place],
         "fronts": {name: _front(front, kept) for name, front in block.fronts.items() if name != JOINT},
         "joint": _front(block.fronts[JOINT], kept) if JOINT in block.fronts else None,
         "compared": [place[i] for i in block.compared if i in place],
         "comparisons": [
             {**{name: _number(value) for name, value in asdict(c).items()}, "first": place[c.first],
-             "second": place[c.second]}
+             "second": place[c.second], "beyond_chance": c.beyond_chance}
             for c in block.comparisons[:MOST_COMPARISONS]
             if c.first in place and c.second in place
         ],

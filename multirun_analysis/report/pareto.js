@@ -65,10 +65,9 @@ function drawPareto(data, block, state) {
     const candidate = candidates[i];
     const rows = [[metric.label, `${textOf(metric, ys[i])}${spread(metric, i)}`]];
     if (state.y === block.accuracy) {
-      const [seedLow, seedHigh] = block.seedInterval[i];
-      const [imageLow, imageHigh] = block.imageInterval[i];
-      if (seedLow !== null) rows.push([`95 % over ${candidate.count} seeds`, `${textOf(metric, seedLow)} to ${textOf(metric, seedHigh)}`]);
-      if (imageLow !== null) rows.push([`95 % by ${plural(block.images[i], "image")}`, `${textOf(metric, imageLow)} to ${textOf(metric, imageHigh)}`]);
+      const [low, high] = block.interval[i];
+      const over = candidate.count > 1 ? `95 % over images and ${candidate.count} runs` : "95 % over images, of this one run";
+      if (low !== null) rows.push([over, `${textOf(metric, low)} to ${textOf(metric, high)}`]);
     }
     for (const column of new Set([state.x, ...data.chosen])) {
       const quantity = data.quantities[column];
@@ -102,15 +101,15 @@ function drawPareto(data, block, state) {
     return { title: `${label}: ${kind}`, rows, notes: [], url: data.runs.url[row] };
   }
 
-  /** How far the 95 % interval of a mean reaches down and up: the wider of seeds and images. */
+  /** How far the 95 % interval of a mean reaches down and up; of another metric than the accuracy that over its runs. */
   function reach(i) {
-    const half = candidates[i].t && block.deviations[state.y] ? candidates[i].t * block.deviations[state.y][i] : 0;
-    let [down, up] = [half || 0, half || 0];
-    if (state.y === block.accuracy && block.imageInterval[i][0] !== null) {
-      down = Math.max(down, ys[i] - block.imageInterval[i][0]);
-      up = Math.max(up, block.imageInterval[i][1] - ys[i]);
+    if (state.y === block.accuracy) {
+      const [low, high] = block.interval[i];
+      return low === null ? [0, 0] : [(ys[i] - low) * metric.scale, (high - ys[i]) * metric.scale];
     }
-    return [down * metric.scale, up * metric.scale];
+    const half = (candidates[i].t && block.deviations[state.y] ? candidates[i].t * block.deviations[state.y][i] : 0) || 0;
+    const within = (bound) => (["share", "percent"].includes(metric.kind) ? Math.min(Math.max(bound, 0), 100 / metric.points) : bound);
+    return [(ys[i] - within(ys[i] - half)) * metric.scale, (within(ys[i] + half) - ys[i]) * metric.scale];
   }
 
   const points = (chosen) => ({ x: chosen.map((i) => xs[i] * cost.scale), y: chosen.map((i) => ys[i] * metric.scale) });

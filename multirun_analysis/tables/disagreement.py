@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -20,16 +21,25 @@ def comparisons_table(block: Block) -> Table:
     points, labels = block.accuracy.points, block.labels
     rows = []
     for pair in block.comparisons:
-        interval = "-" if np.isnan(pair.low) else f"{pair.low * points:+.2f} to {pair.high * points:+.2f}"
+        if pair.p is None:
+            verdict = "not tested"
+        else:
+            verdict = ("yes" if pair.beyond_chance else "no") + ", of these networks" * (not pair.of_models)
         rows.append(
             [
                 name_cell(labels[pair.first]),
                 name_cell(labels[pair.second]),
                 plain_cell(pair.difference * points, "{:+.2f}"),
-                Cell(None if np.isnan(pair.low) else pair.low * points, interval),
+                *_interval(pair.low * points, pair.high * points, "{:+.2f}"),
                 plain_cell(pair.p, "{:.3g}"),
-                name_cell("yes" if pair.certain else "no" if pair.p is not None else "not tested"),
+                plain_cell(pair.p_corrected, "{:.3g}"),
+                name_cell("-" if pair.p is None else "claims" if pair.claimed else "all pairs"),
+                name_cell(verdict),
+                plain_cell(100 * pair.beats, "{:.0f}"),
+                plain_cell(_reachable(pair.images_needed), "{:,.0f}"),
+                plain_cell(_reachable(pair.runs_needed), "{:,.0f}"),
                 plain_cell(pair.kappa, "{:.2f}"),
+                *_interval(pair.kappa_low, pair.kappa_high, "{:.2f}"),
                 plain_cell(pair.only_first),
                 plain_cell(pair.only_second),
                 plain_cell(None if pair.oracle is None else 100 * pair.oracle, "{:.2f}"),
@@ -38,16 +48,29 @@ def comparisons_table(block: Block) -> Table:
         )
     heads = [
         "more accurate", "than", "difference (points)" if block.accuracy.is_share else "difference",
-        "95 % interval", "p (Holm)", "certain", "kappa of errors", "only the first right", "only the second right",
-        "oracle of both (%)", "test",
+        "at least", "at most", "p", "p corrected", "corrected for", "certain", "one training beats one (%)",
+        "images to show it", "runs to show it", "kappa of errors", "kappa at least", "kappa at most",
+        "only the first right", "only the second right", "oracle of both (%)", "test",
     ]  # fmt: skip
-    return Table(
-        "comparisons",
-        "Comparisons in pairs",
-        heads,
-        rows,
-        "p is corrected for the number of pairs; certain is p < 0.05.",
+    claims, tested = (
+        sum(map(bool, of))
+        for of in ([c.claimed for c in block.comparisons], [c.p is not None for c in block.comparisons])
     )
+    note = (
+        f"p is of the pair alone, and so is its 95 % interval; corrected, for the {claims} claims of the report where "
+        f"it is one of them, else for all {tested} pairs. Certain: below 0.05; of models only where both were trained "
+        "more than once."
+    )
+    return Table("comparisons", "Comparisons in pairs", heads, rows, note)
+
+
+def _interval(low: float | None, high: float | None, form: str) -> list[Cell]:
+    return [plain_cell(low, form), plain_cell(high, form)]
+
+
+def _reachable(needed: float) -> float | None:
+    """None for what no number would show."""
+    return math.ceil(needed) if math.isfinite(needed) else None
 
 
 def recall_table(block: Block) -> Table:

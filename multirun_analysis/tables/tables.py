@@ -86,7 +86,7 @@ def _runs(block: Block) -> tuple[str, list[Cell]]:
 def table1(analysis: Analysis, block: Block) -> Table:
     """Accuracy with its uncertainty, and the weighted averages of the study's Table 1."""
     accuracy = block.accuracy
-    bounds = _wider(block) * accuracy.scale
+    bounds = block.interval * accuracy.scale
     intervals = [
         Cell(None, "-") if np.isnan(low) else Cell(float(low), f"{number_text(low)} to {number_text(high)}")
         for low, high in bounds
@@ -94,8 +94,9 @@ def table1(analysis: Analysis, block: Block) -> Table:
     columns = [_runs(block), _column(block, accuracy), ("95 % interval", intervals)]
     images = np.unique(block.images[~np.isnan(block.images)])
     note = f"{accuracy.label} on {images[0]:,.0f} images. " if len(images) == 1 else ""
-    note += (
-        "± is the standard deviation over runs; the interval is the wider of those from the runs and from the images."
+    runs = [len(candidate.rows) for candidate in block.candidates]
+    note += "± is the standard deviation over runs. The interval is for other images" + (
+        " and other trainings; of one run for other images alone." if max(runs) > 1 else "."
     )
     if accuracy.column in METRICS:
         other = METRICS["metrics/val/accuracy" if accuracy.split == "test" else "metrics/test/accuracy"]
@@ -109,12 +110,6 @@ def table1(analysis: Analysis, block: Block) -> Table:
         columns += [_column(block, quantity, with_deviation=False) for quantity in shown]
         note += " Precision, recall and F1 are averages weighted by the classes' sizes." if shown else ""
     return _by_candidate(block, "table1", "Table 1: accuracy", columns, note)
-
-
-def _wider(block: Block) -> np.ndarray:
-    """The wider of the two intervals; either may be unknown."""
-    widths = np.nan_to_num([i[:, 1] - i[:, 0] for i in (block.image_interval, block.seed_interval)], nan=-1.0)
-    return np.where((widths[1] > widths[0])[:, None], block.seed_interval, block.image_interval)
 
 
 # The rows of the study's Table 2, in its order, then what it lacked.

@@ -1,0 +1,210 @@
+"""One model of the data: images crossed with runs, runs nested in candidates.
+
+Whether a run gets an image right depends on the image, on how the image suits the candidate, on how well that training
+went, and on chance that no two runs share. The variance of a mean accuracy is then that of its images, plus that of its
+runs, minus what both contain: the chance of a single run on a single image (Dorfman, Berbaum and Metz 1992, and Hillis
+2007, for readers crossed with cases in radiology; here each run belongs to one candidate). Its degrees of freedom are
+Satterthwaite's (1946). Test, interval, probability and sample size come from here, so that none contradicts another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+LEVEL = 0.95
+POWER = 0.8  # with which a difference is to be seen, where it is asked how much data that takes
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One candidate's runs: ``accuracies`` [runs], and, where predictions are there, ``right`` [runs, images] on the
+    images of ``split``. ``images`` is how many there were, nan if unknown."""
+
+    accuracies: Floats
+    right: NDArray[np.bool_] | None
+    split: str
+    images: float
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the accuracies of some candidates vary by; [candidates] unless said.
+
+    ``covariance`` [candidates, candidates] of the means from the images, 0 between those of different images;
+    ``of_runs`` the variance of a mean from its runs, ``noise`` the part of it that ``covariance`` has, too; both 0 for
+    one run. ``known`` says whose predictions are there; of the others ``covariance`` is binomial, or 0. ``split`` is
+    a number for each set of images.
+    """
+
+    mean: Floats
+    runs: Floats
+    images: Floats
+    known: NDArray[np.bool_]
+    split: Places
+    covariance: Floats
+    of_runs: Floats
+    noise: Floats
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to go by."""
+        return bool((self.covariance.diagonal() + self.of_runs > 0).any())
+
+    @property
+    def of_training(self) -> Floats:
+        """The variance of each mean from training again alone: that over endless images."""
+        return np.maximum(0.0, self.of_runs - self.noise)
+
+    def paired(self, first: int, second: int) -> bool:
+        """Whether both answered the same images."""
+        return bool(self.known[first] and self.known[second] and self.split[first] == self.split[second])
+
+    def testable(self, first: Places, second: Places) -> NDArray[np.bool_]:
+        """Where candidates can be told apart: both trained more than once, or both have answered the same images."""
+        same = self.known[first] & self.known[second] & (self.split[first] == self.split[second])
+        return np.asarray(same | ((self.runs[first] > 1) & (self.runs[second] > 1)))
+
+    def difference(self, first: Places, second: Places, of_runs: Floats | None = None) -> tuple[Floats, Floats]:
+        """The variance of ``mean[first] - mean[second]``, and its degrees of freedom, each of the shape of the places.
+
+        Without the predictions of both it is that over runs alone (Welch 1947). ``of_runs`` are other estimates of the
+        runs' variance, of ``first`` and of ``second``: [2, ...].
+        """
+        both = self.known[first] & self.known[second]
+        diagonal = self.covariance.diagonal()
+        of_images = np.where(both, diagonal[first] + diagonal[second] - 2 * self.covariance[first, second], 0.0)
+        noise = np.where(both, np.stack([self.noise[first], self.noise[second]]), 0.0)
+        runs = np.stack([self.of_runs[first], self.of_runs[second]]) if of_runs is None else of_runs
+        images = np.where(both, np.minimum(self.images[first], self.images[second]), 2.0)
+        return _sum(of_images, images, runs, noise, np.stack([self.runs[first], self.runs[second]]))
+
+    def beats(self, first: int, second: int, sign: float) -> float:
+        """The probability that one more training of ``first`` is better than one of ``second``, ``sign`` 1 where more
+        is; nan for what was trained once."""
+        if min(self.runs[first], self.runs[second]) < 2:
+            return float("nan")
+        again = replace(self, of_runs=self.of_runs * (1 + self.runs), noise=self.noise * (1 + self.runs))
+        variance, freedom = again.difference(np.array(first), np.array(second))
+        gap = sign * (self.mean[first] - self.mean[second])
+        return (
+            float(stats.t.cdf(gap / np.sqrt(variance), freedom)) if variance > 0 else float(gap > 0) or 0.5 * (gap == 0)
+        )
+
+    def needed(self, first: int, second: int, level: float) -> tuple[float, float]:
+        """How many images, and how many runs each, would show a difference of the size found with ``POWER``, in an
+        interval of this level, the other number left as it is; inf where none would, nan where that is not known."""
+        gap = float(self.mean[first] - self.mean[second])
+        wanted = (gap / float(stats.norm.ppf(0.5 + level / 2) + stats.norm.ppf(POWER))) ** 2
+        both = self.paired(first, second)
+        pair = [first, second]
+        several = min(self.runs[first], self.runs[second]) > 1
+        training = float((self.of_training if both else self.of_runs)[pair].sum())
+        noise = float(self.noise[pair].sum()) if both else 0.0
+        of_images = float(self.difference(np.array(first), np.array(second), np.zeros(2))[0]) if both else 0.0
+        images = float(self.images[first]) * of_images / (wanted - training) if wanted > training else np.inf
+        rest = wanted - (of_images - noise)
+        runs = float(self.runs[pair].max()) * (noise + training) / rest if rest > 0 else np.inf
+        return images if both else np.nan, runs if several else np.nan
+
+
+def _sum(of_images: Floats, images: Floats, of_runs: Floats, noise: Floats, runs: Floats) -> tuple[Floats, Floats]:
+    """Variance and degrees of freedom of what several means, of ``of_runs``, ``noise`` and ``runs`` [means, ...], give
+    together; never below that of the images, which contains each run's noise once."""
+    variance = np.maximum(of_images, of_images + (of_runs - noise).sum(0))
+    free, free_images = np.maximum(runs - 1, 1), np.maximum(images - 1, 1)
+    spread = of_images**2 / free_images + (of_runs**2 / free + noise**2 / (free * free_images)).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return variance, np.where(spread > 0, variance**2 / spread, np.inf)
+
+
+def components(candidates: Sequence[Answered]) -> Components:
+    """What is known of some candidates' accuracies."""
+    count = len(candidates)
+    covariance = np.zeros((count, count))
+    splits = {split: number for number, split in enumerate(dict.fromkeys(c.split for c in candidates))}
+    noise = np.zeros(count)
+    for split in splits:
+        mine = [i for i, c in enumerate(candidates) if c.split == split and c.right is not None]
+        means = [right.mean(axis=0) for i in mine if (right := candidates[i].right) is not None]
+        if mine and len(means[0]) > 1:
+            covariance[np.ix_(mine, mine)] = np.atleast_2d(np.cov(np.stack(means))) / len(means[0])
+    for place, candidate in enumerate(candidates):
+        if candidate.right is not None:
+            noise[place] = _noise(candidate.right)
+        elif candidate.images > 0:
+            share = float(np.clip(candidate.accuracies.mean(), 0, 1))
+            covariance[place, place] = share * (1 - share) / candidate.images
+    return Components(
+        mean=np.array([c.accuracies.mean() for c in candidates]),
+        runs=np.array([float(len(c.accuracies)) for c in candidates]),
+        images=np.array([c.images if c.right is None else c.right.shape[1] for c in candidates], float),
+        known=np.array([c.right is not None for c in candidates], bool),
+        split=np.array([splits[c.split] for c in candidates], int),
+        covariance=covariance,
+        of_runs=np.array([_of_runs(c.accuracies) for c in candidates]),
+        noise=noise,
+    )
+
+
+def _of_runs(accuracies: Floats) -> float:
+    return float(accuracies.var(ddof=1) / len(accuracies)) if len(accuracies) > 1 else 0.0
+
+
+def _noise(right: NDArray[np.bool_]) -> float:
+    """The variance of the mean of ``right`` [runs, images] from what neither images nor runs explain."""
+    runs, images = right.shape
+    if runs < 2 or images < 2:
+        return 0.0
+    of_images, of_run, whole = right.mean(axis=0), right.mean(axis=1), right.mean()
+    squares = right.sum() - images * (of_run**2).sum() - runs * (of_images**2).sum() + runs * images * whole**2
+    return float(squares / ((images - 1) * (runs - 1)) / (images * runs))
+
+
+def accuracy_interval(
+    mean: Floats, of_images: Floats, images: Floats, of_runs: Floats, noise: Floats, runs: Floats, whole: float | None
+) -> Floats:
+    """The 95 % interval [n, 2] of mean accuracies from other images and other trainings; of one run from other images
+    alone; nan where nothing is known. ``images`` is nan where the number is not known.
+
+    Of a share, whose largest value is ``whole``, it is Wilson's (1927) for as many images as would give the mean's own
+    variance (Kish's effective sample size, 1965), so that it stays within 0 and ``whole``; else Student's.
+    """
+    variance, freedom = _sum(of_images, np.full_like(mean, np.inf), of_runs[None], noise[None], runs[None])
+    known = (runs > 1) | (images > 0)
+    z = np.where(np.isfinite(freedom), stats.t.ppf(0.5 + LEVEL / 2, freedom), stats.norm.ppf(0.5 + LEVEL / 2))
+    if whole is None:
+        half = np.where(known, z * np.sqrt(variance), np.nan)
+        return np.stack([mean - half, mean + half], axis=1)
+    share = mean / whole
+    most = np.where(images > 0, images * runs, np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        count = np.minimum(share * (1 - share) / (variance / whole**2), most)
+    count = np.where(variance > 0, count, np.where(images > 0, images, np.inf))  # of all right one knows no variance
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+        half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    bounds = np.clip(np.stack([centre - half, centre + half], axis=1), 0.0, 1.0) * whole
+    return np.where(known[:, None], bounds, np.nan)
+
+
+def draw(found: Components, samples: int, random: np.random.Generator) -> Floats:
+    """Deviations [samples, candidates] of the accuracies from their means, as other images and other trainings might
+    give them; images are those of all who answered the same ones. The runs' variance is not known better than its
+    degrees of freedom say."""
+    free = np.maximum(found.runs - 1, 1)
+    shape = (samples, len(found.mean))
+    return of_images(found, samples, random) + np.sqrt(found.of_training) * random.standard_t(free, shape)
+
+
+def of_images(found: Components, samples: int, random: np.random.Generator) -> Floats:
+    """The part of ``draw`` that comes from the images."""
+    values, vectors = np.linalg.eigh(found.covariance)
+    return np.asarray(random.standard_normal((samples, len(values))) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T)
