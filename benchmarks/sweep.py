@@ -141,12 +141,13 @@ def submitting(place: Path) -> list[float]:
         with Cluster() as cluster:
             for _ in range(PAIRS):
                 first, started = next(SUBMITTED), time.perf_counter()
-                given = [*SHORT[:-1], "hardware=slurm_cpu", "hydra.launcher.cpus_per_task=1", "launch.wait=false"]
+                given = [*SHORT[:-1], "hardware=slurm_cpu", "launch.wait=false"]
+                given += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=3"]
                 held = "+hydra.launcher.additional_parameters.hold=true"
                 command = [sys.executable, "-m", "har_sweep", "-m", *given, held, seeds(first, 100)]
                 ended = cluster.run(*command, cwd=place)
                 if ended.returncode:
-                    sys.exit(ended.stdout + ended.stderr)
+                    raise RuntimeError(ended.stdout + ended.stderr)
                 seconds.append(time.perf_counter() - started)
     except RuntimeError as e:
         print(f"100 runs are not submitted: {e}", file=sys.stderr)

@@ -156,12 +156,14 @@ class Disputed:
 @dataclass(frozen=True)
 class Errors:
     """How models err on the split that is reported. ``confusion`` [classes, classes] (rows: truth) is summed over a
-    candidate's runs; ``disputed`` has, for some pairs of candidates (by position, as in ``Comparison``), the images
-    that only one of the two got right, ``PICTURED`` ones first."""
+    candidate's runs; ``recall_interval`` [classes, 2] bounds each recall (95 %); ``disputed`` has, for some pairs of
+    candidates (by position, as in ``Comparison``), the images that only one of the two got right, ``PICTURED`` first.
+    """
 
     classes: list[str]
     confusion: dict[int, NDArray[np.int64]]
     disputed: dict[tuple[int, int], list[Disputed]]
+    recall_interval: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     def recall(self, candidate: int) -> NDArray[np.float64]:
         """[classes]; nan for a class without images."""
@@ -181,12 +183,44 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """How right a candidate is where it is so sure, over its runs: for each of some bins of confidence [bins] the mean
+    ``confidence``, the ``accuracy``, and how many ``answers`` fell into it (nan and 0 where none did). ``interval``
+    [bins, 2] bounds the accuracy (95 %, Wilson's for the answers of one run)."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    answers: NDArray[np.int64]
+    interval: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Family:
     """Members of one architecture by size. ``slopes`` are points of accuracy for each doubling of a column."""
 
     name: str
     members: tuple[int, ...]
     slopes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FamilyComparison:
+    """Two families by what is on the front of each: the ``first`` is the more accurate in the mean of its ``members``.
+
+    ``cost_ratio`` is that of the geometric means of their costs (nan if one is not positive), the rest as in
+    ``Comparison``; ``p_corrected`` is for all families that are compared (Holm).
+    """
+
+    first: str
+    second: str
+    members: tuple[tuple[int, ...], tuple[int, ...]]
+    cost_ratio: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_corrected: float
+    of_models: bool
 
 
 @dataclass(frozen=True)
@@ -225,8 +259,10 @@ class Block:
     comparisons: list[Comparison] = field(default_factory=list)
     pairs_that_matter: list[tuple[int, int]] = field(default_factory=list)
     errors: Errors | None = None
+    reliability: dict[int, Reliability] = field(default_factory=dict)
     epochs: dict[int, list[list[Epoch]]] = field(default_factory=dict)
     families: list[Family] = field(default_factory=list)
+    between_families: dict[str, list[FamilyComparison]] = field(default_factory=dict)
     tuning: dict[int, Tuning] = field(default_factory=dict)
     headlines: dict[str, str] = field(default_factory=dict)
     sentences_on: dict[str, list[str]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from made_runs import ask, block_of, quiet, write_run
 from PIL import Image
+from scipy import stats
 
 from har_sweep.errors import InputError
 from har_sweep.record.folder import RunPaths, write_record
@@ -43,7 +44,8 @@ def study(tmp_path: Path) -> Path:
 
 def test_the_findings_are_sentences_that_a_person_would_write(study: Path) -> None:
     block = block_of(study)
-    up, step = block.sentences
+    up, step, families = block.sentences
+    assert families.startswith("vit (vit_tiny, vit_base) against resnet (resnet18), by what is on each one's front: +16.5 points (")
     assert re.fullmatch(
         r"vit_tiny: \+14\.0 points \(\+1\d\.\d to \+1\d\.\d\) over resnet18 for 1\.0 times the training time; "
         r"certain \(p < 0\.001\)\.",
@@ -452,3 +454,70 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest(study: Path) -> 
     with pytest.raises(InputError) as refused:
         block_of(study, costs=["training_tim"])
     assert "training_time" in refused.value.hint
+
+
+def test_families_are_compared_by_what_is_on_the_front_of_each(tmp_path: Path) -> None:
+    for model, timm_name, accuracy, seconds in [
+        ("resnet18", "resnet18", 0.60, 100.0), ("resnet34", "resnet34", 0.64, 150.0),
+        ("resnet50", "resnet50", 0.5, 300.0),
+        ("vit_tiny", "vit_tiny_patch16_224", 0.72, 102.0), ("vit_base", "vit_base_patch16_224", 0.76, 800.0),
+        ("convnext", "convnext_nano", 0.7, 200.0),
+    ]:  # fmt: skip
+        for seed in range(2):
+            write_run(
+                tmp_path,
+                model,
+                seed,
+                test=accuracy,
+                images=400,
+                model__timm_name=timm_name,
+                cost__training__seconds=seconds,
+            )
+    block = block_of(tmp_path)
+    found = {(pair.first, pair.second): pair for pair in block.between_families[SECONDS]}
+    assert found.keys() == {("vit", "resnet"), ("vit", "convnext"), ("convnext", "resnet")}
+    pair_of = found["vit", "resnet"]
+    names = [{block.labels[i] for i in members} for members in pair_of.members]
+    assert names == [{"vit_tiny", "vit_base"}, {"resnet18", "resnet34"}]  # the resnet50 is on no front
+    assert pair_of.difference == pytest.approx((0.72 + 0.76) / 2 - (0.60 + 0.64) / 2)
+    assert pair_of.cost_ratio == pytest.approx(np.sqrt(102 * 800 / (100 * 150)))
+    assert pair_of.low < pair_of.difference < pair_of.high
+    (said,) = (
+        s for s in block.sentences if s.startswith("vit (vit_tiny, vit_base) against resnet (resnet18, resnet34)")
+    )
+    assert "+12.0 points (" in said
+    assert said.endswith("in the mean, at 2.3 times the training time; certain (p < 0.001).")
+    assert not any("Of these trained networks" in s for s in block.sentences)
+
+
+def test_the_pair_to_look_at_first_is_of_two_families(tmp_path: Path) -> None:
+    for model, timm_name, accuracy, seconds in [
+        ("vit_tiny", "vit_tiny_patch16_224", 0.72, 102.0), ("vit_base", "vit_base_patch16_224", 0.76, 800.0),
+        ("resnet18", "resnet18", 0.60, 100.0),
+    ]:  # fmt: skip
+        write_run(tmp_path, model, test=accuracy, model__timm_name=timm_name, cost__training__seconds=seconds)
+    block = block_of(tmp_path)
+    assert [block.labels[i] for i in block.pairs_that_matter[0]] == ["vit_tiny", "resnet18"]
+    assert block.errors
+    assert next(iter(block.errors.disputed)) == block.pairs_that_matter[0]
+
+
+def test_each_recall_has_its_interval_and_confidence_is_set_against_being_right(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, test=0.8)
+    write_run(tmp_path, "b", test=0.6)
+    block = block_of(tmp_path)
+    assert block.errors
+    recall, bounds = block.errors.recall(0), block.errors.recall_interval[0]
+    assert ((bounds[:, 0] < recall) & (recall < bounds[:, 1])).all()
+    assert (bounds >= 0).all()
+    assert (bounds <= 1).all()
+    one = block.errors.recall_interval[1]
+    expected = stats.binomtest(round(50 * block.errors.recall(1)[0]), 50).proportion_ci(method="wilson")
+    assert one[0] == pytest.approx((expected.low, expected.high), abs=0.003)
+    found = block.reliability[0]
+    (full,) = np.flatnonzero(found.answers)
+    assert found.answers[full] == 400  # of both runs, all with a confidence of 0.9
+    assert found.confidence[full] == pytest.approx(0.9)
+    assert found.accuracy[full] == pytest.approx(0.8)
+    assert found.interval[full] == pytest.approx(stats.binomtest(160, 200).proportion_ci(method="wilson"), abs=0.003)

@@ -15,9 +15,10 @@ from multirun_analysis.analysis.budget import recommend
 from multirun_analysis.analysis.candidates import find_candidates, split_into_blocks
 from multirun_analysis.analysis.comparison import answered, compare
 from multirun_analysis.analysis.crossed import components
-from multirun_analysis.analysis.disagreement import find_disputes, pairs_that_matter, profile_errors
+from multirun_analysis.analysis.disagreement import find_disputes, find_reliability, pairs_that_matter, profile_errors
 from multirun_analysis.analysis.epochs import read_epochs, with_reached
-from multirun_analysis.analysis.fronts import find_families, find_fronts, resample, signed_costs, spent_by
+from multirun_analysis.analysis.families import compare_families, find_families
+from multirun_analysis.analysis.fronts import find_fronts, resample, signed_costs, spent_by
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
@@ -93,6 +94,7 @@ def analyse_block(
         compared=compared,
         pairs_that_matter=pairs_that_matter(candidates, compared, fronts),
         errors=profile_errors(runs, rows, candidates, compared, predictions.found, disputes),
+        reliability=find_reliability(candidates, compared, predictions.found),
         epochs=epochs,
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
@@ -101,7 +103,11 @@ def analyse_block(
     claimed = {(claim.first, claim.second) for cost in costs for claim in claims_of(block, cost)}
     paid = signed_costs(means, compared, costs)
     block = replace(block, comparisons=compare(candidates, of_runs, accuracy, pairs, spread, claimed, paid))
-    block = replace(block, remarks=remarks(block))
+    between = {
+        cost.column: compare_families(candidates, compared, spread, own, accuracy.sign)
+        for cost, own in zip(costs, paid, strict=True)
+    }
+    block = replace(block, between_families=between, remarks=remarks(block))
     if sum(map(bool, (c.rows for c in candidates))) > 1:
         block = replace(
             block,

@@ -86,6 +86,20 @@ class Components:
         images = np.where(both, np.minimum(self.images[first], self.images[second]), 2.0)
         return _sum(of_images, images, runs, noise, np.stack([self.runs[first], self.runs[second]]))
 
+    def contrast(self, weights: Floats) -> tuple[float, float, float]:
+        """The weighted sum of the means, its variance and degrees of freedom; ``weights`` [candidates] sum to 0 and
+        are 0 for those whose predictions are missing or of other images."""
+        mine = np.flatnonzero(weights)
+        squares = weights[mine] ** 2
+        variance, freedom = _sum(
+            np.asarray(weights @ self.covariance @ weights),
+            np.asarray(self.images[mine].min()),
+            squares * self.of_runs[mine],
+            squares * self.noise[mine],
+            self.runs[mine],
+        )
+        return float(weights @ self.mean), float(variance), float(freedom)
+
     def beats(self, first: int, second: int, sign: float) -> float:
         """The probability that one more training of ``first`` is better than one of ``second``, ``sign`` 1 where more
         is; nan for what was trained once."""

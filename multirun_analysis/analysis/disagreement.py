@@ -14,10 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from multirun_analysis.analysis.comparison import Accuracies
+from multirun_analysis.analysis.crossed import Answered, accuracy_interval, components
 from multirun_analysis.analysis.predictions import Answers, typical_run
-from multirun_analysis.findings import PICTURED, Candidate, Disputed, Errors, Front
+from multirun_analysis.findings import PICTURED, Candidate, Disputed, Errors, Front, Reliability
 from multirun_analysis.sources.runs import Progress, Runs
 
+BINS = 15  # of confidence, as the record's calibration error has them
 MAX_DISPUTED = 3  # pairs whose disputed images are shown
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # those of runs: PIL's others may start programs
 THUMBNAIL_PIXELS = 112
@@ -35,6 +37,7 @@ def profile_errors(
 ) -> Errors | None:
     """Confusion matrices of the candidates whose predictions are there, in the order of the classes of ``rows``."""
     matrices: dict[int, NDArray[np.int64]] = {}
+    intervals: dict[int, NDArray[np.float64]] = {}
     classes = _classes(runs, rows, answers)
     known = pd.Index(classes)
     for place in compared:
@@ -45,7 +48,46 @@ def profile_errors(
         for run in mine:
             np.add.at(matrix, (known.get_indexer(run.truth), known.get_indexer(run.answer)), 1)
         matrices[place] = matrix
-    return Errors(classes, matrices, disputes) if matrices else None
+        truth = known.get_indexer(mine[0].truth)
+        if all(run.same_images(mine[0]) for run in mine):
+            intervals[place] = recall_interval(np.stack([run.right for run in mine]), truth, len(known))
+    return Errors(classes, matrices, disputes, intervals) if matrices else None
+
+
+def recall_interval(right: NDArray[np.bool_], truth: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """The 95 % interval [classes, 2] of each class's recall, from ``right`` [runs, images]; nan without images."""
+    found = np.full((classes, 2), np.nan)
+    order = np.argsort(truth, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(truth[order])) + 1):
+        own = right[:, members]
+        of = components([Answered(own.mean(axis=1), own, "", len(members))])
+        spread = (of.covariance.diagonal(), of.images, of.of_runs, of.noise, of.runs)
+        found[truth[members[0]]] = accuracy_interval(of.mean, *spread, 1.0)[0]
+    return found
+
+
+def find_reliability(
+    candidates: Sequence[Candidate], compared: Sequence[int], answers: dict[int, Answers]
+) -> dict[int, Reliability]:
+    """How right the compared candidates are where they are so sure, where all their runs' confidences are known; bins
+    as those of the calibration error."""
+    found = {}
+    for place in compared:
+        mine = [answers[row] for row in candidates[place].rows if row in answers]
+        known = [run.confidence for run in mine if run.confidence is not None]
+        if not known or len(known) < len(mine):
+            continue
+        sure, right = np.concatenate(known), np.concatenate([run.right for run in mine])
+        bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+        count = np.bincount(bins, minlength=BINS)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            confidence, accuracy = (np.bincount(bins, x, minlength=BINS) / count for x in (sure, right.astype(float)))
+            images = np.where(count > 0, count / len(mine), np.nan)
+            spread = accuracy * (1 - accuracy) / images
+        none = np.zeros(BINS)
+        interval = accuracy_interval(accuracy, spread, images, none, none, none + 1, 1.0)
+        found[place] = Reliability(confidence, accuracy, count, interval)
+    return found
 
 
 def _classes(runs: Runs, rows: NDArray[np.int64], answers: dict[int, Answers]) -> list[str]:

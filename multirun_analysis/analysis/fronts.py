@@ -11,7 +11,7 @@ import pandas as pd
 from multirun_analysis.analysis.crossed import Components, draw
 from multirun_analysis.analysis.pareto import Floats, contributions, lower_is_better, nondominated, shortfall
 from multirun_analysis.analysis.statistics import SAMPLES, on_front
-from multirun_analysis.findings import JOINT, Candidate, Family, Front
+from multirun_analysis.findings import JOINT, Candidate, Front
 from multirun_analysis.quantities import Quantity
 
 
@@ -114,25 +114,3 @@ def _probability(
     result = np.full(len(front.on), np.nan)
     result[[compared[i] for i in mine]] = shares[: len(mine)]
     return result
-
-
-def find_families(candidates: Sequence[Candidate], means: pd.DataFrame, accuracy: Quantity) -> list[Family]:
-    """Architectures of which there are several sizes, with the points of accuracy that a doubling brought: the slope of
-    the least-squares line over the logarithm of the size."""
-    members: dict[str, list[int]] = {}
-    for place, candidate in enumerate(candidates):
-        if candidate.rows and not np.isnan(means[accuracy.column].iat[place]):
-            members.setdefault(candidate.family, []).append(place)
-    families = []
-    for name, places in members.items():
-        slopes = {}
-        for column in ("cost/parameters", "cost/macs"):
-            if column not in means.columns:
-                continue
-            size, value = means[column].to_numpy()[places], means[accuracy.column].to_numpy()[places]
-            usable = size > 0
-            if len(set(size[usable])) > 1:
-                slopes[column] = float(np.polyfit(np.log2(size[usable]), value[usable], 1)[0])
-        if slopes:
-            families.append(Family(name, tuple(places), slopes))
-    return families

@@ -27,6 +27,7 @@ class Answers:
     paths: NDArray[np.object_]
     truth: NDArray[np.object_]
     answer: NDArray[np.object_]
+    confidence: NDArray[np.float64] | None = None  # in the answer, where it is known
 
     @cached_property
     def images(self) -> str:
@@ -88,8 +89,9 @@ def read_predictions(
                 for name in ("fingerprint", "split_fingerprint")
                 if f"dataset/{name}" in frame
             )
-            columns = [table[name].to_numpy(object) for name in ("path", "label", "prediction")]
-            found[row] = Answers(fingerprint, *columns)
+            path, label, answer = (table[name].to_numpy(object) for name in ("path", "label", "prediction"))
+            sure = table["confidence"].to_numpy(float) if "confidence" in table else None
+            found[row] = Answers(fingerprint, path, label, answer, sure)
     if missing:
         notes.append(f"{len(missing)} of {len(rows)} runs have no predictions to pair: {next(iter(missing.values()))}.")
     return Predictions(found, missing)

@@ -15,7 +15,8 @@ from multirun_analysis.findings import Block, Comparison
 from multirun_analysis.quantities import COSTS, Quantity
 
 MOST = 12  # sentences on one cost; the tables have all
-MOST_STEPS = 6  # of them along the front
+MOST_STEPS = 5  # of them along the front
+MOST_FAMILY_PAIRS = 2
 
 
 def claims_of(block: Block, cost: Quantity) -> list[Claim]:
@@ -57,10 +58,11 @@ def sentences(block: Block, cost: Quantity) -> list[str]:
     claims = claims_of(block, cost)
     steps, others = [c for c in claims if c.is_step], [c for c in claims if not c.is_step]
     steps = steps[-MOST_STEPS:]  # the upper ones: whoever asks for accuracy looks there
-    room = MOST - len(said) - len(steps) - 2
+    room = MOST - len(said) - len(steps) - len(_of_families(block, cost)) - 2
     # What is certain first, and of that what is nearest to the front.
     others.sort(key=lambda c: (not _is_certain(block, c), front.points_below[c.second]))
     said += [_sentence(block, cost, claim) for claim in [*steps, *others[:room]]]
+    said += _of_families(block, cost)
     missing = [block.labels[i] for i in known if not front.known[i]]
     if missing:
         said.append(f"Without {cost.label}, and so not on this front: {_listed(missing)}.")
@@ -75,6 +77,26 @@ def remarks(block: Block) -> list[str]:
     if len(measured) == 1:
         return [f"{block.labels[measured[0]]} is alone: there is nothing to compare it with."]
     return _of_tuning(block)
+
+
+def _of_families(block: Block, cost: Quantity) -> list[str]:
+    """Families by what is on the front of each, the clearest differences first."""
+    said = []
+    pairs = [pair for pair in block.between_families.get(cost.column, []) if sum(map(len, pair.members)) > 2]
+    for pair in sorted(pairs, key=lambda pair: pair.p)[:MOST_FAMILY_PAIRS]:  # of two single ones all is said
+        names = [
+            f"{name} ({_listed([block.labels[i] for i in members])})"
+            for name, members in zip((pair.first, pair.second), pair.members, strict=True)
+        ]
+        low, high = map(block.accuracy.signed, (pair.low, pair.high))
+        gap = f"{block.accuracy.difference(pair.difference)} ({low} to {high})"
+        ratio = "" if math.isnan(pair.cost_ratio) else f", at {_ratio(pair.cost_ratio)} times the {cost.label}"
+        scope = "" if pair.of_models else "Of these trained networks, not the models: "
+        sure = _verdict(pair.p_corrected, pair.of_models)
+        said.append(
+            f"{scope}{names[0]} against {names[1]}, by what is on each one's front: {gap} in the mean{ratio}; {sure}."
+        )
+    return said
 
 
 def _sentence(block: Block, cost: Quantity, claim: Claim) -> str:
@@ -111,12 +133,14 @@ def certainty(block: Block, first: int, second: int) -> str:
     pair = block.pairs.get((first, second)) or block.pairs.get((second, first))
     if pair is None or pair.p is None or pair.p_corrected is None:
         return ""
-    p = "p < 0.001" if pair.p_corrected < 0.001 else f"p = {pair.p_corrected:.2g}"
-    if pair.certain:
-        return f"certain ({p})"
-    if not pair.of_models:
-        return f"more than the images' chance ({p})" if pair.beyond_chance else f"within the images' chance ({p})"
-    return f"not certain ({p}{_wanted(pair)})"
+    return _verdict(pair.p_corrected, pair.of_models, _wanted(pair))
+
+
+def _verdict(p: float, of_models: bool, wanted: str = "") -> str:
+    said = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    if of_models:
+        return f"certain ({said})" if p < 0.05 else f"not certain ({said}{wanted})"
+    return f"more than the images' chance ({said})" if p < 0.05 else f"within the images' chance ({said})"
 
 
 def _wanted(pair: Comparison) -> str:
@@ -218,9 +242,12 @@ def _times(block: Block, cost: Quantity, first: int, second: int) -> str:
     """``8.2 times the training time``, or the two values where there is no ratio."""
     a, b = (float(block.means[cost.column].iat[i]) for i in (first, second))
     if a > 0 and b > 0:
-        ratio = a / b
-        return f"{ratio:.1f} times the {cost.label}" if ratio >= 0.95 else f"{ratio:.2g} times the {cost.label}"
+        return f"{_ratio(a / b)} times the {cost.label}"
     return f"{cost.text(a)} instead of {cost.text(b)} {cost.label}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -133,6 +133,7 @@ def _of_block(block: Block, analysis: Analysis, styles: Styles) -> Iterator[Plan
     yield Plan("learning-curves", "learning curves", partial(models.learning_curves, block, styles))
     yield Plan("comparisons", "differences between candidates", partial(models.comparisons, block, styles))
     yield Plan("recall", "recall of each class", partial(models.recalls, block, styles))
+    yield Plan("reliability", "how right answers of so much confidence are", partial(models.reliability, block, styles))
     if block.errors is not None:
         for candidate in models.first_ones(block, block.errors.confusion, models.MOST_MATRICES):
             label = block.candidates[candidate].label

@@ -152,6 +152,26 @@ def recalls(block: Block, styles: Styles) -> Figure | None:
     return figure
 
 
+def reliability(block: Block, styles: Styles) -> Figure | None:
+    """How often answers were right that were given with so much confidence; on the diagonal a model is as right as it
+    is sure."""
+    shown = first_ones(block, block.reliability, MOST_CURVES)
+    if not shown:
+        return None
+    notes = ["Bars: 95 % intervals. Below the diagonal: too sure.", *_cut(len(shown), len(block.reliability))]
+    figure = sheet(COLUMN_WIDTH + 0.12 * math.ceil(len(shown) / 2), notes)
+    axes = figure.add_subplot(xlabel="confidence (%)", ylabel="right (%)", aspect="equal", xlim=(0, 100), ylim=(0, 100))
+    axes.plot([0, 100], [0, 100], color="0.75", linewidth=0.8, zorder=1)
+    for c in shown:
+        style, own = styles.of(block, c), block.reliability[c]
+        there = own.answers > 0
+        x, y, bounds = 100 * own.confidence[there], 100 * own.accuracy[there], 100 * own.interval[there]
+        axes.vlines(x, bounds[:, 0], bounds[:, 1], color=style.colour, linewidth=0.6, alpha=0.6)
+        axes.plot(x, y, color=style.colour, linestyle=style.line, marker=style.marker, markersize=3)
+    legend(figure, [styles.of(block, c) for c in shown], columns=2)
+    return figure
+
+
 def trials(block: Block, styles: Styles) -> Figure | None:
     """The selecting metric of each trial, by candidate, with the number of trials; the chosen one is filled."""
     known = [

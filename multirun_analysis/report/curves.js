@@ -45,6 +45,42 @@ function drawCurves(data, block, choice) {
     legend(document.getElementById("curves-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
 }
 
+/** How often answers of so much confidence were right, of each of `shown`. */
+function drawReliability(block, shown) {
+  const host = document.getElementById("reliability-plot");
+  plot(host, () => {
+    const line = { x: [0, 100], y: [0, 100], mode: "lines", type: "scatter", hoverinfo: "skip", line: { color: css("--line"), width: 1 } };
+    const traces = shown.map((i, k) => {
+      const own = block.reliability[i];
+      const there = [...own.answers.keys()].filter((bin) => own.answers[bin] > 0);
+      const scaled = (values) => there.map((bin) => 100 * values[bin]);
+      const [y, low, high] = [own.y, own.low, own.high].map(scaled);
+      return {
+        type: "scatter",
+        mode: "lines+markers",
+        x: scaled(own.x),
+        y,
+        customdata: there.map((bin) => [i, bin]),
+        hoverinfo: "none",
+        line: { color: colours()[k % COLOURS.length], width: 2, dash: DASHES[Math.floor(k / COLOURS.length) % DASHES.length] },
+        marker: { size: 6, symbol: SHAPES[k % SHAPES.length] },
+        error_y: { type: "data", symmetric: false, array: high.map((v, n) => v - y[n]), arrayminus: low.map((v, n) => y[n] - v), thickness: 1, width: 2 },
+      };
+    });
+    const axis = (text) => ({ title: { text }, range: [0, 102] });
+    return show(host, [line, ...traces], { height: 420, xaxis: axis("confidence (%)"), yaxis: axis("right (%)") }, block.name).then(() =>
+      explain(host, ({ customdata }) => {
+        if (!customdata) return null;
+        const [i, bin] = customdata;
+        const own = block.reliability[i];
+        return { title: block.candidates[i].label, rows: [["confidence", percent(own.x[bin])], ["right", `${percent(own.y[bin])} (95 %: ${percent(own.low[bin])} to ${percent(own.high[bin])})`], ["answers", own.answers[bin].toLocaleString("en")]], notes: [] };
+      }),
+    );
+  });
+  plot(document.getElementById("reliability-legend"), () =>
+    legend(document.getElementById("reliability-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
+}
+
 /** The best trial so far of each of `shown`, as steps over the device hours of all its trials so far. */
 function drawTuning(block, shown) {
   const host = document.getElementById("tuning-plot");

@@ -85,6 +85,10 @@ function drawComparison(data, block, first, second) {
 function recallSideBySide(errors, pair, labels, shades) {
   const [one, other] = pair.map((i) => errors.recall[i]);
   const known = [...errors.classes.keys()].filter((c) => one[c] !== null && other[c] !== null);
+  const bounds = (i, c) => {
+    const interval = errors.recallInterval[i];
+    return interval && interval[c][0] !== null ? ` (95 %: ${percent(interval[c][0])} to ${percent(interval[c][1])})` : "";
+  };
   const wide = [...known].sort((a, b) => Math.abs(one[b] - other[b]) - Math.abs(one[a] - other[a])).slice(0, MOST_CLASSES_SHOWN);
   const shown = wide.sort((a, b) => one[b] - other[b] - (one[a] - other[a]));
   const rows = shown.map((c) => {
@@ -92,7 +96,7 @@ function recallSideBySide(errors, pair, labels, shades) {
     const dot = (value, colour, shape) => make("i", { class: shape, style: { left: `${100 * value}%`, background: colour } });
     return make(
       "tr",
-      { title: `${errors.classes[c]}: ${percent(one[c])} and ${percent(other[c])}` },
+      { title: `${errors.classes[c]}: ${pair.map((i) => percent(errors.recall[i][c]) + bounds(i, c)).join(" and ")}` },
       make("th", { scope: "row" }, named(errors.classes[c])),
       make("td", { class: "number" }, percent(one[c], 0)),
       make("td", { class: "number" }, percent(other[c], 0)),

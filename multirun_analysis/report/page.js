@@ -90,6 +90,11 @@ function drawBlock() {
     drawConfusion(block.errors, matrices[0]);
   }
 
+  const reliable = Object.keys(block.reliability).map(Number);
+  appear("calibration", reliable.length > 0);
+  if (reliable.length) drawReliability(block, reliable.slice(0, MOST_CURVES));
+  drawTables(at("calibration-table"), tablesOf("calibration"), true);
+
   const curves = Object.keys(block.epochs).map(Number);
   appear("curves", curves.length > 0);
   if (curves.length) {

@@ -31,7 +31,14 @@ MOST_DISPUTED = 300  # images
 
 # Tables that the page has in a better form of its own, and the sections that others belong to.
 _OWN = ("epochs", "recall", "confusion", "confusions", "disputed", "runs")
-_SECTIONS = {"comparisons": "compare", "scaling": "scaling", "trials": "tuning", "tuning": "tuning", "front": "fronts"}
+_SECTIONS = {
+    "comparisons": "compare",
+    "scaling": "scaling",
+    "reliability": "calibration",
+    "trials": "tuning",
+    "tuning": "tuning",
+    "front": "fronts",
+}
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("format.js", "table.js", "plot.js", "pareto.js", "errors.js", "curves.js", "page.js")
@@ -158,6 +165,11 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         ],
         "errors": _errors(block.errors, place, detailed) if block.errors else None,
         "epochs": {place[i]: [_curve(run) for run in block.epochs[i]] for i in detailed if i in block.epochs},
+        "reliability": {
+            place[i]: {"x": _numbers(own.confidence), "y": _numbers(own.accuracy), "answers": own.answers.tolist(),
+                       "low": _numbers(own.interval[:, 0]), "high": _numbers(own.interval[:, 1])}
+            for i, own in block.reliability.items() if i in place
+        },
         "detailed": len(detailed) < len({*block.epochs, *(block.errors.confusion if block.errors else ())}),
         "selecting": _quantity(block.selecting),
         "tuning": {
@@ -205,6 +217,11 @@ def _errors(errors: Errors, place: dict[int, int], detailed: list[int]) -> dict[
         "classes": errors.classes,
         "matrices": {place[i]: errors.confusion[i].tolist() for i in shown} if small else None,
         "recall": {place[i]: _numbers(errors.recall(i)) for i in shown},
+        "recallInterval": {
+            place[i]: [_numbers(pair) for pair in errors.recall_interval[i]]
+            for i in shown
+            if i in errors.recall_interval
+        },
         "support": {place[i]: errors.confusion[i].sum(1).tolist() for i in shown},
         "confusions": {place[i]: errors.confusions(i, 20) for i in shown},
         "disputed": disputed,

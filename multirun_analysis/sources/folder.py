@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pyarrow import parquet
 
 from har_sweep.errors import InputError
 from har_sweep.files import redact_text
@@ -29,9 +30,20 @@ class RunFolder:
         if not self.paths.predictions.is_file():
             return None
         try:
-            return pd.read_parquet(self.paths.predictions, columns=PREDICTION_COLUMNS)
+            return _read_predictions(self.paths.predictions)
         except Exception as e:  # pyarrow has many, for what is not parquet, or not whole
             raise InputError(f"{self.paths.predictions} cannot be read: {str(e).splitlines()[0]}") from e
+
+
+def _read_predictions(file: Path) -> pd.DataFrame:
+    """The predictions, and instead of the probabilities of all classes the ``confidence`` in the answer."""
+    known = parquet.read_schema(file).names
+    table = parquet.read_table(file, columns=[*PREDICTION_COLUMNS, *(["probabilities"] * ("probabilities" in known))])
+    frame = table.select(PREDICTION_COLUMNS).to_pandas()
+    if "probabilities" in known and len(frame):
+        probabilities = table["probabilities"].combine_chunks().flatten().to_numpy().reshape(len(frame), -1)
+        frame["confidence"] = probabilities.max(axis=1)
+    return frame
 
 
 def read_folder(folder: Path, progress: Progress) -> Found:

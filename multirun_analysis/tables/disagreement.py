@@ -91,6 +91,26 @@ def recall_table(block: Block) -> Table:
     return Table("recall", "Recall by class (%)", ["class", "images", *(block.labels[place] for place in places)], rows)
 
 
+def reliability_table(block: Block) -> Table:
+    """How often answers of so much confidence were right."""
+    rows = []
+    for place, own in block.reliability.items():
+        for number in np.flatnonzero(own.answers):
+            low, high = own.interval[number]
+            shares = (
+                own.confidence[number],
+                own.accuracy[number],
+                low,
+                high,
+                own.confidence[number] - own.accuracy[number],
+            )
+            cells = [plain_cell(100 * float(share), "{:.1f}") for share in shares]
+            rows.append([name_cell(block.labels[place]), plain_cell(int(own.answers[number])), *cells])
+    heads = ["model", "answers", "confidence (%)", "right (%)", "at least", "at most", "too sure by (points)"]
+    note = "Answers of all runs, in 15 bins of confidence; those of the calibration error (ECE)."
+    return Table("reliability", "Calibration", heads, rows, note)
+
+
 def confusions_table(block: Block) -> Table:
     """Each candidate's most frequent mistakes, and who shares them."""
     assert block.errors

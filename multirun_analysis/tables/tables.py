@@ -16,6 +16,7 @@ from multirun_analysis.tables.disagreement import (
     confusions_table,
     disputed_table,
     recall_table,
+    reliability_table,
     slug,
 )
 from multirun_analysis.tables.table import Cell, Table, name_cell, number_text, plain_cell, unit_of
@@ -37,7 +38,9 @@ def tables(analysis: Analysis) -> list[Table]:
 def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     made = [table1(analysis, block), table2(analysis, block), fronts_table(block)]
     made += [front_table(block, key, front) for key, front in block.fronts.items()]
-    makers = (comparisons_table, trials_table, tuning_table, marks_table, epochs_table, scaling_table)
+    makers = (
+        comparisons_table, trials_table, tuning_table, marks_table, epochs_table, scaling_table, reliability_table
+    )  # fmt: skip
     made += [make(block) for make in makers]
     if block.errors:
         made += [recall_table(block), confusions_table(block), disputed_table(block)]
