@@ -45,7 +45,9 @@ def study(tmp_path: Path) -> Path:
 def test_the_findings_are_sentences_that_a_person_would_write(study: Path) -> None:
     block = block_of(study)
     up, step, families = block.sentences
-    assert families.startswith("vit (vit_tiny, vit_base) against resnet (resnet18), by what is on each one's front: +16.5 points (")
+    assert families.startswith(
+        "vit (vit_tiny, vit_base) against resnet (resnet18), by what is on each one's front: +16.5 "
+    )
     assert re.fullmatch(
         r"vit_tiny: \+14\.0 points \(\+1\d\.\d to \+1\d\.\d\) over resnet18 for 1\.0 times the training time; "
         r"certain \(p < 0\.001\)\.",
@@ -55,7 +57,8 @@ def test_the_findings_are_sentences_that_a_person_would_write(study: Path) -> No
     assert step.endswith("over vit_tiny for 8.0 times the training time; certain (p < 0.001).")
     assert block.headline.startswith(
         "Best value: vit_tiny, 72.50 % with 103 s training time. "
-        "The next step up is the best: vit_base, 77.50 % with 821 s training time, +5.0 points ("
+        "The next step up is the best: vit_base, 77.50 % with 821 s training time: +5.0 points for 8.0 times the "
+        "training time, certain (p < 0.001)."
     )
 
 

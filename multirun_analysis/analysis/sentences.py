@@ -37,9 +37,12 @@ def headline(block: Block, cost: Quantity) -> str:
         rest = "" if len(members) > 1 else ", and none costs less"
         return f"Best value and best: {_with_cost(block, cost, best)}; no other is more accurate{rest}."
     step = members[members.index(value) + 1]
-    said = f"Best value: {_with_cost(block, cost, value)}. The next step up"
-    said += " is the best" * (step == best)
-    said += f": {_with_cost(block, cost, step)}, {_change(block, cost, step, value)}."
+    gap = block.accuracy.difference(_accuracy(block, step) - _accuracy(block, value))
+    up = f"{_with_cost(block, cost, step)}: {gap} for {_times(block, cost, step, value)}"
+    pair = block.pairs.get((step, value))
+    if pair is not None and pair.p_corrected is not None:
+        up += f", {_verdict(pair.p_corrected, pair.of_models)}"
+    said = f"Best value: {_with_cost(block, cost, value)}. The next step up{' is the best' * (step == best)}: {up}."
     if step != best:
         said += f" Best: {_with_cost(block, cost, best)}, {_times(block, cost, best, value)}."
     return said
@@ -112,12 +115,6 @@ def _sentence(block: Block, cost: Quantity, claim: Claim) -> str:
         text = f"{scope}{one} {verb} {other}: {gain}, at {times}"
     sure = certainty(block, *claim[:2])
     return f"{text}; {sure}." if sure else f"{text}."
-
-
-def _change(block: Block, cost: Quantity, first: int, second: int) -> str:
-    """What ``first`` brings over ``second``, for what, and how certain that is."""
-    gain, times = _gain(block, first, second), _times(block, cost, first, second)
-    return f"{gain} for {times}{scoped_certainty(block, first, second)}"
 
 
 def scoped_certainty(block: Block, first: int, second: int) -> str:

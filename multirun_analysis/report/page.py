@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -71,7 +73,7 @@ def page(analysis: Analysis, tables: Sequence[Table]) -> str:
         run_count=len(analysis.frame),
         # "<" as an escape of JSON's own: no text can end the element.
         data=Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()),
         style=Markup((_FOLDER / "page.css").read_text("utf-8")),
         script=Markup("\n".join((_FOLDER / name).read_text("utf-8") for name in _SCRIPTS)),
     )
