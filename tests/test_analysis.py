@@ -524,3 +524,18 @@ def test_each_recall_has_its_interval_and_confidence_is_set_against_being_right(
     assert found.confidence[full] == pytest.approx(0.9)
     assert found.accuracy[full] == pytest.approx(0.8)
     assert found.interval[full] == pytest.approx(stats.binomtest(160, 200).proportion_ci(method="wilson"), abs=0.003)
+
+
+def test_a_budget_says_when_a_cost_is_within_its_noise_of_the_limit(tmp_path: Path) -> None:
+    for seed, seconds in enumerate((195.0, 203.0, 198.0)):
+        write_run(tmp_path, "near", seed, test=0.8, cost__training__seconds=seconds)
+        write_run(tmp_path, "far", seed, test=0.7, cost__training__seconds=seconds / 2)
+    found = block_of(tmp_path, budgets=["training_time<200s"]).recommendation
+    assert found
+    assert (
+        "Its training time, 199 s ± 4.04 s over 3 runs, is within its noise of the limit: "
+        "its runs do not tell which side it is on." in found.sentences
+    )
+    found = block_of(tmp_path, budgets=["training_time<300s"]).recommendation
+    assert found
+    assert not any("noise" in sentence for sentence in found.sentences)

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from har_sweep.errors import InputError
+from multirun_analysis.analysis.crossed import LEVEL
 from multirun_analysis.analysis.sentences import scoped_certainty
 from multirun_analysis.findings import Block, Recommendation
 from multirun_analysis.quantities import COSTS, METRICS, columns_of, named
@@ -120,6 +122,10 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
             m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
         ]:
             lines.append(f"Mind that its costs are marked: {'; '.join(spoilt)}.")
+        lines += [
+            f"{said_of} is within its noise of the limit: its runs do not tell which side it is on."
+            for said_of in _near_the_limit(block, best, budgets)
+        ]
         if runner_up is None:
             lines.append("Nothing else is within it.")
         else:
@@ -141,6 +147,20 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
             f"Not considered, as a cost of theirs is not known: {', '.join(unknown[:8])}{' ...' * (len(unknown) > 8)}."
         )
     return Recommendation(tuple(b.text for b in budgets), best, runner_up, next_step, tuple(lines))
+
+
+def _near_the_limit(block: Block, place: int, budgets: Sequence[Budget]) -> list[str]:
+    """The costs of a candidate whose 95 % interval over its runs (Student's) has a limit in it."""
+    found = []
+    runs = len(block.candidates[place].rows)
+    for budget in budgets if runs > 1 else ():
+        for column in budget.columns:
+            value, deviation = (float(table[column].iat[place]) for table in (block.means, block.deviations))
+            half = float(stats.t.ppf(0.5 + LEVEL / 2, runs - 1)) * deviation / runs**0.5
+            if abs(value - budget.limit) < half:
+                cost = named(column)
+                found.append(f"Its {cost.label}, {cost.text(value)} ± {cost.text(deviation)} over {runs} runs,")
+    return found
 
 
 def _excess(budgets: Sequence[Budget], values: dict[str, float]) -> str:
