@@ -24,6 +24,7 @@ from multirun_analysis.analysis.sentences import sentences
 from multirun_analysis.analysis.statistics import student, wilson
 from multirun_analysis.analysis.tuning import find_tuning
 from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.sources.choice import several_sweeps
 from multirun_analysis.sources.runs import Progress, Runs
 
 
@@ -35,7 +36,7 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
     InputError
         if the question names what no run has, or no label, accuracy or cost can be told for a table of somebody's.
     """
-    notes = list(runs.notes)
+    notes = [*runs.notes, *several_sweeps(runs)]
     asked = understand(runs, question, notes)
     numbers = as_numbers(runs.frame, [*asked.metrics, *asked.known_costs])
     blocks = [
