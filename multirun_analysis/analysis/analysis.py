@@ -14,7 +14,7 @@ from har_sweep.record.record import utc_now
 from multirun_analysis.analysis.budget import recommend
 from multirun_analysis.analysis.candidates import find_candidates, split_into_blocks
 from multirun_analysis.analysis.disagreement import compare, find_disputes, profile_errors
-from multirun_analysis.analysis.epochs import read_epochs, with_reached
+from multirun_analysis.analysis.epochs import mark_undertrained, read_epochs, with_reached
 from multirun_analysis.analysis.fronts import find_families, find_fronts, resample, resampled
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
@@ -78,6 +78,7 @@ def analyse_block(
     fronts, intervals = resample(samples, compared, fronts, means, accuracy, costs)
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
     epochs = read_epochs(runs, candidates, compared, progress)
+    candidates = mark_undertrained(candidates, epochs, accuracy, selecting)
 
     block = Block(
         name=name,
