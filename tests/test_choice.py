@@ -166,6 +166,7 @@ def test_an_address_that_is_none_is_refused_and_a_folder_of_that_name_is_read(ru
     assert "must be key=value, joined by '&'" in refused(f"{runs}?pilot")
     assert "No run has a 'modl'" in refused(f"{runs}?modl=a")
     assert "there can be only one date" in refused(f"{runs}?since=2026-11-01&since=2026-11-02")
+    assert kept(f"{runs}?model={','.join([*['net'] * 100, 'vit_tiny'])}") == {"vit_tiny": 4}  # no name of a file
     write_run(tmp_path / "runs?status=failed", "resnet18")
     assert kept(tmp_path / "runs?status=failed") == {"resnet18": 1}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
 from multirun_analysis.quantities import columns_of
-from multirun_analysis.sources.folder import RunFolder
 from multirun_analysis.sources.runs import Found, Runs
 
 MOST_TOLD = 8  # values of a column, or sweeps
@@ -153,7 +152,7 @@ def parse_address(source: str) -> tuple[str, list[Condition]]:
         if what follows the ``?`` is no query.
     """
     place, mark, query = source.partition("?")
-    if not mark or Path(source).exists():
+    if not mark or os.path.exists(source):  # Path.exists() raises for what is too long to be a name
         return source, []
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
@@ -201,13 +200,12 @@ def _columns(rows: Sequence[dict[str, object]], conditions: Sequence[Condition])
 
 
 def several_sweeps(runs: Runs) -> list[str]:
-    """A note where runs on disk are of several sweeps, and none was chosen."""
-    if runs.sweeps or "sweeps" not in runs.frame.columns:
+    """A note where runs are of several sweeps, and none was chosen."""
+    if runs.sweeps:
         return []
-    rows = [row for row, origin in enumerate(runs.origins) if isinstance(origin, RunFolder)]
-    of_runs = [sweeps for sweeps in runs.frame["sweeps"].iloc[rows] if isinstance(sweeps, list)]
+    of_runs = [sweeps for sweeps in runs.column("sweeps") if isinstance(sweeps, list)]
     counts = Counter(itertools.chain.from_iterable(map(dict.fromkeys, of_runs)))
-    if all(count == len(rows) for count in counts.values()):
+    if all(count == len(of_runs) for count in counts.values()):
         return []
     return [f"These runs are of {len(counts)} sweeps, and none was chosen: {_told(counts)}. --sweep NAME chooses one."]
 

@@ -37,9 +37,9 @@ def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Prog
 
 
 def _sweeps(source: str) -> Iterable[str]:
-    """Those that an address chooses."""
+    """Those that an address chooses; in W&B they are groups."""
     _, conditions = parse_address(source)
-    return [name for condition in conditions if condition.name == "sweep" for name in condition.values]
+    return [name for condition in conditions if condition.name in ("sweep", "group") for name in condition.values]
 
 
 def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
