@@ -210,9 +210,6 @@ def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server
         assert b"hunter2" not in body, what
 
 
-@pytest.mark.parametrize(
-    ("end", "uploads", "uploaded"), [("wait", "at the end", 0), ("wait before logging", "often", 1)]
-)
 class Logged:
     """A W&B run that only remembers."""
 
@@ -236,6 +233,9 @@ def test_a_confusion_matrix_that_weights_and_biases_would_not_show_is_not_sent(
     assert set(run.shown) == shown
 
 
+@pytest.mark.parametrize(
+    ("end", "uploads", "uploaded"), [("wait", "at the end", 0), ("wait before logging", "often", 1)]
+)
 def test_what_was_not_uploaded_when_a_run_was_killed_is_not_missing(
     server: WandbServer, spec: RunSpec, end: str, uploads: str, uploaded: int
 ) -> None:
