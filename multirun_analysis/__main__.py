@@ -19,6 +19,7 @@ examples:
   python -m multirun_analysis                                     # the runs in runs/, into report/
   python -m multirun_analysis paths.runs=elsewhere                # as har_sweep was told
   python -m multirun_analysis runs 'wandb://me/har_sweep?group=my-sweep' --accuracy val
+  python -m multirun_analysis --sweep main --where 'lr<0.01'       # some of them
   python -m multirun_analysis --budget 'latency_p50<5ms' --budget 'memory<2GB'
   python -m multirun_analysis timm.csv --label model --accuracy top1 --cost param_count:min \\
       --cost infer_samples_per_sec:max
@@ -38,9 +39,19 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "sources", nargs="*", metavar="SOURCE",
-        help="a folder of runs (default: runs; paths.runs=FOLDER is the same), "
+        help="a folder of runs (default: runs; paths.runs=FOLDER is the same), perhaps some of them "
+        "('runs?sweep=NAME&status=done&model=resnet18,vit_tiny&since=2026-11-01', any column), "
         "wandb://ENTITY/PROJECT?group=SWEEP (any of W&B's filters), or a .csv or .parquet; "
         "first `wandb-report` to publish the report in W&B instead of writing it",
+    )  # fmt: skip
+    made.add_argument(
+        "--sweep", action="append", default=[], metavar="NAME",
+        help="only runs of this sweep; several: of any of them",
+    )  # fmt: skip
+    made.add_argument(
+        "--where", action="append", default=[], metavar="'COLUMN OP VALUE'",
+        help="only runs for which this holds, such as 'lr<0.01', 'model in resnet18,vit_tiny', 'status==done', "
+        "'started_at>=2026-11-01'; OP is one of == != < <= > >= in; null is what is missing; several: all must hold",
     )  # fmt: skip
     made.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     made.add_argument(
@@ -92,11 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress("Starting", 0, None)
             from multirun_analysis.analysis.analysis import analyse
             from multirun_analysis.analysis.question import Question
+            from multirun_analysis.sources.choice import choose
             from multirun_analysis.sources.read import read_runs
             from multirun_analysis.tables.tables import tables
 
             gc.disable()  # ten thousand runs are millions of objects: none is garbage, and looking for it takes seconds
-            runs = read_runs(sources, options.cache, progress)
+            runs = choose(read_runs(sources, options.cache, progress), options.sweep, options.where)
             question = Question(
                 options.accuracy, options.cost, options.label, options.by, options.budget, options.images
             )

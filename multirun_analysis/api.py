@@ -21,6 +21,7 @@ from multirun_analysis.figures.figures import Plan, cost_name, plan_figures
 from multirun_analysis.findings import JOINT, Block
 from multirun_analysis.outputs.formats import choose_formats
 from multirun_analysis.outputs.write import write
+from multirun_analysis.sources.choice import choose
 from multirun_analysis.sources.read import read_runs
 from multirun_analysis.sources.runs import Runs
 from multirun_analysis.tables.table import Table
@@ -30,29 +31,36 @@ Source: TypeAlias = str | Path | pd.DataFrame
 T = TypeVar("T")
 
 
-def read(*sources: Source, cache: str | Path = "cache") -> Runs:
+def read(
+    *sources: Source, cache: str | Path = "cache", sweep: str | Sequence[str] = (), where: str | Sequence[str] = ()
+) -> Runs:
     """Read runs into one table: ``.frame`` has a row a run, its columns are the record's paths joined by ``/``.
 
     Parameters
     ----------
     sources
-        folders of runs (``runs`` if none is given), ``wandb://ENTITY/PROJECT?group=SWEEP`` with any of W&B's filters,
-        ``.csv`` or ``.parquet`` files, or DataFrames. A run that comes twice is taken once.
+        folders of runs (``runs`` if none is given; ``runs?sweep=NAME&status=done`` for some of them),
+        ``wandb://ENTITY/PROJECT?group=SWEEP`` with any of W&B's filters, ``.csv`` or ``.parquet`` files, or DataFrames.
+        A run that comes twice is taken once.
     cache
         keeps what was pulled from W&B.
+    sweep, where
+        only runs of any of these sweeps, and those for which all of these hold: ``lr<0.01``, ``model in a,b``.
 
     Raises
     ------
     InputError
-        if a source cannot be read, or there is no run in them.
+        if a source cannot be read, or there is no run in them, or none is left.
     """
     given = [source if isinstance(source, pd.DataFrame) else str(source) for source in sources or ("runs",)]
-    return read_runs(given, Path(cache), _quiet)
+    return choose(read_runs(given, Path(cache), _quiet), _listed(sweep), _listed(where))
 
 
 def analyse(
     runs: Runs | Source | Sequence[Source] = "runs",
     *,
+    sweep: str | Sequence[str] = (),
+    where: str | Sequence[str] = (),
     accuracy: str | None = None,
     costs: str | Sequence[str] = (),
     budget: str | Sequence[str] = (),
@@ -67,6 +75,8 @@ def analyse(
     ----------
     runs
         what ``read`` gave, or a source or several, which are read.
+    sweep, where
+        as of ``read``.
     accuracy
         ``test`` (the default), ``val``, or any metric's column, such as ``error_rate:min``.
     costs
@@ -87,7 +97,9 @@ def analyse(
     if not isinstance(runs, Runs):
         sources = [runs] if isinstance(runs, (str, Path, pd.DataFrame)) else list(runs)
         runs = read(*sources, cache=cache)
-    words = {"accuracy": accuracy, "costs": costs, "budget": budget, "by": by, "label": label}
+    runs = choose(runs, _listed(sweep), _listed(where))
+    words = {"sweep": sweep, "where": where, "accuracy": accuracy, "costs": costs, "budget": budget}
+    words |= {"by": by, "label": label}
     said = "".join(f", {name}={value!r}" for name, value in words.items() if value)
     command = f"multirun_analysis.analyse({runs.sources[0] if len(runs.sources) == 1 else runs.sources!r}{said})"
     question = Question(

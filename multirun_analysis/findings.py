@@ -21,11 +21,17 @@ JOINT = "all"  # the key of the front over all costs together
 class Mark:
     """Why some numbers of a candidate must not be compared with the others'.
 
-    ``affects`` are the columns it spoils; None means everything, the accuracy too.
+    ``cause`` is what it can share with other candidates', ``detail`` what is this one's own. ``affects`` are the
+    columns it spoils; None means everything, the accuracy too.
     """
 
-    text: str
+    cause: str
     affects: frozenset[str] | None = None
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.cause}: {self.detail}" if self.detail else self.cause
 
     def spoils(self, column: str) -> bool:
         return self.affects is None or column in self.affects

@@ -194,6 +194,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "energy": ("cost/training/energy_joules",),
     "throughput": ("cost/inference/images_per_second",),
     "device_hours": ("cost/device_hours",),
+    "model": ("model/name",),
+    "dataset": ("dataset/name",),
+    "sweep": ("sweeps",),
 }
 
 

@@ -25,6 +25,7 @@ from har_sweep.record.record import (
     ModelInfo,
     Record,
     TrainingCost,
+    confusions,
 )
 from multirun_analysis.analysis.analysis import analyse
 from multirun_analysis.analysis.question import Question
@@ -146,7 +147,7 @@ def metrics(table: pd.DataFrame, classes: list[str]) -> Metrics:
             name: ClassMetrics(float(p), float(r), float(f), int(n))
             for name, p, r, f, n in zip(classes, *each, strict=True)
         },
-        confusion=confusion_matrix(truth, answer, labels=classes).tolist(),
+        confusion=confusions(confusion_matrix(truth, answer, labels=classes).tolist()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -355,8 +356,8 @@ def test_one_run_and_equal_costs_are_said(tmp_path: Path) -> None:
 def test_records_that_are_broken_or_of_another_schema_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     write_run(tmp_path, "good")
     for name, text in [
-        ("half", '{"schema_version": 1, "run_id'),
-        ("newer", '{"schema_version": 2}'),
+        ("half", '{"schema_version": 2, "run_id'),
+        ("newer", '{"schema_version": 3}'),
         ("older", '{"schema_version": 0}'),
     ]:
         (tmp_path / name).mkdir()
@@ -373,13 +374,34 @@ def test_records_that_are_broken_or_of_another_schema_are_named_and_the_rest_goe
     found = ask(tmp_path)
     notes = "\n".join(found.notes)
     assert "half/record.json is not a run's record" in notes
-    assert "newer/record.json has schema_version 2" in notes
+    assert "newer/record.json has schema_version 3" in notes
     assert "older/record.json has schema_version 0" in notes
     assert "1 folders have no record (yet)" in notes
     assert "contradicts itself: epoch 3 is selected of 2." in notes
     assert "contradicts itself: its attempts ended as killed." in notes
     assert "contradicts itself: its val accuracy is 0.8000, and 0.7000 in the epoch that was selected." in notes
     assert found.blocks[0].labels == ["good"]
+
+
+def test_records_of_schema_1_and_of_today_stand_in_one_report(tmp_path: Path) -> None:
+    write_run(tmp_path, "today", test=0.8)
+    record = write_run(tmp_path, "before", test=0.7)
+    matrices = {}
+    for split, metrics in record.metrics.items():
+        matrices[split] = np.zeros((4, 4), dtype=int)
+        for truth, answer, count in metrics.confusion:
+            matrices[split][truth, answer] = count
+    file = RunPaths(tmp_path / record.run_id).record
+    tree = json.loads(file.read_text()) | {"schema_version": 1}
+    for split, matrix in matrices.items():
+        tree["metrics"][split]["confusion"] = matrix.tolist()
+    file.write_text(json.dumps(tree))
+    found = ask(tmp_path)
+    assert not found.notes
+    assert found.blocks[0].labels == ["today", "before"]
+    tree["metrics"]["test"]["accuracy"] = 0.9
+    file.write_text(json.dumps(tree))
+    assert "its test accuracy is 0.9000, and 0.7000 by its confusions" in ask(tmp_path).notes[0]
 
 
 def test_runs_that_are_all_unfinished_are_named(tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_help_imports_nothing_heavy_and_the_analysis_never_torch(folder: Path) -
     assert not everything & {"torch", "timm", "sklearn", "hydra"}
     assert {name for name in everything if name.startswith("har_sweep.")} <= {
         "har_sweep.record", "har_sweep.record.record", "har_sweep.record.folder", "har_sweep.record.claim",
+        "har_sweep.record.choices",
         "har_sweep.files", "har_sweep.errors", "har_sweep.units", "har_sweep.events", "har_sweep.processes",
             "har_sweep.console",
     }  # fmt: skip

@@ -408,6 +408,16 @@ def test_tables_sort_by_click_and_by_key_with_numbers_as_numbers_and_gaps_last(p
     assert "† waited for <data>" in page.inner_text("#tables-body")
 
 
+def test_a_cause_is_said_once_below_a_table_and_what_is_each_one_s_own_in_its_tip(open_page: Open) -> None:
+    waits = ["waited for data: in 12 % of training", "waited for data: in 31 % of training"]
+    rows = [[Cell(name, name), Cell(1.0, "1", mark=mark)] for name, mark in zip("ab", waits, strict=True)]
+    page = open_page(analyses.small(), (Table("table2", "Costs", ["model", "time (s)"], rows),))
+    marks = page.locator("#tables-body sup")
+    assert [mark.get_attribute("title") for mark in marks.all()] == waits
+    assert marks.all_text_contents() == ["†", "†"]
+    assert page.locator("#tables-body .reasons li").all_text_contents() == ["† waited for data"]
+
+
 def test_two_models_can_be_compared_either_way_round(page: Page) -> None:
     analysis = analyses.small()
     page.select_option("#first", "5")

@@ -24,9 +24,12 @@ import pytest
 from small import SMALL, command, har_sweep, learned, runs, small_spec
 
 import har_sweep as har_sweep_api
+from har_sweep.config.compose import compose_runs
 from har_sweep.errors import InputError
 from har_sweep.launch.local import slots
-from har_sweep.launch.plan import check_writable
+from har_sweep.launch.plan import check_writable, plan
+from har_sweep.launch.sweep import announce
+from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import flatten
 
@@ -185,6 +188,20 @@ def test_bad_data_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert all(f"{name}/{number}.jpg" in done.stdout for name in "ab" for number in range(3))
     assert "Traceback" not in done.stdout + done.stderr
     assert not runs(tmp_path)
+
+
+def test_the_plan_tells_a_head_alone_from_the_whole_in_the_report_s_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [f"paths.{name}={tmp_path}/{name}" for name in ("runs", "cache", "data")]
+    asked = [[*SMALL, *paths, f"trainer.finetune={finetune}"] for finetune in ("full", "head")]
+    planned = plan(compose_runs(asked), Screen())
+    assert [p.spec.name for p in planned] == ["test_resnet scratch", "test_resnet scratch (head only)"]
+    assert [p.spec.label for p in planned] == ["test_resnet scratch", "test_resnet scratch (head only)"]
+    announce(planned, Screen())
+    shown = capsys.readouterr().out
+    assert "test_resnet from scratch, seed 0: 3 epochs" in shown
+    assert "test_resnet from scratch (head only), seed 0: 3 epochs" in shown
 
 
 def test_a_file_system_without_hard_links_is_named_before_anything_starts(

@@ -32,7 +32,7 @@ from har_sweep.record.claim import take_claim
 from har_sweep.record.folder import read_record, write_record
 from har_sweep.record.record import Epoch, flatten
 from har_sweep.run import tracking
-from har_sweep.run.lifecycle import begin, conclude
+from har_sweep.run.lifecycle import begin, conclude, new_record
 from har_sweep.run.tracking import Tracker
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
@@ -208,6 +208,29 @@ def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server
         assert str(home).encode() not in body, what
         assert KEY.encode() not in body, what
         assert b"hunter2" not in body, what
+
+
+class Logged:
+    """A W&B run that only remembers."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, object] = {}
+        self.summary: dict[str, object] = {}
+
+    def log(self, shown: dict[str, object]) -> None:
+        self.shown |= shown
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(100, {"predictions", "confusion_matrix"}), (101, {"predictions"})])
+def test_a_confusion_matrix_that_weights_and_biases_would_not_show_is_not_sent(
+    spec: RunSpec, classes: int, shown: set[str]
+) -> None:
+    dataset = replace(Dataset.read(spec.dataset_file), classes=[f"class {n}" for n in range(classes)])
+    probabilities = np.full((2, classes), 1 / classes, dtype=np.float32)
+    predictions = {"val": Predictions(np.arange(2), np.arange(2), probabilities, 1.0)}
+    run = Logged()
+    tracking._log_results(run, new_record(spec, dataset), dataset, predictions)  # type: ignore[arg-type]
+    assert set(run.shown) == shown
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ from har_sweep.spec.run_spec import RunSpec
 from multirun_analysis.analysis.analysis import analyse
 from multirun_analysis.analysis.question import Question
 from multirun_analysis.sources import read as sources
+from multirun_analysis.sources.choice import choose
+from multirun_analysis.sources.read import put_together
 from multirun_analysis.sources.runs import Found, Progress
 from multirun_analysis.sources.wandb_client import parse_address
 from multirun_analysis.sources.wandb_runs import PAGE, pull
@@ -237,6 +239,20 @@ def test_ten_thousand_runs_are_read_in_pages(server: WandbServer, read: Reader) 
 
 
 # Which runs
+
+
+def test_the_sweep_and_conditions_that_are_asked_for_hold_of_what_was_pulled(server: WandbServer, read: Reader) -> None:
+    put(server, a_record("resnet18", sweeps=["pilot", "main"]))  # its group is the last that asked for it
+    put(server, a_record("vit_tiny", sweeps=["main"]))
+    put(server, a_record("vit_base", sweeps=["pilot"]), group="pilot")
+    foreign = put(server, a_record("foreign"), group="main", id="foreign")
+    foreign.summary = {"accuracy": 0.5}
+    runs = put_together([read()], ["wandb"])
+    assert choose(runs, ["pilot"], []).frame["model/name"].tolist() == ["resnet18", "vit_base"]
+    main = choose(runs, ["main"], [])
+    assert set(main.frame["name"]) == {"resnet18", "vit_tiny", "foreign"}
+    assert main.notes == ["Left out by --sweep main: 1 of 4 runs."]
+    assert choose(runs, [], ["model==vit_tiny"]).frame["name"].tolist() == ["vit_tiny"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
-from har_sweep.config.schema import Config
+from har_sweep.config.schema import Config, value_at
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
@@ -23,6 +23,7 @@ from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
+from har_sweep.record.choices import CHOICES, choice_word
 from har_sweep.record.claim import take_claim
 from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
@@ -198,11 +199,11 @@ def _spec(
         )
     fell_back = model.weights == "scratch" and config.model.weights == "if_available"
     start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
-    name = f"{config.model.name} {start}".strip()
+    name = f"{config.model.name} {start}".strip() + in_brackets(config)
     return RunSpec(
         run_id=make_run_id(config.model.name, identified),
         name=name,
-        label=" ".join([name, *(_short(choice) for choice in choices)]),
+        label=" ".join([name, *(_short(choice) for choice in choices if choice.partition("=")[0] not in CHOICES)]),
         config=config,
         overrides=run.overrides,
         sweep=sweep,
@@ -216,6 +217,12 @@ def _spec(
         git_commit=git[0],
         git_dirty=git[1],
     )
+
+
+def in_brackets(config: Config) -> str:
+    """What a run was chosen to do otherwise than most, as the report's labels have it: `` (head only)``, or nothing."""
+    words = ", ".join(filter(None, (choice_word(key, value_at(config, key)) for key in CHOICES)))
+    return f" ({words})" if words else ""
 
 
 def _short(override: str) -> str:

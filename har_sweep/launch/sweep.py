@@ -13,7 +13,7 @@ from pathlib import Path
 from har_sweep.config.compose import Composed
 from har_sweep.files import redact_text
 from har_sweep.launch.journal import note_sweep
-from har_sweep.launch.plan import Planned, check_writable, join_sweep, plan
+from har_sweep.launch.plan import Planned, check_writable, in_brackets, join_sweep, plan
 from har_sweep.launch.private import check_writable_runs, owner, refusing_others_folders
 from har_sweep.launch.slurm.options import check_resources, resource_shapes, sbatch_flags, sbatch_options
 from har_sweep.launch.slurm.submit import submit_arrays
@@ -187,8 +187,8 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         epochs = f"{c.trainer.epochs} epoch{'s' if c.trainer.epochs > 1 else ''}"
         devices = f"{c.hardware.device_count} x " if c.hardware.device_count > 1 else ""
         screen.say(
-            f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}, seed {c.seed}: "
-            f"{epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
+            f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}{in_brackets(c)}, "
+            f"seed {c.seed}: {epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
             f"{devices}{p.spec.device} {p.spec.precision} [{p.state}]"
         )
     if len(todo) > LISTED_RUNS:

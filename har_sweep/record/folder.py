@@ -15,7 +15,7 @@ import msgspec
 from har_sweep.errors import InputError
 from har_sweep.files import atomic, atomic_file, redact
 from har_sweep.record.claim import CLAIMING, STAGING, check_claim, claim_path, staging_folder
-from har_sweep.record.record import SCHEMA_VERSION, Record
+from har_sweep.record.record import SCHEMA_VERSION, Record, upgraded
 
 
 class DamagedRecord(InputError):
@@ -140,14 +140,14 @@ class RunPaths:
 
 
 def read_record(path: Path) -> Record:
-    """Read a ``record.json``.
+    """Read a ``record.json``, one of an older schema as if it were of this.
 
     Raises
     ------
     DamagedRecord
         if it is not a record.
     InputError
-        if it is one of a newer schema.
+        if it is one of a schema that is not known, such as a newer one.
     FileNotFoundError
         if there is none.
     """
@@ -160,10 +160,20 @@ def read_record(path: Path) -> Record:
     except msgspec.MsgspecError as e:
         version = _version(data)
         if version == SCHEMA_VERSION:
-            raise DamagedRecord(f"{path} is not a run's record: {e}.", "The same sweep computes it anew.") from e
+            raise _damaged(path, e) from e
+    if version == 1:
+        try:
+            return msgspec.convert(upgraded(msgspec.json.decode(data)), Record)
+        except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as e:
+            raise _damaged(path, e) from e
     raise InputError(
-        f"{path} has schema_version {version}; this version of har_sweep reads {SCHEMA_VERSION}.", "Update har_sweep."
+        f"{path} has schema_version {version}; this version of har_sweep reads 1 and {SCHEMA_VERSION}.",
+        "Update har_sweep.",
     )
+
+
+def _damaged(path: Path, why: Exception) -> DamagedRecord:
+    return DamagedRecord(f"{path} is not a run's record: {why}.", "The same sweep computes it anew.")
 
 
 def _version(data: bytes) -> Any:

@@ -6,13 +6,14 @@ of ``har_sweep``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had whole confusion matrices
 ROUNDING = 0.005  # share of images that another device or kernel may see otherwise
 Status = Literal["running", "done", "failed", "interrupted"]
 
@@ -96,7 +97,8 @@ class ClassMetrics:
 
 @dataclass
 class Metrics:
-    """Of one split. Rows of ``confusion`` are the truth, columns the prediction."""
+    """Of one split. ``confusion`` has how many images of each truth got each answer, in that order, where any did; both
+    are places in the dataset's classes."""
 
     accuracy: float
     top5_accuracy: float
@@ -109,7 +111,7 @@ class Metrics:
     nll: float
     ece: float
     per_class: dict[str, ClassMetrics]
-    confusion: list[list[int]]
+    confusion: list[tuple[int, int, int]]
 
 
 @dataclass
@@ -217,13 +219,26 @@ def contradictions(record: Record) -> list[str]:
         if then is not None and not same_accuracy(now, then, record.dataset.counts["val"]):
             found.append(f"its val accuracy is {now:.4f}, and {then:.4f} in the epoch that was selected")
     for split, metrics in record.metrics.items():
-        images, right = sum(map(sum, metrics.confusion)), sum(row[n] for n, row in enumerate(metrics.confusion))
+        images = sum(count for _, _, count in metrics.confusion)
+        right = sum(count for truth, answer, count in metrics.confusion if truth == answer)
         if images and not same_accuracy(metrics.accuracy, right / images, images):
             found.append(f"its {split} accuracy is {metrics.accuracy:.4f}, and {right / images:.4f} by its confusions")
     outcomes = [attempt.outcome for attempt in record.attempts]
     if outcomes and (outcomes[-1] != "done" or None in outcomes):
         found.append(f"its attempts ended as {', '.join(map(str, outcomes))}")
     return found
+
+
+def confusions(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """What a confusion matrix [truth, answer] says: of a thousand classes nearly all of a million numbers are zero."""
+    return [(truth, answer, count) for truth, row in enumerate(matrix) for answer, count in enumerate(row) if count]
+
+
+def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema version 1 as this version has it."""
+    splits = tree.get("metrics", {}).items()
+    metrics = {split: {**found, "confusion": confusions(found["confusion"])} for split, found in splits}
+    return {**tree, "metrics": metrics, "schema_version": SCHEMA_VERSION}
 
 
 def same_accuracy(one: float, another: float, images: int) -> bool:

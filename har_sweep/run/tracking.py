@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline"]
 
 INIT_SECONDS = 20.0  # for an online start; then the run is kept offline, to be synced later
+MOST_CLASSES = 100  # of a confusion matrix: its table has a row for each pair, of which W&B shows 10,000
 FINISH_SECONDS = 120.0  # for the last uploads; then the same
 
 
@@ -221,16 +222,16 @@ def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: 
         for i, truth, p in zip(predicted.indices, predicted.labels, predicted.probabilities, strict=True)
     ]
     val = predictions["val"]
-    run.log(
-        {
-            "predictions": wandb.Table(columns=["path", "split", "label", "prediction", "confidence"], data=rows),
-            "confusion_matrix": wandb.plot.confusion_matrix(
-                y_true=val.labels.tolist(),
-                preds=np.argmax(val.probabilities, axis=1).tolist(),
-                class_names=dataset.classes,
-            ),
-        }
-    )
+    shown: dict[str, object] = {
+        "predictions": wandb.Table(columns=["path", "split", "label", "prediction", "confidence"], data=rows)
+    }
+    if len(dataset.classes) <= MOST_CLASSES:
+        shown["confusion_matrix"] = wandb.plot.confusion_matrix(
+            y_true=val.labels.tolist(),
+            preds=np.argmax(val.probabilities, axis=1).tolist(),
+            class_names=dataset.classes,
+        )
+    run.log(shown)
     _log_summary(run, record)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from har_sweep.data.batches import batches
 from har_sweep.device.compute import Compute, keep_freed_memory, synchronise
-from har_sweep.record.record import ClassMetrics, Metrics
+from har_sweep.record.record import ClassMetrics, Metrics, confusions
 from har_sweep.spec.weights import ModelPlan
 from har_sweep.train.augmentation import normalise
 from har_sweep.train.session import Session
@@ -99,7 +99,7 @@ def metrics(predictions: Predictions, classes: list[str]) -> Metrics:
             name: ClassMetrics(float(p), float(r), float(f), int(n))
             for name, p, r, f, n in zip(classes, *each, strict=True)
         },
-        confusion=confusion_matrix(labels, predicted, labels=known).tolist(),
+        confusion=confusions(confusion_matrix(labels, predicted, labels=known).tolist()),
     )
 
 

@@ -16,7 +16,7 @@ from multirun_analysis.analysis.candidates import find_candidates, split_into_bl
 from multirun_analysis.analysis.comparison import answered, compare
 from multirun_analysis.analysis.crossed import components
 from multirun_analysis.analysis.disagreement import find_disputes, find_reliability, pairs_that_matter, profile_errors
-from multirun_analysis.analysis.epochs import read_epochs, with_reached
+from multirun_analysis.analysis.epochs import mark_undertrained, read_epochs, with_reached
 from multirun_analysis.analysis.families import compare_families, find_families
 from multirun_analysis.analysis.fronts import find_fronts, resample, signed_costs, spent_by
 from multirun_analysis.analysis.marks import mark_candidates
@@ -26,6 +26,7 @@ from multirun_analysis.analysis.ranking import as_numbers, choose_compared, coun
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
 from multirun_analysis.analysis.tuning import find_tuning
 from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.sources.choice import several_sweeps
 from multirun_analysis.sources.runs import Progress, Runs
 
 
@@ -37,7 +38,7 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
     InputError
         if the question names what no run has, or no label, accuracy or cost can be told for a table of somebody's.
     """
-    notes = list(runs.notes)
+    notes = [*runs.notes, *several_sweeps(runs)]
     asked = understand(runs, question, notes)
     numbers = as_numbers(runs.frame, [*asked.metrics, *asked.known_costs])
     blocks = [
@@ -80,6 +81,7 @@ def analyse_block(
     fronts = resample(spread, compared, spent, fronts, means, accuracy, costs)
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
     epochs = read_epochs(runs, candidates, compared, progress)
+    candidates = mark_undertrained(candidates, epochs, accuracy, selecting)
 
     block = Block(
         name=name,

@@ -12,12 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from har_sweep.record.choices import CHOICES, choice_word
 from multirun_analysis.analysis.pareto import Floats
 from multirun_analysis.findings import Candidate, Trial
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Runs
 
-# What tells one candidate from another: what would be deployed, on what, and on which images it was learned.
+# What tells one candidate from another, with what a label says before its value: what would be deployed, on what, and
+# on which images it was learned. The config has what the record's own numbers do not:
+# - a model of one's own, and what it is called with: another network;
+# - whether only the head was trained: then one backbone serves many tasks, and a training costs a fraction;
+# - compiled or not, the layout in memory, TF32, deterministic kernels: they change the times, and accuracy by no more
+#   than luck, by which the best trial on val would choose among them.
 DEFINING = {
     "model/name": "",
     "model/timm_name": "",
@@ -28,20 +34,24 @@ DEFINING = {
     "hardware/precision": "",
     "dataset/fingerprint": "images ",
     "dataset/split_fingerprint": "split ",
+    "config/model/_target_": "",
 }
+CHOSEN = {f"config/{key.replace('.', '/')}": key for key in CHOICES}  # these have words of their own
+ARGUMENTS = "config/model/arguments/"
 
-# The sections of the config that say what is learned and how, each with its keys that tell no trials apart: they change
-# neither that nor what it costs (har_sweep's identity leaves them out), or ``DEFINING`` has what they became.
+# The sections of the config that say how is learned, each with its keys that tell no trials apart: they change neither
+# what is learned nor what it costs (har_sweep's identity leaves them out), or they tell candidates apart. Everything
+# else is a way to train the same network for the same use: rates, decay, schedules, epochs, batches (their memory and
+# time are marked), augmentation, stochastic depth, averages of weights, which epoch is kept. So is the normalisation of
+# the input: it is a part of the weights' preparation, and free. Keys of the hardware are never settings.
 SETTINGS: dict[str, set[str]] = {
-    "model": {"name", "timm_name", "pretrained_tag", "weights", "input_size", "default_lr"},
+    "model": {
+        "name", "timm_name", "pretrained_tag", "weights", "input_size", "default_lr", "_target_", "arguments",
+    },
     "optimizer": set(),
     "scheduler": set(),
     "augmentation": {"name"},
-    "trainer": {"checkpoint_minutes", "save_model"},
-    "hardware": {
-        "device", "device_count", "precision", "cpu_threads", "loader_threads", "price_per_device_hour",
-        "launcher", "slurm",
-    },
+    "trainer": {"checkpoint_minutes", "save_model", "finetune"},
 }  # fmt: skip
 
 
@@ -49,6 +59,11 @@ def is_setting(column: str) -> bool:
     """Whether runs that differ in a column of the config are several trials of a candidate."""
     top, section, key = [*column.split("/"), "", ""][:3]
     return top == "config" and section in SETTINGS and key not in SETTINGS[section]
+
+
+def is_defining(column: str) -> bool:
+    """Whether runs that differ in a column are several candidates."""
+    return column in DEFINING or column in CHOSEN or column.startswith(ARGUMENTS)
 
 
 def split_into_blocks(runs: Runs, by: Sequence[str]) -> dict[str, NDArray[np.int64]]:
@@ -70,7 +85,7 @@ def find_candidates(runs: Runs, rows: NDArray[np.int64], label: Sequence[str], s
     frame = runs.frame.iloc[rows].reset_index(drop=True)
     names = as_text(frame, label).agg(", ".join, axis=1) if label else _labels(frame)
     settings = [c for c in frame.columns if is_setting(c)]
-    settings += [c for c in DEFINING if c in frame.columns and c not in label] if label and runs.are_records else []
+    settings += [c for c in frame.columns if is_defining(c) and c not in label] if label and runs.are_records else []
     text = as_text(frame, settings)
     text = text.loc[:, [column for column in text.columns if text[column].nunique() > 1]]
     codes = np.stack([pd.factorize(text[column])[0] for column in text.columns] or [np.zeros(len(frame), int)], axis=1)
@@ -125,17 +140,26 @@ def _trials(
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:
-    """The model's name, with whatever else differs among the runs of that name."""
+    """The model's name, with whatever else differs among the runs of that name, and what was chosen otherwise than for
+    any other run: a head alone is no whole network, whatever its name."""
     columns = [column for column in DEFINING if column in frame.columns]
-    text = as_text(frame, columns)
+    own = [column for column in frame.columns if column.startswith(ARGUMENTS)]
+    text = as_text(frame, [*columns, *own])
+    chosen = {
+        column: frame[column].map(lambda value, key=key: choice_word(key, value))
+        for column, key in CHOSEN.items()
+        if column in frame.columns
+    }
+    text = text.assign(**{column: words for column, words in chosen.items() if words.nunique() > 1})
     names: dict[tuple[str, ...], str] = {}
     for name, same in text.drop_duplicates().groupby("model/name"):
         described = same[(same[columns[1:]] != "-").any(axis=1)]
-        differing = [column for column in columns[1:] if described[column].nunique() > 1]
+        differing = [column for column in [*columns[1:], *own] if described[column].nunique() > 1]
         for values in same.itertuples(index=False, name=None):
-            known = dict(zip(columns, values, strict=True))
-            more = ", ".join(DEFINING[column] + _described(column, known[column]) for column in differing)
-            if 0 < len(described) < len(same) and set(values[1:]) == {"-"}:
+            known = dict(zip(text.columns, values, strict=True))
+            parts = [*(_described(column, known[column]) for column in differing), *values[len(columns) + len(own) :]]
+            more = ", ".join(filter(None, parts))
+            if 0 < len(described) < len(same) and {known[column] for column in columns[1:]} == {"-"}:
                 more = "table"  # somebody's numbers beside runs of ours
             names[values] = f"{name} ({more})" if more else str(name)
     return pd.Series([names[values] for values in text.itertuples(index=False, name=None)], index=frame.index)
@@ -143,11 +167,16 @@ def _labels(frame: pd.DataFrame) -> pd.Series:
 
 def _described(column: str, value: str) -> str:
     """What a label says of a defining column."""
+    if column.startswith("config/"):
+        word = column.removeprefix(ARGUMENTS) + " " if column.startswith(ARGUMENTS) else DEFINING[column]
+        return "" if value == "-" else word + value
     if column == "model/weights":
-        return f"file {value[7:13]}" if value.startswith("sha256:") else value
-    if column == "model/input_size":
-        return value.strip("[]").split(",")[-1].strip()
-    return value[:6] if column.endswith("fingerprint") else value
+        said = f"file {value[7:13]}" if value.startswith("sha256:") else value
+    elif column == "model/input_size":
+        said = value.strip("[]").split(",")[-1].strip()
+    else:
+        said = value[:6] if column.endswith("fingerprint") else value
+    return DEFINING[column] + said
 
 
 def as_text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -1,19 +1,26 @@
-"""Learning curves, and what unfinished runs have reached."""
+"""Learning curves, who was trained too little, and what unfinished runs have reached."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from har_sweep.record.record import Epoch
 from multirun_analysis.analysis.ranking import MAX_COMPARED
-from multirun_analysis.findings import Candidate
-from multirun_analysis.quantities import METRICS
+from multirun_analysis.findings import Candidate, Mark
+from multirun_analysis.quantities import METRICS, Quantity
 from multirun_analysis.sources.runs import Progress, Runs
 from multirun_analysis.sources.table import TableRow
+
+LEAST_EPOCHS = 6  # in which a rise can be told from noise
+RISK = 0.01  # of a flat curve whose epochs vary by chance; a few times that where neighbouring epochs vary together
+LEAST_RISE = 0.005  # half a point: less is not worth another training
 
 Curves = dict[int, list[list[Epoch]]]  # of each candidate's runs
 
@@ -35,6 +42,42 @@ def read_epochs(runs: Runs, candidates: Sequence[Candidate], compared: Sequence[
             if epochs:
                 curves.setdefault(place, []).append(epochs)
     return curves
+
+
+def mark_undertrained(candidates: Sequence[Candidate], epochs: Curves, *spoilt: Quantity) -> list[Candidate]:
+    """The candidates, with a mark on those whose val accuracy, in the mean of their runs, still rises at the end."""
+    marked = list(candidates)
+    for place, curves in epochs.items():
+        known = [[epoch.val_accuracy for epoch in curve] for curve in curves]
+        whole = [np.array(curve, float) for curve in known if None not in curve]
+        if not candidates[place].rows or not whole:
+            continue
+        length = min(map(len, whole))
+        if found := still_rising(np.mean([curve[:length] for curve in whole], axis=0)):
+            rise, count = found
+            text = f"its val accuracy still rose by {100 * rise:.1f} points over the last {count} epochs"
+            mark = Mark("undertrained", frozenset(quantity.column for quantity in spoilt), text)
+            marked[place] = replace(marked[place], marks=(*marked[place].marks, mark))
+    return marked
+
+
+def still_rising(accuracies: NDArray[np.float64]) -> tuple[float, int] | None:
+    """By how much a curve (shares, one an epoch) rose over its last epochs, and over how many; None if it did not, or
+    is too short to tell.
+
+    The last third is looked at, and no fewer than ``LEAST_EPOCHS``, which must be no more than half of all. There the
+    line of least squares must rise by more than ``LEAST_RISE``, be steeper than none by Student's t at ``RISK``, and
+    the last epochs be better than those before them: a curve that has levelled off within the third is through.
+    """
+    count = max(LEAST_EPOCHS, len(accuracies) // 3)
+    if len(accuracies) < 2 * LEAST_EPOCHS:
+        return None
+    last, part = accuracies[-count:], count // 3
+    line = stats.linregress(np.arange(count), last)
+    rise = float(line.slope) * (count - 1)
+    steep = line.slope > stats.t.ppf(1 - RISK, count - 2) * line.stderr
+    goes_on = last[-part:].mean() > last[-2 * part : -part].mean()
+    return (rise, count) if rise > LEAST_RISE and steep and goes_on else None
 
 
 def with_reached(means: pd.DataFrame, candidates: Sequence[Candidate], epochs: Curves) -> pd.DataFrame:

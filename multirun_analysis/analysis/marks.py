@@ -34,7 +34,8 @@ def mark_candidates(
 
     ``means`` and ``deviations`` (over runs) have a row for each candidate. ``reported`` is the accuracy.
     """
-    found = [_unfinished(runs, candidates), _tuned(candidates, selecting, reported)]
+    found = [_unfinished(runs, candidates), _tuned(candidates, reported)]
+    found.append(_chosen(runs, candidates, selecting, reported))
     if runs.are_records:
         measured = [cost for cost in costs if cost.measured_in]
         found.append(_learned(runs, candidates, measured, selecting, reported))
@@ -55,22 +56,38 @@ def _unfinished(runs: Runs, candidates: Sequence[Candidate]) -> Marks:
     for candidate in candidates:
         states = Counter(runs.info[row].status for row in candidate.unfinished)
         said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        whole = Mark(f"runs left out: {said}", frozenset()) if candidate.rows else Mark(f"unfinished: {said}")
+        whole = Mark("runs left out", frozenset(), said) if candidate.rows else Mark("unfinished", None, said)
         marks.append([whole] if said else [])
     return marks
 
 
-def _tuned(candidates: Sequence[Candidate], selecting: Quantity, reported: Quantity) -> Marks:
-    counts = sorted({len(candidate.trials) for candidate in candidates})
+def _tuned(candidates: Sequence[Candidate], reported: Quantity) -> Marks:
+    """Who was tuned more or less than others: in how many trials, of which those without a result may count or not."""
+    finished = [sum(not np.isnan(trial.selection) for trial in candidate.trials) for candidate in candidates]
+    spans = [(least, len(candidate.trials)) for least, candidate in zip(finished, candidates, strict=True)]
+    known = sorted({span for span, candidate in zip(spans, candidates, strict=True) if candidate.rows})
+    marks: Marks = []
+    for (least, most), candidate in zip(spans, candidates, strict=True):
+        others = sorted({low for low, high in known if high < least or low > most}) if candidate.rows else []
+        text = f"{least} trial{'s' * (least > 1)} where others had {', '.join(map(str, others))}"
+        marks.append([Mark("tuned more or less", frozenset([reported.column]), text)] if others else [])
+    return marks
+
+
+def _chosen(runs: Runs, candidates: Sequence[Candidate], selecting: Quantity, reported: Quantity) -> Marks:
+    """Whose trial was chosen on what is reported, and whose might have been another: of several trials, one goes on.
+    A trial that failed was tried, and brought nothing."""
     spoilt = frozenset([reported.column])
     marks: Marks = []
     for candidate in candidates:
-        mine, count = list[Mark](), len(candidate.trials)
-        if len(counts) > 1:
-            others = ", ".join(str(other) for other in counts if other != count)
-            mine.append(Mark(f"{count} trials where others had {others}: tuned more or less", spoilt))
-        if count > 1 and selecting == reported:
-            mine.append(Mark(f"best of {count} trials, chosen on the images it is reported on", spoilt))
+        mine, trials = list[Mark](), candidate.trials
+        going_on = {row for row in candidate.unfinished if runs.info[row].status != "failed"}
+        count = sum(not going_on.isdisjoint(trial.rows) for trial in trials)
+        if candidate.rows and len(trials) > 1 and count:
+            mine.append(Mark("another trial might be chosen", spoilt, f"{count} of {len(trials)} unfinished"))
+        finished = sum(not np.isnan(trial.selection) for trial in trials)
+        if finished > 1 and selecting == reported:
+            mine.append(Mark("chosen on the images it is reported on", spoilt, f"best of {finished} trials"))
         marks.append(mine)
     return marks
 
@@ -92,7 +109,7 @@ def _learned(
         if any(synthetic[row] is True for row in shown):
             mine.append(Mark("synthetic data"))
         if (wait := np.nanmax(waited[shown], initial=0.0)) > WAITED:
-            mine.append(Mark(f"waited for data in {100 * wait:.0f} % of training", _columns(measured, "training")))
+            mine.append(Mark("waited for data", _columns(measured, "training"), f"in {100 * wait:.0f} % of training"))
         marks.append(mine)
     return marks
 
@@ -103,8 +120,8 @@ def _varied(means: pd.DataFrame, deviations: pd.DataFrame, measured: Sequence[Qu
     shares = (deviations[columns] / means[columns]).to_numpy(float)
     marks: Marks = [[] for _ in range(len(shares))]
     for place, which in np.argwhere(shares > SHAKY).tolist():
-        text = f"{measured[which].label} differed by {100 * shares[place, which]:.0f} % between its runs"
-        marks[place].append(Mark(text, frozenset([columns[which]])))
+        cause, by = f"{measured[which].label} differed between its runs", f"by {100 * shares[place, which]:.0f} %"
+        marks[place].append(Mark(cause, frozenset([columns[which]]), by))
     return marks
 
 
@@ -127,14 +144,15 @@ def _unlike(runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quan
             values = [sorted({text[row] for row in c.rows or c.unfinished} - {"-"}) for c in candidates]
             counts = Counter(own[0] for own in values if len(own) == 1)
             usual = [value for value, count in counts.items() if count == max(counts.values())]
-            found.append([[Mark(said, affected)] if (said := _odd(what, own, usual)) else [] for own in values])
+            found.append([_odd(what, own, usual, affected) for own in values])
     return found
 
 
-def _odd(what: str, own: Sequence[str], usual: Sequence[str]) -> str:
+def _odd(what: str, own: Sequence[str], usual: Sequence[str], affected: frozenset[str]) -> list[Mark]:
     """How a candidate's values of something differ from the usual one, if they do."""
     if len(own) > 1:
-        return f"its runs had different {what}: {' and '.join(own)}"
+        return [Mark(f"its runs had different {what}", affected, " and ".join(own))]
     if not own or list(own) == list(usual):
-        return ""
-    return f"{what} {own[0]} where " + ("others had another" if len(usual) > 1 else f"most had {usual[0]}")
+        return []
+    others = "others had another" if len(usual) > 1 else f"most had {usual[0]}"
+    return [Mark(f"{what} unlike others'", affected, f"{own[0]} where {others}")]

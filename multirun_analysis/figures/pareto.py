@@ -46,7 +46,8 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     marked: dict[int, list[str]] = {}
     for c in shown:
         whole = [] if block.candidates[c].rows else ["unfinished"]
-        spoilt = [m.text for m in block.candidates[c].marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
+        marks = block.candidates[c].marks
+        spoilt = [m.cause for m in marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
         marked[c] = spoilt or whole
     single = [c for c in shown if on[c] or not crowd]  # drawn one by one, the others as a cloud
     (x_label, x_scale), (y_label, y_scale) = unit(cost, x[shown]), unit(block.accuracy, y[shown])

@@ -48,8 +48,9 @@ function drawTable(host, { title, columns, count, cell, note }) {
     const inner = best ? make("strong", {}, content) : content;
     let sign = null;
     if (mark) {
-      if (!reasons.includes(mark)) reasons.push(mark);
-      sign = make("sup", { title: mark }, dagger(reasons.indexOf(mark)));
+      const causes = mark.split("; ").map((text) => text.split(": ")[0]).join("; ");  // what is each one's own stands in the tip
+      if (!reasons.includes(causes)) reasons.push(causes);
+      sign = make("sup", { title: mark }, dagger(reasons.indexOf(causes)));
     }
     return make(column === 0 ? "th" : "td", { scope: column === 0 ? "row" : null, class: numeric[column] ? "number" : null }, inner, sign);
   }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from har_sweep.errors import InputError
+from multirun_analysis.sources.choice import choose_found, parse_address
 from multirun_analysis.sources.folder import RunFolder, read_folder
 from multirun_analysis.sources.runs import Found, Progress, Runs
 from multirun_analysis.sources.table import read_table, rows_of
@@ -25,23 +26,35 @@ def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Prog
         if a source cannot be read at all, or none of them has a run.
     """
     found = [read_source(source, cache, progress) for source in sources]
+    sweeps = [name for source in sources if isinstance(source, str) for name in _sweeps(source)]
     names = ["a DataFrame" if isinstance(source, pd.DataFrame) else source for source in sources]
     if not any(one.info for one in found):
         raise InputError(
             f"There is no run in {', '.join(names)}." + "".join(f"\n{note}" for one in found for note in one.notes),
             "`python -m har_sweep -m model=...` makes runs.",
         )
-    return take_once(put_together(found, names))
+    return replace(take_once(put_together(found, names)), sweeps=tuple(sweeps))
+
+
+def _sweeps(source: str) -> Iterable[str]:
+    """Those that an address chooses; in W&B they are groups."""
+    _, conditions = parse_address(source)
+    return [name for condition in conditions if condition.name in ("sweep", "group") for name in condition.values]
 
 
 def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
-    """The runs of one source; what it is, its name tells."""
+    """The runs of one source; what it is, its name tells, and which of its runs, what follows a ``?``."""
     if isinstance(source, pd.DataFrame):
         return rows_of(source.reset_index(drop=True), "a DataFrame")
     if source.startswith("wandb:"):
         from multirun_analysis.sources.wandb_runs import pull
 
         return pull(source, cache, progress)
+    source, conditions = parse_address(source)
+    return choose_found(_read(source, progress), conditions)
+
+
+def _read(source: str, progress: Progress) -> Found:
     if source.lower().endswith((".csv", ".tsv", ".parquet")):
         return rows_of(read_table(Path(source)), source)
     if Path(source).is_dir():

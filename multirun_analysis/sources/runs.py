@@ -41,13 +41,14 @@ class Found:
 
 @dataclass(frozen=True, repr=False)
 class Runs:
-    """The runs of all ``sources``, as one table: see ``Found``."""
+    """The runs of all ``sources``, as one table: see ``Found``. ``sweeps`` are those that were chosen, if any were."""
 
     frame: pd.DataFrame
     info: list[RunInfo]
     origins: list[Origin]
     notes: list[str]
     sources: list[str]
+    sweeps: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{len(self.info):,} runs from {', '.join(self.sources)}>"

@@ -36,7 +36,7 @@ T = TypeVar("T")
 PAGE = 500  # runs at a time
 LINES = 10_000  # of a run's history: one an epoch
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _NOT_FINITE = {"NaN", "Infinity", "-Infinity"}  # how W&B writes them
 
 
@@ -150,6 +150,8 @@ def _know(run: Run) -> _Known:
     row |= leaves(run.config, "config/")
     row = {key: _value(key, value) for key, value in row.items()}
     row = {"run_id": run.id, "name": run.name or run.id, "seed": row.get("config/seed")} | row
+    if run.group:  # har_sweep's sweeps are W&B's groups; its own runs say so themselves
+        row.setdefault("sweeps", [run.group])
     row["status"] = _status(row.get("status") if ours else None, run.state)
     known = _Known(_stamp(run), row)
     if isinstance(table, dict) and table.get("_type") == "table-file":

@@ -113,16 +113,19 @@ class Table:
         return [*([f"{left_out:,} more rows are in the CSV."] if left_out > 0 else []), *self.footnotes()]
 
     def footnotes(self) -> list[str]:
-        """The note, and each reason why something is marked, with the rows that it is about."""
+        """The note, and each cause why something is marked, with the rows that it is about."""
         reasons: dict[str, dict[str, None]] = {}
         for row in self.rows:
             for cell in row:
                 for reason in cell.mark.split("; ") if cell.mark else ():
-                    reasons.setdefault(reason, {})[row[0].text] = None
+                    cause, _, detail = reason.partition(": ")
+                    about_row = f"{row[0].text} ({detail})" if detail else row[0].text
+                    reasons.setdefault(cause, {})[about_row] = None
         about = []
         for reason, names in reasons.items():
-            listed = ", ".join(list(names)[:8]) + (" ..." if len(names) > 8 else "")
-            about.append(f"† {reason}: {'all' if len(names) == len(self.rows) > 1 else listed}")
+            listed = ", ".join(list(names)[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            every = len(self.rows) > 1 and list(names) == [row[0].text for row in self.rows]
+            about.append(f"† {reason}: {'all' if every else listed}")
         return [line for line in (self.note, *about) if line]
 
 

@@ -22,6 +22,7 @@ from multirun_analysis.tables.disagreement import (
 from multirun_analysis.tables.table import Cell, Table, name_cell, number_text, plain_cell, unit_of
 
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
+MOST_NAMED = 8  # models of a cause; the CSV has all
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -228,13 +229,20 @@ def tuning_table(block: Block) -> Table:
 
 
 def marks_table(block: Block) -> Table:
-    """What must not be compared, and why."""
-    rows = []
+    """What must not be compared, and why: a row for each cause, with all that it is about."""
+    about: dict[tuple[str, frozenset[str] | None], list[str]] = {}
     for candidate in block.candidates:
         for mark in candidate.marks:
-            spoilt = "everything" if mark.affects is None else ", ".join(named(c).label for c in sorted(mark.affects))
-            rows.append([name_cell(candidate.label), name_cell(mark.text), name_cell(spoilt or "nothing")])
-    return Table("marks", "What cannot be compared", ["model", "why", "what"], rows)
+            named_so = f"{candidate.label} ({mark.detail})" if mark.detail else candidate.label
+            about.setdefault((mark.cause, mark.affects), []).append(named_so)
+    rows = []
+    for (cause, affects), models in about.items():
+        spoilt = "everything" if affects is None else ", ".join(named(c).label for c in sorted(affects))
+        some = ", ".join(models[:MOST_NAMED]) + (f" and {len(models) - MOST_NAMED} more" * (len(models) > MOST_NAMED))
+        every = len(models) == len(block.candidates) > 1 and models == block.labels
+        cell = Cell(", ".join(models), "all" if every else some)
+        rows.append([name_cell(cause), cell, name_cell(spoilt or "nothing")])
+    return Table("marks", "What cannot be compared", ["why", "models", "what"], rows)
 
 
 def epochs_table(block: Block) -> Table:
