@@ -9,6 +9,7 @@ whose time and peak memory are those of the command that a user gives. The last 
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from made_runs import a_record, metrics, predictions
 
+from har_sweep.record.record import Epoch
 from har_sweep.units import byte_size
 from multirun_analysis.analysis.pareto import Floats, contributions, nondominated, shortfall
 from multirun_analysis.sources.read import read_runs
@@ -62,28 +65,28 @@ def timed(act: Callable[[], object]) -> Callable[[], float]:
 
 
 def make_runs(folder: Path) -> int:
-    """20 models in 100 settings with 5 seeds: 10,000 records, each with its predictions of 1,890 images a split."""
-    tables = [predictions({"val": 0.7, "test": 0.7}, seed, CLASSES, IMAGES) for seed in range(SEEDS)]
-    for seed, predicted in enumerate(tables):
-        predicted.to_parquet(folder / f".predictions-{seed}.parquet")
-    measured = {split: metrics(tables[0][tables[0]["split"] == split], CLASSES) for split in ("val", "test")}
+    """20 models in 100 settings with 5 seeds: 10,000 records, each with its predictions of 1,890 images a split; the
+    settings of a model share those of a seed."""
     random = np.random.default_rng(0)
-    for number in range(MODELS * SETTINGS * SEEDS):
-        model, seed = number // (SETTINGS * SEEDS), number % SEEDS
-        rate = 1e-5 * (1 + number // SEEDS % SETTINGS)
-        record = a_record(
-            f"vit_{model}", seed, at={"config/optimizer/lr": rate, "cost/training/seconds": 100.0 + model}
-        )
-        record.epochs = record.epochs * (EPOCHS // 2)
-        record.dataset.classes, record.metrics = CLASSES, measured
-        for split in measured:
-            measured[split].accuracy = float(0.5 + model / 50 + 0.05 * random.random())
-        run = folder / f"{record.run_id}-{number}"
-        run.mkdir()
-        record.run_id = run.name
-        (run / "record.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
-        (run / "predictions.parquet").hardlink_to(folder / f".predictions-{seed}.parquet")
-    return number + 1
+    epochs = [Epoch(n, 1 / n, 1.2 / n, 0.5 + n / 100, 1e-3, 10.0) for n in range(1, EPOCHS + 1)]
+    count = 0
+    for model, seed in itertools.product(range(MODELS), range(SEEDS)):
+        share = 0.5 + model / 50 + 0.02 * random.random()
+        predicted = predictions({"val": share, "test": share}, (model, seed), CLASSES, IMAGES)
+        predicted.to_parquet(shared := folder / f".predictions-{model}-{seed}.parquet")
+        measured = {split: metrics(predicted[predicted["split"] == split], CLASSES) for split in ("val", "test")}
+        for setting in range(SETTINGS):
+            chosen = {"config/optimizer/lr": 1e-5 * (1 + setting), "cost/training/seconds": 100.0 + model}
+            record = a_record(f"vit_{model}", seed, at=chosen)
+            record.epochs = [*epochs[:-1], replace(epochs[-1], val_accuracy=measured["val"].accuracy)]
+            record.selected_epoch = EPOCHS
+            record.dataset.classes, record.metrics = CLASSES, measured
+            run = folder / record.run_id
+            run.mkdir()
+            (run / "record.json").write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+            (run / "predictions.parquet").hardlink_to(shared)
+            count += 1
+    return count
 
 
 def main() -> None:

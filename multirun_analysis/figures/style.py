@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ft2font import LoadFlags
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -160,10 +161,13 @@ def short_names(texts: Iterable[str], most: int = 24) -> dict[str, str]:
     return names
 
 
+LAID_OUT = "laid out"
+
+
 def sheet(height: float, notes: Sequence[str] = (), width: float = COLUMN_WIDTH) -> Figure:
     """A figure in inches; ``notes`` stand under it, small, and add to its height."""
     lines = [line for note in notes for line in _wrap(note, width)]
-    figure = Figure(figsize=(width, height + len(lines) * SMALL * 1.25 / 72), layout="constrained")
+    figure = Figure(figsize=(width, height + len(lines) * SMALL * 1.25 / 72))
     FigureCanvasAgg(figure)
     if lines:
         text = "\n".join(lines)
@@ -195,11 +199,10 @@ def _wrap(text: str, width: float) -> Iterator[str]:
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay the figure out once and for all: laying out again for every format is half of the work."""
-    engine = figure.get_layout_engine()
-    if engine:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
+    """Lay the figure out once and for all. It keeps no engine of its own: with one, every format is drawn twice."""
+    if figure.get_label() != LAID_OUT:
+        ConstrainedLayoutEngine().execute(figure)
+        figure.set_label(LAID_OUT)
 
 
 def legend(figure: Figure, entries: Sequence[Style], columns: int, lines: bool = True) -> Legend | None:
