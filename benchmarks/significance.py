@@ -235,7 +235,9 @@ def of_fronts(random: np.random.Generator, draws: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=1000, help="of each pair; of whole reports half, of studies a quarter")
+    parser.add_argument(
+        "--draws", type=int, default=1000, help="of each pair; half as many reports, a quarter of studies"
+    )
     draws = parser.parse_args().draws
     random = np.random.default_rng(0)
     found = of_pairs(random, draws) | of_intervals(random, draws) | of_fronts(random, draws // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_runs import ask
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 from test_tuning import study
 
 from multirun_analysis.findings import Analysis, Errors, Mark
@@ -677,3 +678,31 @@ def test_tuning_is_drawn_as_steps_over_its_cost_where_something_was_tuned(
     )
     assert traces == [["hv", [1, 2, 3], [65, 75, 80]], ["hv", [0.5, 1, 1.5], [70, 70, 72]]]
     assert tuned.locator("#tuning-legend li").all_inner_texts() == ["●<i>large", "■small"]
+
+
+def test_each_table_can_be_downloaded_as_it_is_sorted_and_filtered(page: Page) -> None:
+    with page.expect_download() as started:
+        page.locator("#tables .download button").first.click()
+    rows = list(csv.reader(Path(started.value.path()).read_text().splitlines()))
+    assert started.value.suggested_filename.endswith(".csv")
+    shown = page.locator("#tables table").first
+    assert rows[0] == shown.locator("thead th").all_inner_texts()
+    assert [row[0] for row in rows[1:]] == shown.locator("tbody th").all_inner_texts()
+    page.fill("#search", "vit_tiny")
+    expect(page.locator("#found")).not_to_be_empty()
+    with page.expect_download() as started:
+        page.locator("#runs .download button").click()
+    rows = list(csv.reader(Path(started.value.path()).read_text().splitlines()))
+    assert rows[1:]
+    assert all("vit_tiny" in ",".join(row) for row in rows[1:])
+
+
+def test_a_downloaded_table_runs_nothing_in_a_spreadsheet(open_page: Open) -> None:
+    page = open_page(
+        analyses.hostile(), (replace(MODELS, rows=[[Cell(t, t) for t in ("=1+1", "-5", "+SUM(A1)", "a,b")]]),)
+    )
+    with page.expect_download() as started:
+        page.locator("#tables .download button").first.click()
+    text = Path(started.value.path()).read_text()
+    assert "'=1+1,-5,'+SUM(A1)" in text
+    assert "\n=" not in text

@@ -2,6 +2,17 @@
 
 const ROWS_AT_ONCE = 200;
 
+/** Rows as a csv; what a spreadsheet would take for a formula has an apostrophe before it. */
+function csvOf(rows) {
+  const formula = /^[\s\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20]/;
+  const field = (value) => {
+    if (typeof value === "number") return String(value);
+    const text = formula.test(value) && !Number.isFinite(Number(value)) ? `'${value}` : value;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return rows.map((row) => `${row.map(field).join(",")}\r\n`).join("");
+}
+
 /**
  * Draw a table into `host`; gives back a function that shows only the rows for which `filter` holds.
  * columns: texts. cell(row, column) -> {value, text, best, mark, url}. Missing values sort last, either way.
@@ -25,7 +36,18 @@ function drawTable(host, { title, columns, count, cell, note }) {
     below,
     more,
     ...(note ? [make("p", { class: "caption" }, note)] : []),
+    make("p", { class: "download" }, make("button", { type: "button", title: "The rows of this table, in this order, in full precision", on: { click: download } }, "Download CSV")),
   );
+
+  function download() {
+    const values = state.rows.map((row) => columns.map((_, column) => {
+      const { value, text } = cell(row, column);
+      return value === undefined || value === null ? (text === "-" ? "" : text) : value;
+    }));
+    const link = make("a", { href: URL.createObjectURL(new Blob([csvOf([columns, ...values])], { type: "text/csv" })), download: `${title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60) || "table"}.csv` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
 
   function draw() {
     reasons.length = 0;
