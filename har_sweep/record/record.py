@@ -6,6 +6,7 @@ of ``har_sweep``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -96,7 +97,7 @@ class ClassMetrics:
 
 @dataclass
 class Metrics:
-    """Of one split. Rows of ``confusion`` are the truth, columns the prediction."""
+    """Of one split. Rows of ``confusion`` are the truth, columns the prediction; a float is nan if it is unknown."""
 
     accuracy: float
     top5_accuracy: float
@@ -214,11 +215,12 @@ def contradictions(record: Record) -> list[str]:
         found.append(f"epoch {record.selected_epoch} is selected of {len(record.epochs)}")
     elif record.selected_epoch and "val" in record.metrics:
         now, then = record.metrics["val"].accuracy, record.epochs[record.selected_epoch - 1].val_accuracy
-        if then is not None and not same_accuracy(now, then, record.dataset.counts["val"]):
+        if then is not None and not math.isnan(now) and not same_accuracy(now, then, record.dataset.counts["val"]):
             found.append(f"its val accuracy is {now:.4f}, and {then:.4f} in the epoch that was selected")
     for split, metrics in record.metrics.items():
         images, right = sum(map(sum, metrics.confusion)), sum(row[n] for n, row in enumerate(metrics.confusion))
-        if images and not same_accuracy(metrics.accuracy, right / images, images):
+        known = images and not math.isnan(metrics.accuracy)
+        if known and not same_accuracy(metrics.accuracy, right / images, images):
             found.append(f"its {split} accuracy is {metrics.accuracy:.4f}, and {right / images:.4f} by its confusions")
     outcomes = [attempt.outcome for attempt in record.attempts]
     if outcomes and (outcomes[-1] != "done" or None in outcomes):
