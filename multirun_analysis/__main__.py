@@ -52,12 +52,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--accuracy",
-        metavar="NAME[:min|:max]",
-        help="test (default), val, or any metric's column, such as error_rate:min",
+        metavar="NAME[:min|:max[:UNIT]]",
+        help="test (default), val, or any metric's column, such as error_rate:min, or top1:max:%% for one in percent",
     )
     made.add_argument(
-        "--cost", action="append", default=[], metavar="NAME[:min|:max]",
-        help="a cost to draw a front for; several also give the front of all together",
+        "--cost", action="append", default=[], metavar="NAME[:min|:max[:UNIT]]",
+        help="a cost to draw a front for; several also give the front of all together. UNIT is what a column of a "
+        "table is in, such as ms, MiB, M or Wh (any that --budget takes): latency_ms:min:ms",
     )  # fmt: skip
     made.add_argument(
         "--budget",

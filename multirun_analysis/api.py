@@ -68,10 +68,12 @@ def analyse(
     runs
         what ``read`` gave, or a source or several, which are read.
     accuracy
-        ``test`` (the default), ``val``, or any metric's column, such as ``error_rate:min``.
+        ``test`` (the default), ``val``, or any metric's column, such as ``error_rate:min``, or ``top1:max:%`` for one
+        in percent.
     costs
-        what fronts are drawn for, such as ``latency`` or ``images_per_second:max``; several also give the front of all
-        together. None means one for each thing that people pay with.
+        what fronts are drawn for, such as ``latency`` or ``images_per_second:max``, or ``latency_ms:min:ms`` for a
+        column of a table in milliseconds; several also give the front of all together. None means one for each thing
+        that people pay with.
     budget
         limits such as ``latency_p50<5ms`` and ``memory<2GB``, for a recommendation.
     by, label
