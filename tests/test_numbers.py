@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import pandas as pd
 import pytest
 from made_runs import ask, block_of, quiet, write_run
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, RunFailure
+from har_sweep.launch.objective import objective_of
 from har_sweep.record.folder import RunPaths, read_record, write_record
 from multirun_analysis.__main__ import main
 from multirun_analysis.analysis.analysis import analyse
@@ -231,6 +233,8 @@ def test_all_small_percents_can_be_said_to_be_percent(report: Any) -> None:
     assert report(text, *ASK).status == 2
     found = report(text, "--accuracy", "acc:max:%", *ASK[2:])
     assert found.table("table1")["acc (%)"].tolist() == [1.2, 0.8]
+    found = report(text.replace("acc", "acc (%)"), "--accuracy", "acc (%)", *ASK[2:])
+    assert found.table("table1")["acc (%)"].tolist() == [1.2, 0.8]
     assert "taken for shares of 1" in report(text.replace("1.2", "0.7"), *ASK).said
 
 
@@ -321,10 +325,10 @@ def test_an_empty_seed_or_status_is_a_sentence(report: Any) -> None:
 # --- records that lack something -------------------------------------------------------------------------------------
 
 
-def edit(folder: Path, **metrics: float | None) -> None:
-    """Let the test metrics in a record's file be others."""
+def edit(folder: Path, split: str = "test", **metrics: float | None) -> None:
+    """Let the metrics in a record's file be others."""
     tree = json.loads((folder / "record.json").read_text())
-    tree["metrics"]["test"] |= metrics
+    tree["metrics"][split] |= metrics
     (folder / "record.json").write_text(json.dumps(tree))
 
 
@@ -349,6 +353,17 @@ def test_a_number_that_is_null_costs_a_record_no_more_than_that_number(tmp_path:
     assert np.isnan(read_record(folders[0] / "record.json").metrics["test"].nll)
     edit(folders[2], accuracy="good")  # type: ignore[arg-type]
     assert "is not a run's record" in "".join(ask(tmp_path).notes)
+
+
+def test_a_search_does_not_go_by_a_number_that_is_null(tmp_path: Path) -> None:
+    record = write_run(tmp_path)
+    edit(tmp_path / record.run_id, "val", nll=None)
+    config = SimpleNamespace(sweep=SimpleNamespace(objective=["metrics/val/accuracy", "metrics/val/nll"]))
+    spec: Any = SimpleNamespace(
+        paths=RunPaths(tmp_path / record.run_id), label="a", run_id=record.run_id, config=config
+    )
+    with pytest.raises(RunFailure, match="has no metrics/val/nll"):
+        objective_of(spec)
 
 
 def test_a_folder_that_vanishes_while_it_is_read_is_a_sentence(tmp_path: Path) -> None:

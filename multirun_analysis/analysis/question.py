@@ -137,6 +137,7 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
         if goal == "min":
             notes.append(f"{column}: less is taken for better, by its name; --accuracy {column}:max says otherwise.")
     better = _goal(goal, "--accuracy")
+    unit = unit or "%" * bool(re.search(r"[(\[]%[)\]]$", column))  # as this report's own heads have it
     quantity = _in_unit(runs, Quantity(column, better, column), unit, "--accuracy")
     kind = quantity.kind if quantity.kind != "plain" else kind_by_size(runs, column, better, notes)
     split, metric = metric_of(column)
