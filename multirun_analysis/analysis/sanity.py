@@ -100,13 +100,11 @@ def check_numbers(
         if column in runs.unclear:
             numbers[column] = np.nan
             continue
-        if _is_text(raw):
-            _name(runs, column, "no numbers", raw.notna() & pd.to_numeric(raw, errors="coerce").isna(), notes)
-        infinite = pd.to_numeric(raw, errors="coerce").abs() == np.inf
-        _name(runs, column, "not finite", infinite, notes)
-        bounded = quantity.is_share or column not in accuracies
-        if bounded:
-            sentinel = pd.to_numeric(raw, errors="coerce").isin(SENTINELS)
+        written = pd.to_numeric(raw, errors="coerce")
+        _name(runs, column, "no numbers", raw.notna() & written.isna(), notes)
+        _name(runs, column, "not finite", written.abs() == np.inf, notes)
+        if quantity.is_share or column not in accuracies:
+            sentinel = written.isin(SENTINELS)
             _name(runs, column, "taken for missing, as they cannot be negative", sentinel, notes)
             values[sentinel] = np.nan
             top = {"share": 1.0, "percent": 100.0}.get(quantity.kind, np.inf)

@@ -13,7 +13,7 @@ import pandas as pd
 from har_sweep.errors import InputError
 from multirun_analysis.sources.folder import RunFolder, read_folder
 from multirun_analysis.sources.runs import Found, Progress, Runs, some
-from multirun_analysis.sources.table import Table, read_table, rows_of
+from multirun_analysis.sources.table import Sheet, read_table, rows_of
 
 
 def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Progress) -> Runs:
@@ -38,7 +38,7 @@ def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Prog
 def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
     """The runs of one source; what it is, its name tells."""
     if isinstance(source, pd.DataFrame):
-        return rows_of(Table(source.reset_index(drop=True)), "a DataFrame")
+        return rows_of(Sheet(source.reset_index(drop=True)), "a DataFrame")
     if source.startswith("wandb:"):
         from multirun_analysis.sources.wandb_runs import pull
 

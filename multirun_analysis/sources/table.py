@@ -31,7 +31,7 @@ class TableRow:
 
 
 @dataclass
-class Table:
+class Sheet:
     """A table as it was read: ``notes`` say what was assumed, ``units`` in what the numbers of a column are, where its
     cells say so, and ``unclear`` why the numbers of a column cannot be told."""
 
@@ -41,7 +41,7 @@ class Table:
     unclear: dict[str, str] = field(default_factory=dict)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> Sheet:
     """Anyone's results: a csv with any delimiter, however its numbers are written, or a parquet file.
 
     Raises
@@ -62,14 +62,14 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> Sheet:
     frame = pd.read_parquet(path)
     for column in frame.select_dtypes(object):  # lists, such as the classes
         frame[column] = frame[column].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-    return Table(frame)
+    return Sheet(frame)
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path) -> Sheet:
     encoding, notes = _encoding(path)
     try:
         delimiter, frame = _parse(path, encoding)
@@ -89,7 +89,7 @@ def _read_csv(path: Path) -> Table:
             f"{path} has a head of {width} cells and rows of {width + frame.index.nlevels}.",
             "Quote cells that hold the delimiter, such as numbers with a decimal comma in a table of commas.",
         )
-    table = Table(frame, notes)
+    table = Sheet(frame, notes)
     _read_numbers(table, path, delimiter, encoding)
     return table
 
@@ -125,7 +125,7 @@ def _parse(path: Path, encoding: str) -> tuple[str, pd.DataFrame]:
     return delimiter, pd.read_csv(path, sep=delimiter, encoding=encoding, low_memory=False)
 
 
-def _read_numbers(table: Table, path: Path, delimiter: str, encoding: str) -> None:
+def _read_numbers(table: Sheet, path: Path, delimiter: str, encoding: str) -> None:
     """Let columns of texts that are numbers be numbers, and say how they were read."""
     frame = table.frame
     texts = frame.select_dtypes(["object", "str"])
@@ -174,7 +174,7 @@ def _may_be_thousands(values: pd.Series) -> bool:
     )
 
 
-def rows_of(table: Table, source: str) -> Found:
+def rows_of(table: Sheet, source: str) -> Found:
     """Each row of a table as a run; ``source`` is where it is from. Fronts of an earlier analysis are left out."""
     frame = table.frame.drop(columns=[c for c in table.frame.columns if str(c).startswith("front/")])
     notes = list(table.notes)
