@@ -63,12 +63,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--accuracy",
-        metavar="NAME[:min|:max]",
-        help="test (default), val, or any metric's column, such as error_rate:min",
+        metavar="NAME[:min|:max[:UNIT]]",
+        help="test (default), val, or any metric's column, such as error_rate:min, or top1:max:%% for one in percent",
     )
     made.add_argument(
-        "--cost", action="append", default=[], metavar="NAME[:min|:max]",
-        help="a cost to draw a front for; several also give the front of all together",
+        "--cost", action="append", default=[], metavar="NAME[:min|:max[:UNIT]]",
+        help="a cost to draw a front for; several also give the front of all together. UNIT is what a column of a "
+        "table is in, such as ms, MiB, M or Wh (any that --budget takes): latency_ms:min:ms",
     )  # fmt: skip
     made.add_argument(
         "--budget",
@@ -82,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--by", action="append", default=[], metavar="COLUMN", help="a front for each value (default: each dataset)"
+    )
+    made.add_argument(
+        "--family", metavar="COLUMN", help="what families are compared by (default: the architecture: resnet, vit, ...)"
     )
     made.add_argument("--images", type=Path, metavar="FOLDER", help="where the images are, if not where they were")
     made.add_argument("--cache", type=Path, default=Path("cache"), help="what was pulled from W&B (default: cache)")
@@ -110,7 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gc.disable()  # ten thousand runs are millions of objects: none is garbage, and looking for it takes seconds
             runs = choose(read_runs(sources, options.cache, progress), options.sweep, options.where)
             question = Question(
-                options.accuracy, options.cost, options.label, options.by, options.budget, options.images
+                options.accuracy,
+                options.cost,
+                options.label,
+                options.by,
+                options.budget,
+                options.images,
+                options.family,
             )
             command = shlex.join(["python", "-m", "multirun_analysis", *given])
             analysis = analyse(runs, question, command, progress)

@@ -66,6 +66,7 @@ def analyse(
     budget: str | Sequence[str] = (),
     by: str | Sequence[str] = (),
     label: str | Sequence[str] = (),
+    family: str | None = None,
     images: str | Path | None = None,
     cache: str | Path = "cache",
 ) -> Analysis:
@@ -78,14 +79,17 @@ def analyse(
     sweep, where
         as of ``read``.
     accuracy
-        ``test`` (the default), ``val``, or any metric's column, such as ``error_rate:min``.
+        ``test`` (the default), ``val``, or any metric's column, such as ``error_rate:min``, or ``top1:max:%`` for one
+        in percent.
     costs
-        what fronts are drawn for, such as ``latency`` or ``images_per_second:max``; several also give the front of all
-        together. None means one for each thing that people pay with.
+        what fronts are drawn for, such as ``latency`` or ``images_per_second:max``, or ``latency_ms:min:ms`` for a
+        column of a table in milliseconds; several also give the front of all together. None means one for each thing
+        that people pay with.
     budget
         limits such as ``latency_p50<5ms`` and ``memory<2GB``, for a recommendation.
-    by, label
-        columns: a front for each value (default: each dataset), and what names a candidate (default: the model).
+    by, label, family
+        columns: a front for each value (default: each dataset), what names a candidate (default: the model), and what
+        families are compared by (default: the architecture).
     images
         the folder of the images, if they are not where they were.
 
@@ -99,11 +103,17 @@ def analyse(
         runs = read(*sources, cache=cache)
     runs = choose(runs, _listed(sweep), _listed(where))
     words = {"sweep": sweep, "where": where, "accuracy": accuracy, "costs": costs, "budget": budget}
-    words |= {"by": by, "label": label}
+    words |= {"by": by, "label": label, "family": family}
     said = "".join(f", {name}={value!r}" for name, value in words.items() if value)
     command = f"multirun_analysis.analyse({runs.sources[0] if len(runs.sources) == 1 else runs.sources!r}{said})"
     question = Question(
-        accuracy, _listed(costs), _listed(label), _listed(by), _listed(budget), Path(images) if images else None
+        accuracy,
+        _listed(costs),
+        _listed(label),
+        _listed(by),
+        _listed(budget),
+        Path(images) if images else None,
+        family,
     )
     return Analysis(find(runs, question, command, _quiet))
 

@@ -311,7 +311,8 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything. ``frame`` is the table of runs with its ``front/<cost>`` columns; ``info`` has an entry a row.
+    """Everything. ``frame`` is the table of runs as it was read, with its ``front/<cost>`` columns; ``info`` has an
+    entry a row, ``numbers`` the values of all quantities in SI units, without those that cannot be used.
 
     ``metrics`` and ``costs`` are the quantities known of at least one run, the chosen accuracy and costs first.
     ``notes`` are what a reader must know: what was left out, and why.
@@ -327,3 +328,4 @@ class Analysis:
     command: str
     created_at: str
     notes: list[str]
+    numbers: pd.DataFrame

@@ -21,7 +21,7 @@ Kind = Literal["share", "percent", "seconds", "bytes", "count", "rate", "joules"
 @dataclass(frozen=True)
 class Quantity:
     """A column of the table of runs. ``kind`` says what its numbers are: shares are 0..1 and shown as percent, percent
-    is 0..100, seconds and bytes are SI.
+    is 0..100, seconds and bytes are SI. ``size`` is what 1 in the column is in that unit: 0.001 for milliseconds.
 
     ``split`` and ``metric`` say which of a record's metrics it is, if it is one. ``measured_in`` is the phase of a run
     in which a cost was measured, if another machine would give another number.
@@ -34,6 +34,7 @@ class Quantity:
     split: Split = ""
     metric: str = ""
     measured_in: Phase = ""
+    size: float = 1.0
 
     def on(self, split: Split) -> Quantity:
         """The same metric on another split; what is no metric of a record is itself."""

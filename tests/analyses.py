@@ -143,7 +143,7 @@ def from_table(table: pd.DataFrame, metrics: Sequence[Quantity], costs: Sequence
     frame = table.assign(**{f"front/{name}": front.on for name, front in block.fronts.items()})
     return Analysis(
         frame, info, list(metrics), list(costs), list(costs), [block], ["results.csv"], "python -m multirun_analysis",
-        "2026-11-24T13:00:00.000Z", [],
+        "2026-11-24T13:00:00.000Z", [], table,
     )  # fmt: skip
 
 
@@ -189,6 +189,7 @@ def _analysis(
         command=command,
         created_at="2026-11-24T13:00:00.000Z",
         notes=["2 runs failed and were left out: resnet18-00ff00ff00 and vit_base-00ff00ff01 (out_of_memory)."],
+        numbers=frame,
     )
 
 

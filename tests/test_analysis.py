@@ -515,6 +515,16 @@ def test_families_are_compared_by_what_is_on_the_front_of_each(tmp_path: Path) -
     assert not any("Of these trained networks" in s for s in block.sentences)
 
 
+def test_families_are_what_a_column_says(tmp_path: Path) -> None:
+    for model, kind, accuracy in [("a", "old", 0.6), ("b", "old", 0.62), ("c", "new", 0.8), ("d", "new", 0.82)]:
+        for seed in range(2):
+            write_run(tmp_path, model, seed, test=accuracy, images=400, at={"config/data/kind": kind})
+    (pair_of,) = block_of(tmp_path, family="config/data/kind").between_families[SECONDS]
+    assert (pair_of.first, pair_of.second) == ("new", "old")
+    with pytest.raises(InputError, match="No run has a 'knid'"):
+        block_of(tmp_path, family="knid")
+
+
 def test_the_pair_to_look_at_first_is_of_two_families(tmp_path: Path) -> None:
     for model, timm_name, accuracy, seconds in [
         ("vit_tiny", "vit_tiny_patch16_224", 0.72, 102.0), ("vit_base", "vit_base_patch16_224", 0.76, 800.0),

@@ -277,8 +277,10 @@ def test_a_family_is_its_architecture_without_the_size(name: str, expected: str)
 
 
 def test_slurm_settings_of_old_records_are_no_trials_and_an_optimizer_s_own_arguments_are(tmp_path: Path) -> None:
-    for partition in ("a100", "v100"):
-        write_run(tmp_path, at={"config/hardware/slurm/partition": partition, "config/launch/order": partition})
+    for seed, partition in enumerate(("a100", "v100")):
+        write_run(
+            tmp_path, seed=seed, at={"config/hardware/slurm/partition": partition, "config/launch/order": partition}
+        )
     (candidate,) = block_of(tmp_path).candidates
     assert (len(candidate.trials), len(candidate.rows)) == (1, 2)
     write_run(tmp_path, at={"config/optimizer/_target_": "timm.optim.Lamb", "config/optimizer/trust_clip": True})

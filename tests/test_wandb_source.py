@@ -37,6 +37,7 @@ from multirun_analysis.analysis.analysis import analyse
 from multirun_analysis.analysis.question import Question
 from multirun_analysis.sources import read as sources
 from multirun_analysis.sources.choice import choose
+from multirun_analysis.sources.folder import RunFolder
 from multirun_analysis.sources.read import put_together
 from multirun_analysis.sources.runs import Found, Progress
 from multirun_analysis.sources.wandb_client import parse_address
@@ -161,9 +162,7 @@ def test_what_was_logged_comes_back_as_the_record_has_it_to_the_last_digit(circl
     floats = {key for key, value in expected.items() if isinstance(value, float) and not key.startswith("config/")}
     assert all(isinstance(got[key], float) for key in floats)
     assert pulled.origins[place].epochs() == record.epochs
-    columns = ["path", "split", "label", "prediction"]
-    on_disk = pd.read_parquet(spec.paths.predictions, columns=columns)
-    pd.testing.assert_frame_equal(pulled.origins[place].predictions(), on_disk)
+    pd.testing.assert_frame_equal(pulled.origins[place].predictions(), RunFolder(spec.paths).predictions())
     info = pulled.info[place]
     assert (info.run_id, info.name, info.seed, info.status) == (record.run_id, record.name, record.seed, "done")
     assert info.url.endswith(f"/{ENTITY}/har/runs/{record.run_id}")

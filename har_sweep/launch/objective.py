@@ -118,6 +118,6 @@ def objective_of(spec: RunSpec) -> Any:
         raise RunFailure("not_done", f"{spec.label} ({spec.run_id}) has no result: {cause}", f"See {spec.paths.log}.")
     numbers, names = flatten(record), check_objective(spec.config.sweep.objective)
     for name in names:
-        if numbers.get(name) is None:
+        if numbers.get(name) is None or numbers[name] != numbers[name]:  # nan, where a record has null
             raise RunFailure("no_number", f"{spec.label} ({spec.run_id}) has no {name}", f"See {spec.paths.record}.")
     return numbers[names[0]] if len(names) == 1 else [numbers[name] for name in names]

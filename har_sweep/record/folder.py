@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from types import UnionType
+from typing import IO, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -140,7 +142,8 @@ class RunPaths:
 
 
 def read_record(path: Path) -> Record:
-    """Read a ``record.json``, one of an older schema as if it were of this.
+    """Read a ``record.json``, one of an older schema as if it were of this. A number that was not finite when it was
+    written, and so is null, is nan.
 
     Raises
     ------
@@ -153,7 +156,10 @@ def read_record(path: Path) -> Record:
     """
     data = path.read_bytes()
     try:
-        record = msgspec.json.decode(data, type=Record)
+        try:
+            record = msgspec.json.decode(data, type=Record)
+        except msgspec.ValidationError:  # a second look, as long as the first, only at those that need it
+            record = msgspec.convert(_with_nan(msgspec.json.decode(data), Record), Record)
         version: Any = record.schema_version
         if version == SCHEMA_VERSION:
             return record
@@ -163,7 +169,7 @@ def read_record(path: Path) -> Record:
             raise _damaged(path, e) from e
     if version == 1:
         try:
-            return msgspec.convert(upgraded(msgspec.json.decode(data)), Record)
+            return msgspec.convert(_with_nan(upgraded(msgspec.json.decode(data)), Record), Record)
         except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as e:
             raise _damaged(path, e) from e
     raise InputError(
@@ -174,6 +180,23 @@ def read_record(path: Path) -> Record:
 
 def _damaged(path: Path, why: Exception) -> DamagedRecord:
     return DamagedRecord(f"{path} is not a run's record: {why}.", "The same sweep computes it anew.")
+
+
+def _with_nan(value: Any, kind: Any) -> Any:
+    """What JSON says of something of the type ``kind``, with nan for null where only a float can be."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if value is None:
+        return math.nan if kind is float else None
+    if origin is UnionType:
+        return _with_nan(value, inside[0])
+    if isinstance(value, dict) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return {key: _with_nan(part, kinds.get(key)) for key, part in value.items()}
+    if isinstance(value, dict) and origin is dict:
+        return {key: _with_nan(part, inside[1]) for key, part in value.items()}
+    if isinstance(value, list) and origin is list:
+        return [_with_nan(part, inside[0]) for part in value]
+    return value
 
 
 def _version(data: bytes) -> Any:

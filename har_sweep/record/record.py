@@ -6,6 +6,7 @@ of ``har_sweep``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,8 +98,8 @@ class ClassMetrics:
 
 @dataclass
 class Metrics:
-    """Of one split. ``confusion`` has how many images of each truth got each answer, in that order, where any did; both
-    are places in the dataset's classes."""
+    """Of one split; an unknown float is nan. ``confusion`` has how many images of each truth got each answer, in that
+    order, where any did; both are places in the dataset's classes."""
 
     accuracy: float
     top5_accuracy: float
@@ -216,12 +217,13 @@ def contradictions(record: Record) -> list[str]:
         found.append(f"epoch {record.selected_epoch} is selected of {len(record.epochs)}")
     elif record.selected_epoch and "val" in record.metrics:
         now, then = record.metrics["val"].accuracy, record.epochs[record.selected_epoch - 1].val_accuracy
-        if then is not None and not same_accuracy(now, then, record.dataset.counts["val"]):
+        if then is not None and not math.isnan(now) and not same_accuracy(now, then, record.dataset.counts["val"]):
             found.append(f"its val accuracy is {now:.4f}, and {then:.4f} in the epoch that was selected")
     for split, metrics in record.metrics.items():
         images = sum(count for _, _, count in metrics.confusion)
         right = sum(count for truth, answer, count in metrics.confusion if truth == answer)
-        if images and not same_accuracy(metrics.accuracy, right / images, images):
+        known = images and not math.isnan(metrics.accuracy)
+        if known and not same_accuracy(metrics.accuracy, right / images, images):
             found.append(f"its {split} accuracy is {metrics.accuracy:.4f}, and {right / images:.4f} by its confusions")
     outcomes = [attempt.outcome for attempt in record.attempts]
     if outcomes and (outcomes[-1] != "done" or None in outcomes):

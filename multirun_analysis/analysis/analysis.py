@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from har_sweep.files import redact_text
 from har_sweep.record.record import utc_now
 from multirun_analysis.analysis.budget import recommend
-from multirun_analysis.analysis.candidates import find_candidates, split_into_blocks
+from multirun_analysis.analysis.candidates import count_measured, find_candidates, split_into_blocks
 from multirun_analysis.analysis.comparison import answered, compare
 from multirun_analysis.analysis.crossed import components
 from multirun_analysis.analysis.disagreement import find_disputes, find_reliability, pairs_that_matter, profile_errors
 from multirun_analysis.analysis.epochs import mark_undertrained, read_epochs, with_reached
-from multirun_analysis.analysis.families import compare_families, find_families
+from multirun_analysis.analysis.families import compare_families, find_families, in_families
 from multirun_analysis.analysis.fronts import find_fronts, resample, signed_costs, spent_by
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
-from multirun_analysis.analysis.ranking import as_numbers, choose_compared, count_images, find_intervals, rank
+from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank
+from multirun_analysis.analysis.sanity import check_numbers
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
 from multirun_analysis.analysis.tuning import find_tuning
 from multirun_analysis.findings import Analysis, Block
@@ -39,8 +40,9 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
         if the question names what no run has, or no label, accuracy or cost can be told for a table of somebody's.
     """
     notes = [*runs.notes, *several_sweeps(runs)]
-    asked = understand(runs, question, notes)
-    numbers = as_numbers(runs.frame, [*asked.metrics, *asked.known_costs])
+    runs, asked = understand(runs, question, notes)
+    accuracies = {asked.accuracy.column, asked.selecting.column}
+    numbers = check_numbers(runs, asked.quantities, asked.columns, accuracies, notes)
     blocks = [
         analyse_block(runs, numbers, name, rows, asked, progress)
         for name, rows in split_into_blocks(runs, asked.by).items()
@@ -56,6 +58,7 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
         command=redact_text(command),
         created_at=utc_now(),
         notes=notes,
+        numbers=numbers,
     )
 
 
@@ -65,7 +68,10 @@ def analyse_block(
     """Everything about one dataset, or one value of what is asked by: the candidates among ``rows``, and what can be
     said of them."""
     accuracy, selecting, costs, notes = asked.accuracy, asked.selecting, asked.costs, list[str]()
-    found = find_candidates(runs, rows, asked.label, selecting)
+    found = find_candidates(runs, rows, asked.label, selecting, numbers[selecting.column], notes)
+    if asked.family:
+        found = in_families(runs, found, asked.family)
+    found = count_measured(runs, found, numbers[accuracy.column], notes)
     candidates, means, deviations, counts = rank(found, numbers, accuracy)
     candidates = mark_candidates(runs, candidates, means, deviations, asked.known_costs, selecting, accuracy)
     images = count_images(runs, candidates, accuracy)
@@ -80,7 +86,7 @@ def analyse_block(
     spent = [spent_by(candidates[place], numbers, costs) for place in compared]
     fronts = resample(spread, compared, spent, fronts, means, accuracy, costs)
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
-    epochs = read_epochs(runs, candidates, compared, progress)
+    epochs = read_epochs(runs, candidates, compared, notes, progress)
     candidates = mark_undertrained(candidates, epochs, accuracy, selecting)
 
     block = Block(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from har_sweep.errors import InputError
 from multirun_analysis.analysis.crossed import LEVEL
 from multirun_analysis.analysis.sentences import scoped_certainty
 from multirun_analysis.findings import Block, Recommendation
-from multirun_analysis.quantities import COSTS, METRICS, columns_of, named
+from multirun_analysis.quantities import Kind, Quantity, columns_of, named
 
 UNITS: dict[str, float] = {
     "": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60, "h": 3600,
@@ -23,12 +23,13 @@ UNITS: dict[str, float] = {
     "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
     "J": 1, "kJ": 1e3, "MJ": 1e6, "Wh": 3600, "kWh": 3.6e6, "%": 0.01,
 }  # fmt: skip
-_OF_KIND = {
+UNITS_OF: dict[Kind, tuple[str, ...]] = {
     "seconds": ("s", "ms", "us", "µs", "min", "h"),
     "bytes": ("B", "kB", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"),
     "count": ("", "k", "K", "M", "G", "T"),
     "joules": ("J", "kJ", "MJ", "Wh", "kWh"),
     "share": ("", "%"),
+    "percent": ("", "%"),
 }
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -41,10 +42,12 @@ class Budget:
     columns: tuple[str, ...]
     comparison: str
     limit: float
+    quantities: dict[str, Quantity]
 
     @classmethod
-    def parse(cls, text: str, known: Iterable[str]) -> Budget:
-        """Read ``latency_p50<5ms``, ``memory<2GB``, ``accuracy>=80%``.
+    def parse(cls, text: str, known: Iterable[str], asked: Mapping[str, Quantity]) -> Budget:
+        """Read ``latency_p50<5ms``, ``memory<2GB``, ``accuracy>=80%``. ``asked`` are the quantities that the question
+        has, by their columns; they know the units of columns of somebody's table.
 
         Raises
         ------
@@ -58,15 +61,22 @@ class Budget:
             )
         name, comparison, number, unit = match.groups()
         columns = columns_of(name, known)
-        quantity = COSTS.get(columns[0]) or METRICS.get(columns[0])
-        allowed = _OF_KIND.get(quantity.kind, ("",)) if quantity else tuple(UNITS)
+        quantities = {column: asked.get(column) or named(column) for column in columns}
+        kind = quantities[columns[0]].kind
+        allowed = UNITS_OF.get(kind, ("",))
+        if unit not in allowed and kind == "plain" and unit in UNITS:
+            raise InputError(
+                f"--budget {text!r}: it is not told what {name} is in.",
+                f"Say it (--cost '{name}:min:{unit}'), or give the limit without a unit, in that of the column.",
+            )
         if unit not in allowed:
             raise InputError(
                 f"--budget {text!r} has no unit." if not unit else f"--budget {text!r}: '{unit}' is no unit of {name}.",
                 f"Use {', '.join(filter(None, allowed)) or 'none'}.",
             )
+        size = 1.0 if kind == "percent" else UNITS[unit]
         try:
-            return cls(text.strip(), columns, comparison, float(number) * UNITS[unit])
+            return cls(text.strip(), columns, comparison, float(number) * size, quantities)
         except ValueError as e:
             raise InputError(f"--budget {text!r}: '{number}' is not a number.") from e
 
@@ -106,8 +116,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         return f"{block.labels[place]} ({accuracy.text(values[place][accuracy.column])})"
 
     def costs(place: int) -> str:
-        columns = dict.fromkeys(column for budget in budgets for column in budget.columns)
-        return ", ".join(f"{named(c).label} {named(c).text(values[place][c])}" for c in columns if c != accuracy.column)
+        of = {column: quantity for budget in budgets for column, quantity in budget.quantities.items()}
+        return ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
 
     better = [i for i in usable if i not in within and (best is None or i < best)]
     better.sort(key=lambda i: (max(budget.over(values[i]) for budget in budgets), i))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from har_sweep.errors import InputError
 from har_sweep.record.choices import CHOICES, choice_word
 from multirun_analysis.analysis.pareto import Floats
 from multirun_analysis.findings import Candidate, Trial
@@ -72,28 +74,43 @@ def split_into_blocks(runs: Runs, by: Sequence[str]) -> dict[str, NDArray[np.int
     columns = list(by) or [column for column in ("dataset/name",) if column in frame.columns]
     if not columns:
         return {"": np.arange(len(frame))}
-    keys = as_text(frame, columns).agg(", ".join, axis=1) if len(columns) > 1 else as_text(frame, columns)[columns[0]]
+    keys = _joined(as_text(frame, columns))
     return {str(name): np.asarray(rows) for name, rows in sorted(keys.groupby(keys).indices.items())}
 
 
-def find_candidates(runs: Runs, rows: NDArray[np.int64], label: Sequence[str], selecting: Quantity) -> list[Candidate]:
-    """The candidates among some rows of the table, in the order of their labels.
+def find_candidates(
+    runs: Runs,
+    rows: NDArray[np.int64],
+    label: Sequence[str],
+    selecting: Quantity,
+    selection: pd.Series,
+    notes: list[str],
+) -> list[Candidate]:
+    """The candidates among some rows of the table, in the order of their labels. Of finished runs of one trial with the
+    same seed only one is taken, and that is noted.
 
     ``label`` are the columns that name them; none means the model, told apart as far as need be. ``selecting`` is
-    what trials are chosen by.
+    what trials are chosen by, ``selection`` its values, of all rows of the table.
+
+    Raises
+    ------
+    InputError
+        if it cannot be told which of several rows with the same seed counts.
     """
     frame = runs.frame.iloc[rows].reset_index(drop=True)
-    names = as_text(frame, label).agg(", ".join, axis=1) if label else _labels(frame)
+    names = _joined(as_text(frame, label)) if label else _labels(frame)
     settings = [c for c in frame.columns if is_setting(c)]
     settings += [c for c in frame.columns if is_defining(c) and c not in label] if label and runs.are_records else []
     text = as_text(frame, settings)
     text = text.loc[:, [column for column in text.columns if text[column].nunique() > 1]]
     codes = np.stack([pd.factorize(text[column])[0] for column in text.columns] or [np.zeros(len(frame), int)], axis=1)
     finished = np.array([runs.info[row].status == "done" for row in rows])
-    value = np.where(finished, frame[selecting.column].to_numpy(float), np.nan)
+    value = np.where(finished, selection.to_numpy(float)[rows], np.nan)
     found = []
     which, labels = pd.factorize(names, sort=True)
+    repeats = _repeats(runs, rows, np.column_stack([which, codes]), finished, names, notes)
     order = np.argsort(which, kind="stable")
+    order = order[~repeats[order]]
     for members, name in zip(
         np.split(order, np.searchsorted(which[order], np.arange(1, len(labels)))), labels, strict=True
     ):
@@ -111,6 +128,54 @@ def find_candidates(runs: Runs, rows: NDArray[np.int64], label: Sequence[str], s
             )
         )
     return found
+
+
+def _repeats(
+    runs: Runs,
+    rows: NDArray[np.int64],
+    trials: NDArray[np.int64],
+    finished: NDArray[np.bool_],
+    names: pd.Series,
+    notes: list[str],
+) -> NDArray[np.bool_]:
+    """Which of ``rows`` are finished runs of a trial (a row of ``trials``) and a seed that another one stands for: runs
+    of one seed are no independent repeats. It is the one that was done last that stands."""
+    left_out = np.zeros(len(rows), dtype=bool)
+    seeds = pd.Series([runs.info[row].seed for row in rows], dtype=float)
+    keys = pd.DataFrame(trials).assign(seed=seeds)[finished & seeds.notna()]
+    several = keys[keys.duplicated(keep=False)]
+    if several.empty:
+        return left_out
+    done = runs.column("finished_at").fillna(runs.column("started_at")).iloc[rows[several.index]]
+    if done.isna().any():  # rows of somebody's table: the last of them is no better than the first
+        first = several.index[np.flatnonzero(done.isna())[0]]
+        alike = several.index[(several == several.loc[first]).all(axis=1)]
+        raise InputError(
+            f"{names.iat[first]} has {len(alike)} rows of seed {seeds[first]:.0f}: {runs.named(rows[alike])}.",
+            "Add --by or --label with the column that tells them apart. If they are independent repeats, give each a "
+            "seed of its own, or leave that column out.",
+        )
+    later = several.iloc[np.argsort(done.astype(str).to_numpy(), kind="stable")]
+    left_out[later.index[later.duplicated(keep="last")]] = True
+    notes.append(
+        f"{left_out.sum():,} runs have the seed of a later run of the same trial, and are not counted: "
+        f"{runs.named(rows[left_out])}."
+    )
+    return left_out
+
+
+def count_measured(
+    runs: Runs, candidates: Sequence[Candidate], accuracies: pd.Series, notes: list[str]
+) -> list[Candidate]:
+    """The candidates without those finished runs whose accuracy is not known, where there are others."""
+    known = accuracies.notna().to_numpy()
+    counted = [tuple(row for row in candidate.rows if known[row]) for candidate in candidates]
+    missing = [row for c, rows in zip(candidates, counted, strict=True) if rows for row in c.rows if not known[row]]
+    if missing:
+        notes.append(
+            f"{len(missing):,} finished runs have no {accuracies.name}, and are not counted: {runs.named(missing)}."
+        )
+    return [replace(c, rows=rows or c.rows) for c, rows in zip(candidates, counted, strict=True)]
 
 
 def _trials(
@@ -197,6 +262,12 @@ def as_text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         return pd.Series(np.array([text(value) for value in unique], dtype=object)[codes], index=frame.index)
 
     return pd.DataFrame({column: of(column) for column in columns})
+
+
+def _joined(text: pd.DataFrame) -> pd.Series:
+    """The columns of each row, one after the other."""
+    first, *others = (text[column] for column in text)
+    return first.str.cat(others, sep=", ") if others else first
 
 
 def _first(frame: pd.DataFrame, column: str, place: int) -> str | None:

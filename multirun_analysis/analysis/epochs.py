@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from har_sweep.errors import InputError
 from har_sweep.record.record import Epoch
 from multirun_analysis.analysis.ranking import MAX_COMPARED
 from multirun_analysis.findings import Candidate, Mark
@@ -25,8 +26,11 @@ LEAST_RISE = 0.005  # half a point: less is not worth another training
 Curves = dict[int, list[list[Epoch]]]  # of each candidate's runs
 
 
-def read_epochs(runs: Runs, candidates: Sequence[Candidate], compared: Sequence[int], progress: Progress) -> Curves:
-    """The learning curves of the compared candidates, and of those that have nothing but unfinished runs."""
+def read_epochs(
+    runs: Runs, candidates: Sequence[Candidate], compared: Sequence[int], notes: list[str], progress: Progress
+) -> Curves:
+    """The learning curves of the compared candidates, and of those that have nothing but unfinished runs; those that
+    cannot be read are noted."""
     unfinished = [place for place, candidate in enumerate(candidates) if not candidate.rows][:MAX_COMPARED]
     places = [
         (place, row)
@@ -35,12 +39,23 @@ def read_epochs(runs: Runs, candidates: Sequence[Candidate], compared: Sequence[
         if not isinstance(runs.origins[row], TableRow)
     ]
     curves: Curves = {}
+    missing: list[str] = []
+
+    def read(pair: tuple[int, int]) -> list[Epoch]:
+        try:
+            return runs.origins[pair[1]].epochs()
+        except InputError as e:
+            missing.append(e.message)
+            return []
+
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda pair: runs.origins[pair[1]].epochs(), places)
+        found = pool.map(read, places)
         for done, ((place, _), epochs) in enumerate(zip(places, found, strict=True), 1):
             progress("Reading learning curves", done, len(places))
             if epochs:
                 curves.setdefault(place, []).append(epochs)
+    if missing:
+        notes.append(f"{len(missing)} of {len(places)} learning curves cannot be read: {min(missing)}")
     return curves
 
 

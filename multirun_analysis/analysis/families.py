@@ -10,13 +10,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from multirun_analysis.analysis.candidates import as_text
 from multirun_analysis.analysis.claims import claims_along
 from multirun_analysis.analysis.crossed import LEVEL, Components, Floats
 from multirun_analysis.analysis.statistics import holm
 from multirun_analysis.findings import Candidate, Family, FamilyComparison
 from multirun_analysis.quantities import Quantity
+from multirun_analysis.sources.runs import Runs
 
 MOST_FAMILIES = 4  # those with the most accurate members: six pairs
+
+
+def in_families(runs: Runs, candidates: Sequence[Candidate], column: str) -> list[Candidate]:
+    """The candidates with what their runs have in a column as their family; none where nothing stands there."""
+    names = as_text(runs.frame, [column])[column].replace("-", "").tolist()
+    return [replace(c, family=names[(c.rows or c.unfinished)[0]]) for c in candidates]
 
 
 def compare_families(

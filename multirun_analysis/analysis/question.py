@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-import pandas as pd
-
 from har_sweep.errors import InputError
-from multirun_analysis.analysis.budget import Budget
+from multirun_analysis.analysis.budget import UNITS, UNITS_OF, Budget
+from multirun_analysis.analysis.sanity import kind_by_size, labelled, numbers_in
 from multirun_analysis.quantities import COSTS, DEFAULT_COSTS, METRICS, Goal, Kind, Quantity, columns_of, metric_of
 from multirun_analysis.sources.runs import Runs
 
@@ -26,6 +25,7 @@ class Question:
     by: Sequence[str] = ()
     budgets: Sequence[str] = ()
     images: Path | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,23 @@ class Asked:
     by: list[str]
     budgets: list[Budget]
     images: Path | None
+    family: str | None
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """All of them, each once."""
+        return _distinct([*self.metrics, self.selecting, *self.known_costs])
+
+    @property
+    def columns(self) -> set[str]:
+        """What the question is about: its numbers must be right, or there is no answer."""
+        budgeted = (column for budget in self.budgets for column in budget.columns)
+        return {self.accuracy.column, self.selecting.column, *(cost.column for cost in self.costs), *budgeted}
 
 
-def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
-    """What a question means for these runs; what had to be guessed is noted.
+def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, Asked]:
+    """What a question means for these runs, and those of them that it can be asked of; what had to be guessed or left
+    out is noted.
 
     Raises
     ------
@@ -54,37 +67,50 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> Asked:
         as ``analyse``.
     """
     frame = runs.frame
-    accuracy, costs = choose_accuracy(runs, question, notes), choose_costs(runs, question, notes)
     label = [column for name in question.label for column in columns_of(name, frame.columns)]
+    accuracy, costs = choose_accuracy(runs, question, notes), choose_costs(runs, question, notes)
+    if accuracy.column in {cost.column for cost in costs}:
+        raise InputError(
+            f"{accuracy.column} is asked for as the accuracy and as a cost.", "Name another column for one of them."
+        )
     if not label and not runs.are_records:
         label = [column for column in ("model", "label", "name", "architecture") if column in frame.columns][:1]
         if not label:
             listed = ", ".join(map(str, frame.columns[:20]))
             raise InputError(f"It is not told which column names the models: {listed}.", "Add --label COLUMN.")
-    selecting = accuracy.on("val")
-    budgets = [Budget.parse(text, runs.known_columns) for text in question.budgets]
-    metrics = _distinct([accuracy, *(METRICS[column] for column in METRICS if column in runs.known_columns)])
+    selecting = _in_percent(runs, accuracy.on("val"))
+    asked = {column: _in_percent(runs, _cost(column, notes, quiet=True)) for column in runs.units}
+    asked |= {quantity.column: quantity for quantity in [accuracy, *costs]}
+    budgets = [Budget.parse(text, runs.known_columns, asked) for text in question.budgets]
+    metrics = [METRICS[column] for column in METRICS if column in runs.known_columns]
+    metrics = _distinct([accuracy, *(_in_percent(runs, metric) for metric in metrics)])
     of_metrics = {metric.column for metric in metrics}
-    budgeted = [_cost(c, notes) for budget in budgets for c in budget.columns if c not in of_metrics]
-    known_costs = _distinct([*costs, *budgeted, *(COSTS[column] for column in COSTS if column in runs.known_columns)])
-    return Asked(
+    budgeted = [
+        asked.get(column) or _cost(column, notes)
+        for budget in budgets
+        for column in budget.columns
+        if column not in of_metrics
+    ]
+    others = [_in_percent(runs, COSTS[column]) for column in COSTS if column in runs.known_columns]
+    return labelled(runs, label, notes), Asked(
         accuracy=accuracy,
-        selecting=selecting if selecting.column in frame.columns else accuracy,
+        selecting=selecting if selecting.column in runs.known_columns else accuracy,
         costs=costs,
         metrics=metrics,
-        known_costs=[cost for cost in known_costs if cost.column not in of_metrics],
+        known_costs=[cost for cost in _distinct([*costs, *budgeted, *others]) if cost.column not in of_metrics],
         joint=len(question.costs) > 1,
         label=label,
         by=[column for name in question.by for column in columns_of(name, frame.columns)],
         budgets=budgets,
         images=question.images,
+        family=columns_of(question.family, frame.columns)[0] if question.family else None,
     )
 
 
 def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantity:
     """The accuracy that is asked for; by default that on the test images."""
     columns = runs.frame.columns
-    name, _, goal = (question.accuracy or "").partition(":")
+    name, goal, unit = _parts(question.accuracy or "", columns)
     if not name:
         usual = ["metrics/test/accuracy", "metrics/val/accuracy"]
         usual += ["accuracy", "top1", "acc", "test_accuracy", "val_accuracy"]
@@ -106,18 +132,19 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
                 "No run has a test accuracy: accuracies are those on val, which epochs and settings may be chosen by."
             )
     column = columns_of(name, runs.known_columns)[0]
+    numbers_in(runs, column)
     if column in METRICS:
-        return METRICS[column]
+        return _in_unit(runs, METRICS[column], unit, "--accuracy")
     if not goal:
         goal = "min" if re.search(r"err|loss|nll", column, re.I) else "max"
         if goal == "min":
             notes.append(f"{column}: less is taken for better, by its name; --accuracy {column}:max says otherwise.")
-    values = numbers_in(runs.frame, column)
-    like_shares = re.search(r"acc|top|err|f1|recall|precision|score", column, re.I) and values.min() >= 0
-    kind: Kind = (
-        "share" if like_shares and values.max() <= 1 else "percent" if like_shares and values.max() <= 100 else "plain"
-    )
-    return Quantity(column, _goal(goal, "--accuracy"), column, kind, *metric_of(column))
+    better = _goal(goal, "--accuracy")
+    unit = unit or "%" * bool(re.search(r"[(\[]%[)\]]$", column))  # as this report's own heads have it
+    quantity = _in_unit(runs, Quantity(column, better, column), unit, "--accuracy")
+    kind = quantity.kind if quantity.kind != "plain" else kind_by_size(runs, column, better, notes)
+    split, metric = metric_of(column)
+    return replace(quantity, kind=kind, split=split, metric=metric)
 
 
 def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quantity]:
@@ -126,19 +153,63 @@ def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quant
     if not question.costs:
         if runs.are_records:
             usual = [*DEFAULT_COSTS, "cost/price"]
-            return [COSTS[column] for column in usual if column in runs.known_columns]
+            return [_in_percent(runs, COSTS[column]) for column in usual if column in runs.known_columns]
         raise InputError(
             f"It is not told which columns are costs: {', '.join(map(str, columns[:20]))}.",
             "Add --cost COLUMN:min (or :max where more is better), once for each.",
         )
     chosen = []
     for given in question.costs:
-        name, _, goal = given.partition(":")
+        name, goal, unit = _parts(given, columns)
         for column in columns_of(name, runs.known_columns):
-            numbers_in(runs.frame, column)
-            cost = _cost(column, notes, quiet=bool(goal))
+            numbers_in(runs, column)
+            cost = _in_unit(runs, _cost(column, notes, quiet=bool(goal)), unit, "--cost")
             chosen.append(replace(cost, goal=_goal(goal, "--cost")) if goal else cost)
     return _distinct(chosen)
+
+
+def _parts(given: str, columns: Iterable[str]) -> tuple[str, str, str]:
+    """Name, goal and unit of ``NAME[:GOAL[:UNIT]]``; what is not given is empty. A column's name may have colons."""
+    if given in columns:
+        return given, "", ""
+    name, goal, unit = [*given.split(":", 2), "", ""][:3]
+    return name, goal, unit
+
+
+def _in_unit(runs: Runs, quantity: Quantity, unit: str, option: str) -> Quantity:
+    """A quantity of a column in some unit: the one that is given, or that its cells tell.
+
+    Raises
+    ------
+    InputError
+        if it is none, or the column is in another.
+    """
+    column = quantity.column
+    told = runs.units.get(column, "")
+    if unit and unit not in UNITS:
+        raise InputError(
+            f"{option} {column}: '{unit}' is no unit.", f"Use one of {', '.join(filter(None, UNITS))}, or none."
+        )
+    if unit and told and unit != told:
+        raise InputError(f"{option} {column}: its cells are in {told}, not {unit}.", f"Leave :{unit} out.")
+    if unit and not told and quantity.kind != "plain":
+        raise InputError(
+            f"{option} {column}: a record has it in SI units, and so must a table under this name.",
+            f"Leave :{unit} out; it is shown in the unit that is best to read.",
+        )
+    if not unit:
+        return _in_percent(runs, quantity)
+    kind: Kind = next(kind for kind, units in UNITS_OF.items() if unit in units)
+    without = re.fullmatch(rf"(.+?)[\s_./-]*[(\[]?{re.escape(unit)}[)\]]?", column, re.I)
+    label = without[1] if without and quantity.label == column and len(column) > len(unit) + 1 else quantity.label
+    return replace(quantity, kind=kind, size=UNITS[unit], label=label)
+
+
+def _in_percent(runs: Runs, quantity: Quantity) -> Quantity:
+    """A quantity as its cells have it: a share, if they have the sign for percent."""
+    if runs.units.get(quantity.column) != "%":
+        return quantity
+    return replace(quantity, kind="share", size=UNITS["%"])
 
 
 def _cost(column: str, notes: list[str], quiet: bool = False) -> Quantity:
@@ -155,15 +226,6 @@ def _goal(word: str, option: str) -> Goal:
         hint = "Say :min where less is better, :max where more is."
         raise InputError(f"{option} ...:{word} is neither :min nor :max.", hint)
     return cast(Goal, word)
-
-
-def numbers_in(frame: pd.DataFrame, column: str) -> pd.Series:
-    values = pd.to_numeric(frame[column], errors="coerce")
-    if values.isna().all():
-        raise InputError(
-            f"The column {column} has no number in any row.", "Name another; units in the cells are not read."
-        )
-    return values
 
 
 def _distinct(found: Sequence[Quantity]) -> list[Quantity]:

@@ -18,9 +18,13 @@ MAX_COMPARED = 40  # candidates whose predictions are read: 780 pairs, more than
 
 
 def as_numbers(frame: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """The columns of some quantities as finite numbers, whatever the source made of missing ones."""
-    columns = [quantity.column for quantity in quantities]
-    return frame[columns].apply(pd.to_numeric, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+    """The columns of some quantities as finite numbers in SI units, whatever the source made of missing ones."""
+    sizes = {quantity.column: quantity.size for quantity in quantities}
+    numbers = frame[list(sizes)].apply(pd.to_numeric, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+    for column, size in sizes.items():
+        if size != 1:  # divided by whole numbers where it can be: 81.5 % is 0.815, not 0.8150000000000001
+            numbers[column] = numbers[column] * size if size > 1 else numbers[column] / (1 / size)
+    return numbers
 
 
 def rank(

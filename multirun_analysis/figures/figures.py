@@ -79,7 +79,8 @@ def figures(
     not at all."""
     if processes == 1:
         return draw_share(analysis, folder, formats, 0, 1, progress)
-    lean = replace(analysis, frame=analysis.frame.iloc[:0], info=[])  # figures need no single runs
+    nothing = analysis.frame.iloc[:0]
+    lean = replace(analysis, frame=nothing, numbers=nothing, info=[])  # figures need no single runs
     with ProcessPoolExecutor(processes - 1, SPAWN) as pool:
         others = [pool.submit(draw_share, lean, folder, formats, share, processes) for share in range(1, processes)]
         written = draw_share(lean, folder, formats, 0, processes, progress)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from scipy import stats
@@ -237,8 +236,8 @@ def _curve(run: Iterable[Any]) -> dict[str, list[float | None]]:
 
 def _runs(analysis: Analysis, rows: dict[int, int]) -> dict[str, Any]:
     info = [analysis.info[row] for row in rows]
-    frame = analysis.frame.iloc[list(rows)]
-    columns = [q.column for q in [*analysis.metrics, *analysis.costs] if q.column in frame]
+    numbers = analysis.numbers.iloc[list(rows)]
+    columns = [q.column for q in [*analysis.metrics, *analysis.costs] if q.column in numbers]
     return {
         "id": [run.run_id for run in info],
         "name": [run.name for run in info],
@@ -247,7 +246,7 @@ def _runs(analysis: Analysis, rows: dict[int, int]) -> dict[str, Any]:
         "source": [run.source for run in info],
         # Nothing but the web may be opened by a click: a record can name any address.
         "url": [run.url if run.url and run.url.startswith(("https://", "http://")) else None for run in info],
-        "values": {column: _numbers(pd.to_numeric(frame[column], errors="coerce"), 7) for column in columns},
+        "values": {column: _numbers(numbers[column], 7) for column in columns},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from har_sweep.files import redact_text
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Epoch, contradictions, flatten
 from multirun_analysis.findings import RunInfo
-from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
+from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress, some
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,17 @@ class RunFolder:
     paths: RunPaths
 
     def epochs(self) -> list[Epoch]:
-        return read_record(self.paths.record).epochs
+        """As ``Origin``.
+
+        Raises
+        ------
+        InputError
+            if its record has gone since it was first read.
+        """
+        try:
+            return read_record(self.paths.record).epochs
+        except OSError as e:
+            raise InputError(f"{self.paths.record} cannot be read any more: {e.strerror}.") from e
 
     def predictions(self) -> pd.DataFrame | None:
         if not self.paths.predictions.is_file():
@@ -47,19 +58,25 @@ def _read_predictions(file: Path) -> pd.DataFrame:
 
 
 def read_folder(folder: Path, progress: Progress) -> Found:
-    """Every run below a folder, or the run that the folder is; what is broken is noted by name."""
-    if (folder / "record.json").is_file():
-        folders = [folder]
-    else:
-        with os.scandir(folder) as entries:
-            folders = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    """Every run below a folder, or the run that the folder is; what is broken is noted by name.
+
+    Raises
+    ------
+    InputError
+        if the folder cannot be listed.
+    """
     rows, info, origins = [], [], []
-    unbegun, broken = 0, []
+    unbegun, gone, broken = 0, list[str](), list[str]()
+    unknown: dict[str, list[str]] = {}
+    folders = _runs_in(folder)
     for done, run in enumerate(folders, 1):
+        if done % 50 == 0 or done == len(folders):
+            progress(f"Reading {folder}", done, len(folders))
         try:
             record = read_record(RunPaths(run).record)
         except (FileNotFoundError, NotADirectoryError):
             unbegun += run.is_dir()
+            gone += [] if os.path.lexists(run) else [run.name]
             continue
         except InputError as e:
             broken.append(e.message)
@@ -70,14 +87,33 @@ def read_folder(folder: Path, progress: Progress) -> Found:
         if record.status == "done" and (why := contradictions(record)):
             broken.append(f"{RunPaths(run).record} contradicts itself: {'; '.join(why)}.")
             continue
-        rows.append(flatten(record))
+        row = flatten(record)
+        for column, value in row.items():
+            if isinstance(value, float) and math.isnan(value):
+                unknown.setdefault(column, []).append(record.run_id)
+        rows.append(row)
         info.append(RunInfo(record.run_id, record.name, record.seed, record.status, redact_text(str(run)), None))
         origins.append(RunFolder(RunPaths(run)))
-        if done % 50 == 0 or done == len(folders):
-            progress(f"Reading {folder}", done, len(folders))
     notes = [f"Left out: {reason}" for reason in broken[:20]]
     if len(broken) > 20:
         notes.append(f"Left out: {len(broken) - 20} more broken records in {folder}.")
     if unbegun and len(folders) > unbegun:
         notes.append(f"{folder}: {unbegun} folders have no record (yet).")
+    if gone:
+        notes.append(f"{folder}: {len(gone)} folders were removed while they were read: {some(gone)}.")
+    for column, runs in list(unknown.items())[:10]:
+        notes.append(f"{folder}: {column} is null, so not known, in {len(runs)} records: {some(runs)}.")
+    if len(unknown) > 10:
+        notes.append(f"{folder}: {len(unknown) - 10} more numbers are null in some records.")
     return Found(rows, info, origins, notes)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folders that may be runs: the folder itself if it is one, or those in it."""
+    if (folder / "record.json").is_file():
+        return [folder]
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    except OSError as e:
+        raise InputError(f"{folder} cannot be read: {e.strerror}.", "Is it still there, and may you read it?") from e

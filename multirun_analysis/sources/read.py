@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from har_sweep.errors import InputError
 from multirun_analysis.sources.choice import choose_found, parse_address
 from multirun_analysis.sources.folder import RunFolder, read_folder
-from multirun_analysis.sources.runs import Found, Progress, Runs
-from multirun_analysis.sources.table import read_table, rows_of
+from multirun_analysis.sources.runs import Found, Progress, Runs, some
+from multirun_analysis.sources.table import Sheet, read_table, rows_of
 
 
 def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Progress) -> Runs:
@@ -45,7 +46,7 @@ def _sweeps(source: str) -> Iterable[str]:
 def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
     """The runs of one source; what it is, its name tells, and which of its runs, what follows a ``?``."""
     if isinstance(source, pd.DataFrame):
-        return rows_of(source.reset_index(drop=True), "a DataFrame")
+        return rows_of(Sheet(source.reset_index(drop=True)), "a DataFrame")
     if source.startswith("wandb:"):
         from multirun_analysis.sources.wandb_runs import pull
 
@@ -80,27 +81,70 @@ def put_together(found: Sequence[Found], sources: list[str]) -> Runs:
         origins=list(itertools.chain.from_iterable(one.origins for one in ordered)),
         notes=list(itertools.chain.from_iterable(one.notes for one in found)),
         sources=sources,
+        units=_of_all(found, parts),
+        unclear={column: why for one in found for column, why in one.unclear.items()},
     )
 
 
+def _of_all(found: Sequence[Found], parts: Sequence[pd.DataFrame]) -> dict[str, str]:
+    """The units of columns.
+
+    Raises
+    ------
+    InputError
+        if a column has one in one table, and none in another.
+    """
+    units = {column: unit for one in found for column, unit in one.units.items()}
+    for column, unit in units.items():
+        if sum(column in part.columns for part in parts) > sum(column in one.units for one in found):
+            raise InputError(
+                f"{column} is in {unit} in one source, and without a unit in another.", "Write it in one way."
+            )
+    return units
+
+
 def take_once(runs: Runs) -> Runs:
-    """Each run id once; a record beats W&B, then what is done beats what is not, then the later beats the earlier."""
+    """Each run id once; a record beats W&B, then what is done beats what is not, then the later beats the earlier, then
+    the first. Those whose numbers differ are named."""
     if "run_id" not in runs.frame.columns or not runs.frame["run_id"].duplicated().any():
         return runs
     url = {info.run_id: info.url for info in runs.info if info.url}
     begun = runs.column("started_at").fillna("").tolist()
     best: dict[object, tuple[tuple[bool, bool, str], int]] = {}
-    for place, (info, started) in enumerate(zip(runs.info, begun, strict=True)):
-        key = info.run_id if pd.notna(runs.frame["run_id"].iat[place]) else place
+    keys = [
+        info.run_id if known else place
+        for place, (info, known) in enumerate(zip(runs.info, runs.frame["run_id"].notna(), strict=True))
+    ]
+    for place, (key, info, started) in enumerate(zip(keys, runs.info, begun, strict=True)):
         rank = (isinstance(runs.origins[place], RunFolder), info.status == "done", started)
         if key not in best or rank > best[key][0]:
             best[key] = (rank, place)
     kept = sorted(place for _, place in best.values())
+    pairs = [(best[key][1], place) for place, key in enumerate(keys) if best[key][1] != place]
     infos = [runs.info[place] for place in kept]
     return replace(
         runs,
         frame=runs.frame.iloc[kept].dropna(axis="columns", how="all").reset_index(drop=True),
         info=[replace(info, url=info.url or url.get(info.run_id)) for info in infos],
         origins=[runs.origins[place] for place in kept],
-        notes=[*runs.notes, f"{len(runs.info) - len(kept)} runs came twice and are taken once."],
+        notes=[
+            *runs.notes,
+            f"{len(runs.info) - len(kept)} runs came twice and are taken once.",
+            *_contradicting(runs, pairs),
+        ],
     )
+
+
+def _contradicting(runs: Runs, pairs: list[tuple[int, int]]) -> list[str]:
+    """What is to be said of rows of one run id, the kept one first, whose numbers are not the same."""
+    numbers = runs.frame.select_dtypes("number").astype(float)
+    one, other = (numbers.iloc[list(places)].to_numpy() for places in zip(*pairs, strict=True))
+    differ = ~np.isnan(one) & ~np.isnan(other) & ~np.isclose(one, other, rtol=1e-6, atol=0)
+    said = []
+    for number in np.flatnonzero(differ.any(axis=1)):
+        (kept, left), column = pairs[number], int(np.flatnonzero(differ[number])[0])
+        said.append(
+            f"{runs.info[kept].run_id} has {numbers.columns[column]} {one[number, column]:.6g} in "
+            f"{runs.info[kept].source}, which is kept, and {other[number, column]:.6g} in {runs.info[left].source}"
+        )
+    return [f"{len(said)} runs came twice with different numbers: {some(said)}."] if said else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -31,12 +31,15 @@ class Origin(Protocol):
 @dataclass(frozen=True)
 class Found:
     """What one source has: a row a run, as dictionaries or as a table; row i is described by ``info[i]``, and
-    ``origins[i]`` knows more of it. ``notes`` say what was left out or is not final, and why."""
+    ``origins[i]`` knows more of it. ``notes`` say what was left out, assumed or is not final, and why. ``units`` has
+    the unit of a column whose cells tell it, ``unclear`` why the numbers of a column cannot be told."""
 
     rows: list[dict[str, Any]] | pd.DataFrame
     info: list[RunInfo]
     origins: Sequence[Origin]
     notes: Sequence[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +52,8 @@ class Runs:
     notes: list[str]
     sources: list[str]
     sweeps: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<{len(self.info):,} runs from {', '.join(self.sources)}>"
@@ -65,7 +70,26 @@ class Runs:
         """A column of the table; all missing if it has none of that name."""
         return self.frame[name] if name in self.frame.columns else pd.Series(None, self.frame.index, dtype=object)
 
+    def named(self, rows: Iterable[int]) -> str:
+        """Some rows as people find them again: runs by their ids, rows of a table by their places in it."""
+        infos = [self.info[row] for row in rows]
+        return some([info.source if info.run_id.startswith("row ") else info.run_id for info in infos], between="; ")
+
+    def take(self, rows: Sequence[int]) -> Runs:
+        """Only some of the rows, in this order."""
+        return replace(
+            self,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            info=[self.info[row] for row in rows],
+            origins=[self.origins[row] for row in rows],
+        )
+
     @cached_property
     def known_columns(self) -> list[str]:
         """The columns in which any run has a value."""
         return list(self.frame.columns[self.frame.notna().any()])
+
+
+def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """A few of many names, and how many more there are."""
+    return between.join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, urlencode
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from har_sweep.errors import InputError
@@ -249,8 +250,8 @@ class WandbRun:
         return [_epoch(by_number[number]) for number in sorted(by_number)]
 
     def predictions(self) -> pd.DataFrame | None:
-        """Path, split, label and prediction (names) of each image; None where the run has no such table, or not all of
-        it.
+        """Path, split, label, prediction (names) and confidence of each image; None where the run has no such table, or
+        not all of it.
 
         Raises
         ------
@@ -260,7 +261,10 @@ class WandbRun:
         if self.known.table is None:
             return None
         columns = self._kept("predictions", dict[str, list[str]], self._read_table)
-        return pd.DataFrame(columns) if columns else None
+        frame = pd.DataFrame(columns)
+        if "confidence" in frame:
+            frame["confidence"] = frame["confidence"].astype(np.float32)  # as it was in the run
+        return frame if columns else None
 
     def _kept(self, what: str, kind: type[T], read: Callable[[], T]) -> T:
         """From the cache, if it is of the run as it is now; else from the server."""
@@ -292,7 +296,8 @@ class WandbRun:
             table = self._download(api.artifact(name).files(["predictions.table.json"]))
         if not table or len(table["data"]) != self.known.images or not set(PREDICTION_COLUMNS) <= set(table["columns"]):
             return {}
-        places = {column: table["columns"].index(column) for column in PREDICTION_COLUMNS}
+        known = [*PREDICTION_COLUMNS, *(["confidence"] * ("confidence" in table["columns"]))]
+        places = {column: table["columns"].index(column) for column in known}
         return {column: [str(row[place]) for row in table["data"]] for column, place in places.items()}
 
     def _download(self, files: Iterable[Any]) -> Any:

@@ -30,7 +30,7 @@ def comparisons_table(block: Block) -> Table:
                 name_cell(labels[pair.first]),
                 name_cell(labels[pair.second]),
                 plain_cell(pair.difference * points, "{:+.2f}"),
-                *_interval(pair.low * points, pair.high * points, "{:+.2f}"),
+                _interval(pair.low * points, pair.high * points, "{:+.2f}"),
                 plain_cell(pair.p, "{:.3g}"),
                 plain_cell(pair.p_corrected, "{:.3g}"),
                 name_cell("-" if pair.p is None else "claims" if pair.claimed else "all pairs"),
@@ -39,7 +39,7 @@ def comparisons_table(block: Block) -> Table:
                 plain_cell(_reachable(pair.images_needed), "{:,.0f}"),
                 plain_cell(_reachable(pair.runs_needed), "{:,.0f}"),
                 plain_cell(pair.kappa, "{:.2f}"),
-                *_interval(pair.kappa_low, pair.kappa_high, "{:.2f}"),
+                _interval(pair.kappa_low, pair.kappa_high, "{:.2f}"),
                 plain_cell(pair.only_first),
                 plain_cell(pair.only_second),
                 plain_cell(None if pair.oracle is None else 100 * pair.oracle, "{:.2f}"),
@@ -48,8 +48,8 @@ def comparisons_table(block: Block) -> Table:
         )
     heads = [
         "more accurate", "than", "difference (points)" if block.accuracy.is_share else "difference",
-        "at least", "at most", "p", "p corrected", "corrected for", "certain", "one training beats one (%)",
-        "images to show it", "runs to show it", "kappa of errors", "kappa at least", "kappa at most",
+        "95 % interval", "p", "p corrected", "corrected for", "certain", "one training beats one (%)",
+        "images to show it", "runs to show it", "kappa of errors", "kappa 95 % interval",
         "only the first right", "only the second right", "oracle of both (%)", "test",
     ]  # fmt: skip
     claims, tested = (
@@ -64,8 +64,11 @@ def comparisons_table(block: Block) -> Table:
     return Table("comparisons", "Comparisons in pairs", heads, rows, note)
 
 
-def _interval(low: float | None, high: float | None, form: str) -> list[Cell]:
-    return [plain_cell(low, form), plain_cell(high, form)]
+def _interval(low: float | None, high: float | None, form: str) -> Cell:
+    known = low is not None and high is not None and not np.isnan(low)
+    bounds = (float(low), float(high)) if known and low is not None and high is not None else (None, None)
+    text = f"{form.format(low)} to {form.format(high)}" if known else "-"
+    return Cell(bounds[0], text, parts={"lower": bounds[0], "upper": bounds[1]})
 
 
 def _reachable(needed: float) -> float | None:
@@ -83,10 +86,16 @@ def recall_table(block: Block) -> Table:
     for number, name in enumerate(block.errors.classes):
         column = recalls[:, number]
         best = np.nanmax(column) if len(places) > 1 and not np.isnan(column).all() else np.nan
-        cells = [
-            Cell(None, "-") if np.isnan(r) else Cell(float(100 * r), f"{100 * r:.1f}", best=bool(r == best))
-            for r in column
-        ]
+        cells = []
+        for place, recall in zip(places, column.tolist(), strict=True):
+            bounds = block.errors.recall_interval.get(place)
+            low, high = (None, None) if bounds is None or np.isnan(recall) else (100 * bounds[number]).tolist()
+            parts = {"": None if np.isnan(recall) else 100 * recall, "lower": low, "upper": high}
+            cells.append(
+                Cell(None, "-", parts=parts)
+                if np.isnan(recall)
+                else Cell(100 * recall, f"{100 * recall:.1f}", best=bool(recall == best), parts=parts)
+            )
         rows.append([name_cell(name), plain_cell(int(images[number])), *cells])
     return Table("recall", "Recall by class (%)", ["class", "images", *(block.labels[place] for place in places)], rows)
 
@@ -97,16 +106,11 @@ def reliability_table(block: Block) -> Table:
     for place, own in block.reliability.items():
         for number in np.flatnonzero(own.answers):
             low, high = own.interval[number]
-            shares = (
-                own.confidence[number],
-                own.accuracy[number],
-                low,
-                high,
-                own.confidence[number] - own.accuracy[number],
-            )
-            cells = [plain_cell(100 * float(share), "{:.1f}") for share in shares]
+            sure, right = float(own.confidence[number]), float(own.accuracy[number])
+            cells = [plain_cell(100 * share, "{:.1f}") for share in (sure, right, sure - right)]
+            cells.insert(2, _interval(100 * low, 100 * high, "{:.1f}"))
             rows.append([name_cell(block.labels[place]), plain_cell(int(own.answers[number])), *cells])
-    heads = ["model", "answers", "confidence (%)", "right (%)", "at least", "at most", "too sure by (points)"]
+    heads = ["model", "answers", "confidence (%)", "right (%)", "95 % interval", "too sure by (points)"]
     note = "Answers of all runs, in 15 bins of confidence; those of the calibration error (ECE)."
     return Table("reliability", "Calibration", heads, rows, note)
 

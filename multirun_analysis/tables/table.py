@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 
 from multirun_analysis.quantities import Quantity, Steps
 
+MOST_PLACES = 6  # after the point; a spread that needs more is no more than the rounding of sums
 MOST_PRINTED = 500  # rows, in Markdown, LaTeX and notebooks; the CSV has all
 
 _TEX = str.maketrans(
@@ -21,7 +22,9 @@ _TEX = str.maketrans(
     | {character: "\\" + character for character in "&%$#_{}"}
     | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet runs: a sign after any blanks, full-width ones too. A tab or an end of line may begin another cell.
+_FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
     "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
@@ -30,12 +33,17 @@ _STEPS: Steps = {
 
 @dataclass(frozen=True)
 class Cell:
-    """``value`` is what one sorts and computes by, ``text`` what one reads; ``mark`` says why it cannot be compared."""
+    """``value`` is what one sorts and computes by, ``text`` what one reads; ``mark`` says why it cannot be compared.
+
+    Where the text says several things, ``parts`` has them, each a column of its own in a CSV: under the column's head
+    with the part's name after it, or under the head alone for the part without a name.
+    """
 
     value: float | str | None
     text: str
     best: bool = False
     mark: str = ""
+    parts: dict[str, float | str | None] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -63,11 +71,20 @@ class Table:
         return "-".join(filter(None, (self.kind, self.part, str(self.block or ""))))
 
     def to_frame(self) -> pd.DataFrame:
-        """The values, in full precision, in the units of the head."""
-        return pd.DataFrame([[cell.value for cell in row] for row in self.rows], columns=self.columns)
+        """The values, in full precision, in the units of the head; every part of a cell in a column of its own."""
+        heads: list[str] = []
+        columns: list[list[float | str | None]] = []
+        for head, *cells in zip(self.columns, *self.rows, strict=True):
+            for part in dict.fromkeys(name for cell in cells for name in cell.parts) or [""]:
+                heads.append(f"{head} {part}".strip())
+                columns.append([cell.parts.get(part, None if part else cell.value) for cell in cells])
+        frame = pd.DataFrame(dict(enumerate(columns)))
+        frame.columns = pd.Index(heads)
+        return frame
 
     def csv(self) -> str:
-        """``to_frame`` as a file; what a spreadsheet would take for a formula has an apostrophe before it."""
+        """``to_frame`` as a file; what a spreadsheet would take for a formula, in a head too, has an apostrophe before
+        it."""
         frame = self.to_frame().rename(columns=_no_formula)
         return str(frame.map(_no_formula).to_csv(index=False))
 
@@ -130,13 +147,10 @@ class Table:
 
 
 def _no_formula(value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith(_FORMULA) or value == "-":
+    if not isinstance(value, str) or value == "-" or _NUMBER.fullmatch(value):
         return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # a return alone is not quoted, and would begin a row
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def name_cell(text: str) -> Cell:
@@ -151,6 +165,27 @@ def plain_cell(value: float | int | None, form: str = "{}") -> Cell:
 def number_text(value: float) -> str:
     """Two decimals, or three digits where two decimals would say little."""
     return f"{value:,.2f}".replace(",", "") if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def in_unit(value: float, factor: float) -> float:
+    """A value in another unit, without what multiplying adds to its last digits: 0.58 in percent is 58."""
+    return float(f"{value * factor:.15g}")
+
+
+def rounded(values: Sequence[float], uncertainty: float) -> list[str]:
+    """Values to the place of the second significant digit of their uncertainty: 1819000 for 1818561 ± 31789."""
+    if not np.isfinite(uncertainty) or uncertainty <= 0:
+        return [number_text(value) for value in values]
+    places = 1 - int(f"{uncertainty:.1e}".partition("e")[2])
+    if places > MOST_PLACES:
+        return [number_text(value) for value in values]
+    return [f"{round(value, places):.{max(places, 0)}f}" for value in values]
+
+
+def with_spread(value: float, spread: float) -> str:
+    """``81.52 ± 0.35``: both to the place of the second significant digit of the spread."""
+    shown, beside = rounded([value, spread], spread)
+    return f"{shown} ± {beside}"
 
 
 def unit_of(quantity: Quantity, values: pd.Series) -> tuple[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
 from multirun_analysis.quantities import METRICS, Quantity, named
@@ -19,7 +18,17 @@ from multirun_analysis.tables.disagreement import (
     reliability_table,
     slug,
 )
-from multirun_analysis.tables.table import Cell, Table, name_cell, number_text, plain_cell, unit_of
+from multirun_analysis.tables.table import (
+    Cell,
+    Table,
+    in_unit,
+    name_cell,
+    number_text,
+    plain_cell,
+    rounded,
+    unit_of,
+    with_spread,
+)
 
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
 MOST_NAMED = 8  # models of a cause; the CSV has all
@@ -65,11 +74,12 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> tu
             cells.append(Cell(None, "-"))
             continue
         text = number_text(value * factor)
-        if with_deviation and deviation > 0:
-            text += f" ± {number_text(deviation * factor)}"
-        cells.append(
-            Cell(float(value * factor), text, best=bool(value == best) and (not mark or not len(comparable)), mark=mark)
-        )
+        parts: dict[str, float | str | None] = {}
+        if with_deviation and deviation >= 0:
+            parts = {"": in_unit(value, factor), "SD": in_unit(deviation, factor)}
+            text = with_spread(value * factor, deviation * factor) if deviation > 0 else text
+        is_best = bool(value == best) and (not mark or not len(comparable))
+        cells.append(Cell(in_unit(value, factor), text, is_best, mark, parts))
     return head, cells
 
 
@@ -92,9 +102,14 @@ def table1(analysis: Analysis, block: Block) -> Table:
     accuracy = block.accuracy
     bounds = block.interval * accuracy.scale
     intervals = [
-        Cell(None, "-") if np.isnan(low) else Cell(float(low), f"{number_text(low)} to {number_text(high)}")
+        Cell(None, "-", parts={"lower": None, "upper": None})
+        if np.isnan(low)
+        else Cell(
+            float(low), " to ".join(rounded([low, high], (high - low) / 2)),
+            parts={"lower": float(low), "upper": float(high)},
+        )
         for low, high in bounds
-    ]
+    ]  # fmt: skip
     columns = [_runs(block), _column(block, accuracy), ("95 % interval", intervals)]
     images = np.unique(block.images[~np.isnan(block.images)])
     note = f"{accuracy.label} on {images[0]:,.0f} images. " if len(images) == 1 else ""
@@ -144,23 +159,31 @@ def fronts_table(block: Block) -> Table:
     """For each candidate and cost: on the front, or what of its cost the front needs."""
     columns = []
     for key, front in block.fronts.items():
-        cells = []
-        for place in range(len(block.candidates)):
-            sure = "" if np.isnan(front.probability[place]) else f" ({front.probability[place]:.2f})"
-            if not front.known[place]:
-                cells.append(Cell(None, "-"))
-            elif front.on[place]:
-                cells.append(Cell(1.0, f"on{sure}", best=True))
-            elif key == JOINT:
-                cells.append(Cell(0.0, f"off{sure}"))
-            else:
-                cells.append(Cell(float(1 / front.cost_ratio[place]), f"{front.cost_ratio[place]:.3g}×{sure}"))
-        columns.append(("all costs" if key == JOINT else front.costs[0].label, cells))
+        several = key == JOINT
+        cells = [_place_on(front, place, several) for place in range(len(block.candidates))]
+        columns.append(("all costs" if several else front.costs[0].label, cells))
     note = (
         "On the Pareto front of accuracy against each cost, or how many times the cost of the cheapest that is no less "
         "accurate; in brackets the probability of being on the front."
     )
     return _by_candidate(block, "fronts", "Fronts", columns, note if columns else "")
+
+
+def _place_on(front: Front, place: int, several: bool) -> Cell:
+    """Whether a candidate is on a front, or how far from it; ``several`` costs have no ratio."""
+    on, ratio, probability = bool(front.on[place]), float(front.cost_ratio[place]), float(front.probability[place])
+    known = bool(front.known[place])
+    parts: dict[str, float | str | None] = {"on front": ("yes" if on else "no") if known else None}
+    if not several:
+        parts["times the cost"] = ratio if known else None
+    if not np.isnan(front.probability).all():
+        parts["probability"] = None if np.isnan(probability) else probability
+    sure = "" if np.isnan(probability) else f" ({probability:.2f})"
+    if not known:
+        return Cell(None, "-", parts=parts)
+    text = "on" if on else "off" if several else f"{ratio:.3g}×"
+    value = 1.0 if on else 0.0 if several else 1 / ratio
+    return Cell(value, text + sure, best=on, parts=parts)
 
 
 def front_table(block: Block, key: str, front: Front) -> Table:
@@ -288,7 +311,7 @@ def runs_table(analysis: Analysis) -> Table:
     label = {row: c.label for b in analysis.blocks for c in b.candidates for t in c.trials for row in t.rows}
     chosen = {row for block in analysis.blocks for c in block.candidates for row in c.rows}
     quantities = [*analysis.metrics[:1], *analysis.chosen_costs]
-    numbers = [pd.to_numeric(analysis.frame[q.column], errors="coerce").astype(float) for q in quantities]
+    numbers = [analysis.numbers[q.column] for q in quantities]
     heads = [unit_of(q, values) for q, values in zip(quantities, numbers, strict=True)]
     scaled = [(values * factor).to_numpy() for values, (_, factor) in zip(numbers, heads, strict=True)]
     rows = []
