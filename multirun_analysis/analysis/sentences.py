@@ -50,7 +50,7 @@ def headline(block: Block, cost: Quantity) -> str:
 
 def sentences(block: Block, cost: Quantity) -> list[str]:
     """The steps along the front of a cost, then who is dominated by whom, then what must be minded."""
-    known = [i for i, c in enumerate(block.candidates) if c.rows and not math.isnan(_accuracy(block, i))]
+    known = _measured(block)
     front = block.fronts[cost.column]
     value = block.means[cost.column].to_numpy()
     said = []
@@ -74,7 +74,7 @@ def sentences(block: Block, cost: Quantity) -> list[str]:
 
 def remarks(block: Block) -> list[str]:
     """What is to be said whatever the cost."""
-    measured = [i for i, c in enumerate(block.candidates) if c.rows and not math.isnan(_accuracy(block, i))]
+    measured = _measured(block)
     if not measured:
         return ["Nothing has been finished that could be compared."]
     if len(measured) == 1:
@@ -218,6 +218,14 @@ def _best_value(block: Block, cost: Quantity, members: Sequence[int]) -> int:
 def _with_cost(block: Block, cost: Quantity, place: int) -> str:
     value = float(block.means[cost.column].iat[place])
     return f"{block.labels[place]}, {block.accuracy.text(_accuracy(block, place))} with {cost.text(value)} {cost.label}"
+
+
+def _measured(block: Block) -> list[int]:
+    """The candidates with a finished run whose accuracy is known."""
+    there = block.means[block.accuracy.column].notna().tolist()
+    return [
+        i for i, (candidate, known) in enumerate(zip(block.candidates, there, strict=True)) if candidate.rows and known
+    ]
 
 
 def _accuracy(block: Block, place: int) -> float:
