@@ -102,7 +102,7 @@ class Comparison:
 
     ``p`` is of this pair alone, None if there was no test, and ``reason`` says why; ``p_of_all`` is corrected for the
     number of all pairs (Holm), ``p_corrected`` for what the report claims if it claims this (``claimed``), else as
-    ``p_of_all``. ``claim_low`` and ``claim_high`` are wider, so that all that is claimed holds together (95 %).
+    ``p_of_all``. ``claim_low`` and ``claim_high`` are wider, and exclude 0 just where a claim is certain.
     ``of_models`` says whether both were trained more than once: else it is of the trained networks alone. ``beats`` is
     the probability that one training of ``first`` is better than one of ``second`` (nan if unknown); ``images_needed``
     and ``runs_needed`` would show a difference of this size (inf where none would, nan if unknown).

@@ -233,7 +233,7 @@ def _accuracy(block: Block, place: int) -> float:
 
 
 def _gain(block: Block, first: int, second: int) -> str:
-    """``+5.0 points (3.1 to 6.9)``: the interval where it is known, of claims that for all of them."""
+    """``+5.0 points (3.1 to 6.9)``: the interval where it is known, a claim's widened for all claims."""
     gap = block.accuracy.difference(_accuracy(block, first) - _accuracy(block, second))
     pair = block.pairs.get((first, second))
     if pair is None or math.isnan(pair.low):
