@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import analyses
 import pytest
+from made_runs import ask, write_run
 from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
 
 from har_sweep.errors import InputError
@@ -100,6 +101,23 @@ def test_a_report_has_the_findings_plots_curves_tables_and_runs(server: WandbSer
     assert sorted(run_ids(grid)) == sorted(info.run_id for info in analysis.info)
     assert len(markdown(written)) > 5
     assert all(label in markdown(written)[0] for label in ("resnet18", "vit\\_base"))
+
+
+def test_trials_have_parallel_coordinates_and_the_importance_of_their_settings(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    for rate, decay, accuracy in [(1e-3, 0.0, 0.6), (1e-4, 0.0, 0.7), (1e-4, 0.05, 0.75)]:
+        chosen = {"config/optimizer/lr": rate, "config/optimizer/weight_decay": decay}
+        write_run(tmp_path / "runs", "vit_tiny", val=accuracy, at=chosen)
+    analysis = logged(server, ask(tmp_path / "runs"))
+    (grid,) = grids(spec(server, publish(analysis, "har", None, tmp_path / "cache")))
+    (plot,) = panels(grid, "Parallel Coordinates Plot")
+    assert [column["accessor"] for column in plot["columns"]] == [
+        "config:optimizer.value.lr", "config:optimizer.value.weight_decay", "summary:metrics/val/accuracy"
+    ]  # fmt: skip
+    assert [p["targetKey"] for p in panels(grid, "Parameter Importance")] == ["metrics/val/accuracy"]
+    (grid,) = grids(spec(server, publish(logged(server, analyses.alone()), "har", None, tmp_path / "cache")))
+    assert not panels(grid, "Parallel Coordinates Plot")
 
 
 def test_each_dataset_has_plots_of_its_own_runs(server: WandbServer, tmp_path: Path) -> None:
