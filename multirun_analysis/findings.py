@@ -270,6 +270,7 @@ class Block:
     families: list[Family] = field(default_factory=list)
     between_families: dict[str, list[FamilyComparison]] = field(default_factory=dict)
     tuning: dict[int, Tuning] = field(default_factory=dict)
+    varied: list[str] = field(default_factory=list)
     headlines: dict[str, str] = field(default_factory=dict)
     sentences_on: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)

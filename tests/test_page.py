@@ -678,6 +678,14 @@ def test_tuning_is_drawn_as_steps_over_its_cost_where_something_was_tuned(
     )
     assert traces == [["hv", [1, 2, 3], [65, 75, 80]], ["hv", [0.5, 1, 1.5], [70, 70, 72]]]
     assert tuned.locator("#tuning-legend li").all_inner_texts() == ["●<i>large", "■small"]
+    found = tuned.evaluate("() => document.getElementById('settings-plot').data.map((t) => [...t.y])")
+    (block,) = analysis.blocks
+    trials = [trial for candidate in block.candidates for trial in candidate.trials if np.isfinite(trial.selection)]
+    assert len(found) == len(trials)
+    assert {len(line) for line in found} == {len(block.varied) + 1}
+    assert found[-1][-1] == 1  # the best is drawn last
+    names = tuned.evaluate("() => document.getElementById('settings-plot').layout.xaxis.ticktext")
+    assert names == ["optimizer.lr", "val accuracy (%)"]
 
 
 def test_each_table_can_be_downloaded_as_it_is_sorted_and_filtered(page: Page) -> None:

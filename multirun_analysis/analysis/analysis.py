@@ -25,7 +25,7 @@ from multirun_analysis.analysis.question import Asked, Question, understand
 from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank
 from multirun_analysis.analysis.sanity import check_numbers
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
-from multirun_analysis.analysis.tuning import find_tuning
+from multirun_analysis.analysis.tuning import find_tuning, find_varied
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.sources.choice import several_sweeps
 from multirun_analysis.sources.runs import Progress, Runs
@@ -106,6 +106,7 @@ def analyse_block(
         epochs=epochs,
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
+        varied=find_varied(runs, candidates),
         notes=notes,
     )
     claimed = {(claim.first, claim.second) for cost in costs for claim in claims_of(block, cost)}

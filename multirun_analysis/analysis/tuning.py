@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from multirun_analysis.analysis.candidates import as_text, is_setting
 from multirun_analysis.findings import Candidate, Tuning
 from multirun_analysis.quantities import COSTS, Quantity
 from multirun_analysis.sources.runs import Runs
+
+MOST_VARIED = 8  # settings, and so axes that one still follows a line over
 
 
 def find_tuning(
@@ -44,6 +47,14 @@ def find_tuning(
         listed = ", ".join(unknown[:8]) + " ..." * (len(unknown) > 8)
         notes.append(f"What tuning cost is not known of {listed}: some run has no device hours, or no start.")
     return found
+
+
+def find_varied(runs: Runs, candidates: Sequence[Candidate]) -> list[str]:
+    """The columns of the config that trials of one candidate differ in, at most ``MOST_VARIED``."""
+    rows = [row for c in candidates if len(c.trials) > 1 for trial in c.trials for row in trial.rows]
+    columns = [column for column in runs.frame.columns if is_setting(column)]
+    text = as_text(runs.frame.iloc[rows], columns)
+    return [column for column in columns if text[column].nunique() > 1][:MOST_VARIED]
 
 
 def find_leads(first: Tuning, second: Tuning, selecting: Quantity) -> list[tuple[float, bool]]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic
-from multirun_analysis.analysis.candidates import as_text, is_setting
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.wandb_client import Client, parse_address
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 1000  # that a set of runs names one by one
 MOST_ROWS = 200  # of a table
-MOST_AXES = 8  # of parallel coordinates
 HALF = 12  # of a grid's 24 columns
 
 
@@ -123,8 +121,7 @@ def _blocks(client: Client, analysis: Analysis, project: str, entity: str) -> li
         blocks.append(_list(said or ["Nothing can be said yet."]))
         runsets = _runsets(client, analysis, block, project, entity)
         if runsets:
-            panels = _panels(analysis.chosen_costs, block, _varied(analysis, block))
-            blocks.append(wr.PanelGrid(runsets=runsets, panels=panels))
+            blocks.append(wr.PanelGrid(runsets=runsets, panels=_panels(analysis.chosen_costs, block)))
         else:
             blocks.append(wr.P(f"None of these runs is in {entity}/{project}: there are no plots of them here."))
         if block.notes:
@@ -152,18 +149,9 @@ def _first_rows(table: Table) -> Table:
     return replace(table, rows=table.rows[:MOST_ROWS], note=note)
 
 
-def _varied(analysis: Analysis, block: Block) -> list[str]:
-    """The settings that the block's trials differ in, as W&B calls them (``optimizer.lr``), at most ``MOST_AXES``."""
-    rows = [row for c in block.candidates if len(c.trials) > 1 for t in c.trials for row in t.rows]
-    columns = [column for column in analysis.frame.columns if is_setting(column)]
-    text = as_text(analysis.frame.iloc[rows], columns)
-    varied = [column for column in columns if text[column].nunique() > 1]
-    return [column.removeprefix("config/").replace("/", ".") for column in varied[:MOST_AXES]]
-
-
-def _panels(costs: Sequence[Quantity], block: Block, varied: Sequence[str]) -> list[Any]:
-    """A scatter plot for each cost, and the learning curves; of trials in several settings (``varied``) their parallel
-    coordinates, and which setting mattered."""
+def _panels(costs: Sequence[Quantity], block: Block) -> list[Any]:
+    """A scatter plot for each cost, and the learning curves; of trials in several settings their parallel coordinates,
+    and which setting mattered."""
     import wandb_workspaces.reports.v2 as wr
 
     def place(number: int) -> wr.Layout:
@@ -187,8 +175,9 @@ def _panels(costs: Sequence[Quantity], block: Block, varied: Sequence[str]) -> l
             (("val_accuracy", "val accuracy"), ("train_loss", "training loss")), len(panels)
         )
     ]
-    if varied:
-        axes: list[Any] = [*map(wr.Config, varied), wr.SummaryMetric(block.selecting.column)]
+    if block.varied:  # config/optimizer/lr is W&B's optimizer.lr
+        settings = [column.removeprefix("config/").replace("/", ".") for column in block.varied]
+        axes: list[Any] = [*map(wr.Config, settings), wr.SummaryMetric(block.selecting.column)]
         columns = [wr.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes]
         panels.append(wr.ParallelCoordinatesPlot(columns=columns, title="Trials", layout=place(len(panels))))
         panels.append(wr.ParameterImportancePlot(block.selecting.column, layout=place(len(panels))))

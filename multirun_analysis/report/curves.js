@@ -111,6 +111,48 @@ function drawTuning(block, shown) {
     legend(document.getElementById("tuning-legend"), shown.map((i, k) => ({ glyph: GLYPHS[k % GLYPHS.length], colour: colours()[k % COLOURS.length], text: block.candidates[i].label }))));
 }
 
+/** Parallel coordinates: a line for each trial over an axis for each setting, and one for what trials are chosen by. */
+function drawSettings(block) {
+  const host = document.getElementById("settings-plot");
+  const { label, axis, scale } = block.selecting;
+  const trials = block.settings.trials.filter((trial) => trial[1] !== null).sort((a, b) => a[1] - b[1]);
+  const names = [...block.settings.names, axis];
+  /** Where a value is on its axis, from 0 to 1, and what stands at the axis' ticks. */
+  const axes = names.map((_, k) => {
+    const values = trials.map((trial) => (k === names.length - 1 ? trial[1] * scale : trial[k + 2]));
+    const numbers = values.every((value) => typeof value === "number");
+    const distinct = [...new Set(values)].sort(numbers ? (a, b) => a - b : undefined);
+    const [low, high] = [distinct[0], distinct[distinct.length - 1]];
+    const log = numbers && low > 0 && high / low > 10;
+    const at = (value) => (!numbers ? distinct.indexOf(value) / Math.max(1, distinct.length - 1) : low === high ? 0.5 : log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+    const ticks = distinct.length <= 6 ? distinct : [low, high];
+    return { places: values.map(at), ticks: ticks.map((value) => ({ at: at(value), text: numbers ? general(value, 3) : plain(value).slice(0, 24) })) };
+  });
+  plot(host, () => {
+    const quality = axes[axes.length - 1].places;
+    const lines = trials.map((trial, n) => ({
+      type: "scatter",
+      mode: "lines+markers",
+      x: names.map((_, k) => k),
+      y: axes.map(({ places }) => places[n]),
+      customdata: names.map(() => n),
+      hoverinfo: "none",
+      opacity: 0.15 + 0.85 * quality[n],
+      line: { width: 1.5, color: colours()[0] },
+      marker: { size: 4 },
+    }));
+    const stands = axes.flatMap(({ ticks }, k) => ticks.map(({ at, text }) => ({ x: k, y: at, text, showarrow: false, xanchor: k ? "right" : "left", xshift: k ? -5 : 5, font: { size: 11, color: css("--muted") }, bgcolor: css("--page") })));
+    const xaxis = { tickvals: names.map((_, k) => k), ticktext: names.map(plain), range: [-0.1, names.length - 0.9], gridcolor: css("--line"), fixedrange: true };
+    return show(host, lines, { height: 380, margin: { l: 56, r: 64, t: 14, b: 48 }, annotations: stands, xaxis, yaxis: { visible: false, range: [-0.06, 1.06], fixedrange: true } }, block.name).then(() =>
+      explain(host, ({ customdata: n }) => ({
+        title: block.candidates[trials[n][0]].label,
+        rows: [...block.settings.names.map((name, k) => [name, String(trials[n][k + 2])]), [label, textOf(block.selecting, trials[n][1])]],
+        notes: [],
+      })),
+    );
+  });
+}
+
 function drawScaling(data, block) {
   const metric = data.quantities[block.accuracy];
   const host = document.getElementById("scaling-plots");

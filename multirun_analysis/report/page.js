@@ -118,6 +118,8 @@ function drawBlock() {
   const tuned = Object.keys(block.tuning).map(Number);
   at("tuning-curves").hidden = tuned.length === 0;
   if (tuned.length) drawTuning(block, tuned.slice(0, MOST_CURVES));
+  at("tuning-settings").hidden = !block.settings.names.length;
+  if (block.settings.names.length) drawSettings(block);
 }
 
 function drawRuns() {

@@ -26,6 +26,7 @@ MOST_CANDIDATES = 3_000
 MOST_RUNS = 10_000
 MOST_ROWS = 2_000
 MOST_COMPARISONS = 2_000
+MOST_TRIALS = 300  # lines of parallel coordinates
 MOST_DETAILED = 60  # candidates with curves and confusion matrices
 MOST_CLASSES = 60  # of a confusion matrix that one can read
 MOST_DISPUTED = 300  # images
@@ -178,12 +179,31 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
                        "settings": [block.candidates[i].trials[trial].settings for trial in t.trials]}
             for i, t in list(block.tuning.items())[:MOST_DETAILED] if i in place
         },
+        "settings": _settings(block, analysis, place),
         "families": [
             {"name": f.name, "members": [place[i] for i in f.members if i in place],
              "slopes": {column: _number(slope) for column, slope in f.slopes.items()}}
             for f in block.families
         ],
     }  # fmt: skip
+
+
+def _settings(block: Block, analysis: Analysis, place: dict[int, int]) -> dict[str, Any]:
+    """The trials in the settings that they differ in: for each its candidate, what it was chosen by, and a value a
+    setting."""
+    trials = [
+        [place[i], _number(trial.selection), *(_setting(analysis.frame[c].iat[trial.rows[0]]) for c in block.varied)]
+        for i, candidate in enumerate(block.candidates)
+        for trial in candidate.trials
+        if i in place and len(candidate.trials) > 1
+    ]
+    return {"names": [column.removeprefix("config/").replace("/", ".") for column in block.varied],
+            "trials": trials[:MOST_TRIALS]}  # fmt: skip
+
+
+def _setting(value: Any) -> float | str | None:
+    value = _number(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _detailed(block: Block, place: dict[int, int]) -> list[int]:
