@@ -56,7 +56,7 @@ function drawComparison(data, block, first, second) {
     const corrected = `${pText(found.p_corrected)} corrected for ${found.claimed ? "all that this report claims" : "all pairs"}`;
     facts.push(fact("Test", pText(found.p), `this pair alone: ${found.test}; ${corrected}`));
   }
-  if (found && found.beats !== null) facts.push(fact("Training again", percent(found.beats, 0), `of ${labels[0]}’s trainings would beat one of ${labels[1]}’s`));
+  if (found && found.beats !== null) facts.push(fact("Training again", found.beats > 0.995 ? "> 99 %" : found.beats < 0.005 ? "< 1 %" : percent(found.beats, 0), `of ${labels[0]}’s trainings would beat one of ${labels[1]}’s`));
   if (found && found.kappa !== null) facts.push(fact("Agreement on errors", `${found.kappa.toFixed(2)}`, `Cohen’s kappa, 95 %: ${found.kappa_low === null ? "-" : `${found.kappa_low.toFixed(2)} to ${found.kappa_high.toFixed(2)}`}; 1: the same errors, 0: as by chance`));
   if (found && found.oracle !== null) facts.push(fact("Best of the two", percent(found.oracle), "an oracle that always takes the right answer"));
   parts.push(make("dl", { class: "facts" }, ...facts));
