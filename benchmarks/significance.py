@@ -24,7 +24,7 @@ from scipy import stats
 from turns import result, table
 
 from multirun_analysis.analysis.claims import claims_along, correct
-from multirun_analysis.analysis.crossed import Answered, Components, accuracy_interval, components, draw
+from multirun_analysis.analysis.crossed import Answered, Components, components, draw, judge
 from multirun_analysis.analysis.statistics import holm, mcnemar, of_the_uneven, on_front
 
 ACCURACY, SEED_EFFECT = 0.75, 0.005
@@ -68,10 +68,7 @@ def new(found: Components, answers: Answers, first: int, second: int) -> Pair:
         only = int((a & ~b).sum()), int((b & ~a).sum())
         return Pair(gap, mcnemar(*only), *of_the_uneven(*only, len(a)))
     variance, freedom = (float(x) for x in found.difference(np.array(first), np.array(second)))
-    half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
-    return Pair(
-        gap, float(2 * stats.t.sf(abs(gap) / variance**0.5, freedom)) if variance else 1.0, gap - half, gap + half
-    )
+    return Pair(gap, *judge(gap, variance, freedom, 0.95))
 
 
 def old(answers: Answers, first: int, second: int) -> float:
@@ -196,8 +193,7 @@ def of_intervals(random: np.random.Generator, draws: int) -> dict[str, float]:
         for _ in range(draws):
             effect = 0.0 if runs == 1 else SEED_EFFECT
             found = measured(simulate(random, [0.0], runs, images, effect))
-            spread = (found.covariance.diagonal(), found.images, found.of_runs, found.noise, found.runs)
-            low, high = accuracy_interval(found.mean, *spread, 1.0)[0]
+            low, high = found.interval()[0]
             held.append(bool(low <= ACCURACY <= high))
         rows.append([f"{images:,}", str(runs), share(held)])
     table("How often the 95 % interval of an accuracy holds", ["images", "runs", "holds"], rows)

@@ -30,11 +30,9 @@ from multirun_analysis.analysis.statistics import (
 )
 
 
-def interval(right: NDArray[np.bool_], whole: float | None = 1.0) -> tuple[float, float]:
+def interval(right: NDArray[np.bool_]) -> tuple[float, float]:
     """That of one candidate with these answers [runs, images]."""
-    found = of([right])
-    args = (found.mean, found.covariance.diagonal(), found.images, found.of_runs, found.noise, found.runs)
-    low, high = accuracy_interval(*args, whole)[0].tolist()
+    low, high = of([right]).interval()[0].tolist()
     return low, high
 
 

@@ -156,26 +156,25 @@ def read_record(path: Path) -> Record:
     """
     data = path.read_bytes()
     try:
-        try:
-            record = msgspec.json.decode(data, type=Record)
-        except msgspec.ValidationError:  # a second look, as long as the first, only at those that need it
-            record = msgspec.convert(_with_nan(msgspec.json.decode(data), Record), Record)
-        version: Any = record.schema_version
-        if version == SCHEMA_VERSION:
+        record = msgspec.json.decode(data, type=Record)
+        if record.schema_version == SCHEMA_VERSION:
             return record
+    except msgspec.MsgspecError:
+        pass  # a second look, as long as the first, only at those that need it
+    try:
+        tree = msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.MsgspecError as e:
-        version = _version(data)
-        if version == SCHEMA_VERSION:
-            raise _damaged(path, e) from e
-    if version == 1:
-        try:
-            return msgspec.convert(_with_nan(upgraded(msgspec.json.decode(data)), Record), Record)
-        except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as e:
-            raise _damaged(path, e) from e
-    raise InputError(
-        f"{path} has schema_version {version}; this version of har_sweep reads 1 and {SCHEMA_VERSION}.",
-        "Update har_sweep.",
-    )
+        raise _damaged(path, e) from e
+    version = tree.get("schema_version")
+    if version not in (1, SCHEMA_VERSION):
+        raise InputError(
+            f"{path} has schema_version {version}; this version of har_sweep reads 1 and {SCHEMA_VERSION}.",
+            "Update har_sweep.",
+        )
+    try:
+        return msgspec.convert(_with_nan(upgraded(tree) if version == 1 else tree, Record), Record)
+    except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as e:
+        raise _damaged(path, e) from e
 
 
 def _damaged(path: Path, why: Exception) -> DamagedRecord:
@@ -197,14 +196,6 @@ def _with_nan(value: Any, kind: Any) -> Any:
     if isinstance(value, list) and origin is list:
         return [_with_nan(part, inside[0]) for part in value]
     return value
-
-
-def _version(data: bytes) -> Any:
-    """The schema version of what is no record of this one; of what is not even JSON, this one's."""
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
-    except msgspec.MsgspecError:
-        return SCHEMA_VERSION
 
 
 def write_record(record: Record, paths: RunPaths) -> None:

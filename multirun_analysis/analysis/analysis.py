@@ -109,7 +109,8 @@ def analyse_block(
         varied=find_varied(runs, candidates),
         notes=notes,
     )
-    claimed = {(claim.first, claim.second) for cost in costs for claim in claims_of(block, cost)}
+    claims = {cost.column: claims_of(block, cost) for cost in costs}
+    claimed = {(claim.first, claim.second) for own in claims.values() for claim in own}
     paid = signed_costs(means, compared, costs)
     block = replace(block, comparisons=compare(candidates, of_runs, accuracy, pairs, spread, claimed, paid))
     between = {
@@ -120,8 +121,8 @@ def analyse_block(
     if sum(map(bool, (c.rows for c in candidates))) > 1:
         block = replace(
             block,
-            headlines={cost.column: headline(block, cost) for cost in costs},
-            sentences_on={cost.column: sentences(block, cost) for cost in costs},
+            headlines={cost.column: headline(block, cost, claims[cost.column]) for cost in costs},
+            sentences_on={cost.column: sentences(block, cost, claims[cost.column]) for cost in costs},
         )
     return replace(block, recommendation=recommend(block, asked.budgets)) if asked.budgets else block
 

@@ -168,7 +168,7 @@ def _near_the_limit(block: Block, place: int, budgets: Sequence[Budget]) -> list
             value, deviation = (float(table[column].iat[place]) for table in (block.means, block.deviations))
             half = float(stats.t.ppf(0.5 + LEVEL / 2, runs - 1)) * deviation / runs**0.5
             if abs(value - budget.limit) < half:
-                cost = named(column)
+                cost = budget.quantities[column]
                 found.append(f"Its {cost.label}, {cost.text(value)} ± {cost.text(deviation)} over {runs} runs,")
     return found
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from multirun_analysis.analysis.claims import correct
-from multirun_analysis.analysis.crossed import LEVEL, Answered, Components
+from multirun_analysis.analysis.crossed import LEVEL, Answered, Components, judge
 from multirun_analysis.analysis.predictions import Answers, Predictions, typical_run
 from multirun_analysis.analysis.statistics import agreement, agreement_interval, holm, mcnemar, of_the_uneven
 from multirun_analysis.findings import Candidate, Comparison
@@ -94,13 +93,12 @@ def _tested(pair: Comparison, found: Components, first: int, second: int, level:
         variance, freedom = (float(x) for x in found.difference(np.array(first), np.array(second)))
         if variance == 0 and gap:
             return pair  # runs that all came out the same, and nothing known of the images
-        half = float(stats.t.ppf(0.5 + level / 2, freedom)) * variance**0.5 if variance else 0.0
-        p = float(2 * stats.t.sf(abs(gap) / variance**0.5, freedom)) if variance else 1.0
+        p, low, high = judge(gap, variance, freedom, level)
         known = found.known[first] and found.known[second]
         over = (
             f"{found.images[first]:,.0f} images crossed with " if paired else "different images and " if known else ""
         )
-        test, low, high = f"t over {over}{runs[0]} and {runs[1]} runs", gap - half, gap + half
+        test = f"t over {over}{runs[0]} and {runs[1]} runs"
     elif paired and pair.only_first is not None and pair.only_second is not None:
         only = pair.only_first, pair.only_second
         p, (low, high) = mcnemar(*only), of_the_uneven(*only, int(found.images[first]), level)

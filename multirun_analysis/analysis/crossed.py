@@ -86,6 +86,11 @@ class Components:
         images = np.where(both, np.minimum(self.images[first], self.images[second]), 2.0)
         return _sum(of_images, images, runs, noise, np.stack([self.runs[first], self.runs[second]]))
 
+    def interval(self) -> Floats:
+        """The 95 % interval [candidates, 2] of each accuracy, a share of 1."""
+        of_images = self.covariance.diagonal()
+        return accuracy_interval(self.mean, of_images, self.images, self.of_runs, self.noise, self.runs, 1.0)
+
     def contrast(self, weights: Floats) -> tuple[float, float, float]:
         """The weighted sum of the means, its variance and degrees of freedom; ``weights`` [candidates] sum to 0 and
         are 0 for those whose predictions are missing or of other images."""
@@ -137,6 +142,15 @@ def _sum(of_images: Floats, images: Floats, of_runs: Floats, noise: Floats, runs
     spread = of_images**2 / free_images + (of_runs**2 / free + noise**2 / (free * free_images)).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return variance, np.where(spread > 0, variance**2 / spread, np.inf)
+
+
+def judge(gap: float, variance: float, freedom: float, level: float) -> tuple[float, float, float]:
+    """The two-sided p of a difference, and its interval of this ``level``: Student's t; of no variance the difference
+    alone."""
+    if not variance:
+        return float(gap == 0), gap, gap
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * variance**0.5
+    return float(2 * stats.t.sf(abs(gap) / variance**0.5, freedom)), gap - half, gap + half
 
 
 def components(candidates: Sequence[Answered]) -> Components:

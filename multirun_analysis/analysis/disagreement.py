@@ -61,8 +61,7 @@ def recall_interval(right: NDArray[np.bool_], truth: NDArray[np.int64], classes:
     for members in np.split(order, np.flatnonzero(np.diff(truth[order])) + 1):
         own = right[:, members]
         of = components([Answered(own.mean(axis=1), own, "", len(members))])
-        spread = (of.covariance.diagonal(), of.images, of.of_runs, of.noise, of.runs)
-        found[truth[members[0]]] = accuracy_interval(of.mean, *spread, 1.0)[0]
+        found[truth[members[0]]] = of.interval()[0]
     return found
 
 

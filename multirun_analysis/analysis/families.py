@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from multirun_analysis.analysis.candidates import as_text
 from multirun_analysis.analysis.claims import claims_along
-from multirun_analysis.analysis.crossed import LEVEL, Components, Floats
+from multirun_analysis.analysis.crossed import LEVEL, Components, Floats, judge
 from multirun_analysis.analysis.statistics import holm
 from multirun_analysis.findings import Candidate, Family, FamilyComparison
 from multirun_analysis.quantities import Quantity
@@ -53,14 +52,13 @@ def compare_families(
         gap, variance, freedom = found.contrast(weights)
         if variance <= 0:
             continue
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * variance**0.5
-        p = float(2 * stats.t.sf(abs(gap) / variance**0.5, freedom))
+        p, low, high = judge(gap, variance, freedom, LEVEL)
         costs = [np.abs(spent[members[name]]) for name in (one, other)]
         positive = all((own > 0).all() for own in costs)
         ratio = float(np.exp(np.log(costs[0]).mean() - np.log(costs[1]).mean())) if positive else np.nan
         several = bool((found.runs[np.flatnonzero(weights)] > 1).all())
         of = tuple(tuple(compared[i] for i in members[name]) for name in (one, other))
-        pairs.append(FamilyComparison(one, other, (of[0], of[1]), ratio, gap, gap - half, gap + half, p, p, several))
+        pairs.append(FamilyComparison(one, other, (of[0], of[1]), ratio, gap, low, high, p, p, several))
     corrected = holm([pair.p for pair in pairs])
     return [replace(pair, p_corrected=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
 

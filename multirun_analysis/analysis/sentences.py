@@ -13,10 +13,12 @@ from multirun_analysis.analysis.crossed import POWER
 from multirun_analysis.analysis.tuning import find_leads
 from multirun_analysis.findings import Block, Comparison
 from multirun_analysis.quantities import COSTS, Quantity
+from multirun_analysis.sources.runs import some
 
 MOST = 12  # sentences on one cost; the tables have all
 MOST_STEPS = 5  # of them along the front
 MOST_FAMILY_PAIRS = 2
+MOST_NAMED = 8
 
 
 def claims_of(block: Block, cost: Quantity) -> list[Claim]:
@@ -26,10 +28,10 @@ def claims_of(block: Block, cost: Quantity) -> list[Claim]:
     return claims_along(np.where(finished, -block.accuracy.sign * accuracy, np.nan), -cost.sign * spent)
 
 
-def headline(block: Block, cost: Quantity) -> str:
+def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:
     """The best value, what the next step costs, and the best. The best value is the member of the front that lies
     highest above the line from its cheapest to its most accurate member, costs by their ratio."""
-    members = _members(block, cost)
+    members = _members(block, cost, claims)
     if not members:
         return ""
     value, best = _best_value(block, cost, members), members[-1]
@@ -48,7 +50,7 @@ def headline(block: Block, cost: Quantity) -> str:
     return said
 
 
-def sentences(block: Block, cost: Quantity) -> list[str]:
+def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str]:
     """The steps along the front of a cost, then who is dominated by whom, then what must be minded."""
     known = _measured(block)
     front = block.fronts[cost.column]
@@ -58,17 +60,17 @@ def sentences(block: Block, cost: Quantity) -> list[str]:
         said.append(
             f"All have the same {cost.label}, {cost.text(value[front.known][0])}: only accuracy tells them apart."
         )
-    claims = claims_of(block, cost)
     steps, others = [c for c in claims if c.is_step], [c for c in claims if not c.is_step]
     steps = steps[-MOST_STEPS:]  # the upper ones: whoever asks for accuracy looks there
-    room = MOST - len(said) - len(steps) - len(_of_families(block, cost)) - 2
+    families = _of_families(block, cost)
+    room = MOST - len(said) - len(steps) - len(families) - 2
     # What is certain first, and of that what is nearest to the front.
     others.sort(key=lambda c: (not _is_certain(block, c), front.points_below[c.second]))
     said += [_sentence(block, cost, claim) for claim in [*steps, *others[:room]]]
-    said += _of_families(block, cost)
+    said += families
     missing = [block.labels[i] for i in known if not front.known[i]]
     if missing:
-        said.append(f"Without {cost.label}, and so not on this front: {_listed(missing)}.")
+        said.append(f"Without {cost.label}, and so not on this front: {some(missing, MOST_NAMED)}.")
     return [*said, *_untested(block, [*steps, *others])]
 
 
@@ -88,7 +90,7 @@ def _of_families(block: Block, cost: Quantity) -> list[str]:
     pairs = [pair for pair in block.between_families.get(cost.column, []) if sum(map(len, pair.members)) > 2]
     for pair in sorted(pairs, key=lambda pair: pair.p)[:MOST_FAMILY_PAIRS]:  # of two single ones all is said
         names = [
-            f"{name} ({_listed([block.labels[i] for i in members])})"
+            f"{name} ({some([block.labels[i] for i in members], MOST_NAMED)})"
             for name, members in zip((pair.first, pair.second), pair.members, strict=True)
         ]
         low, high = map(block.accuracy.signed, (pair.low, pair.high))
@@ -198,11 +200,11 @@ def _of_tuning(block: Block) -> list[str]:
     return said
 
 
-def _members(block: Block, cost: Quantity) -> list[int]:
+def _members(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[int]:
     """The front's members from the cheapest to the most accurate, of equal ones one."""
-    claims = [claim for claim in claims_of(block, cost) if claim.is_step]
-    if claims:
-        return [claims[0].second, *(claim.first for claim in claims)]
+    steps = [claim for claim in claims if claim.is_step]
+    if steps:
+        return [steps[0].second, *(step.first for step in steps)]
     front = block.fronts[cost.column]
     return np.flatnonzero(front.on)[:1].tolist()
 
@@ -253,7 +255,3 @@ def _times(block: Block, cost: Quantity, first: int, second: int) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -13,7 +13,9 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from multirun_analysis.quantities import Quantity, Steps
+from multirun_analysis.sources.runs import some
 
+MOST_NAMED = 8  # rows that a cause is about; the CSV has all
 MOST_PLACES = 6  # after the point; a spread that needs more is no more than the rounding of sums
 MOST_PRINTED = 500  # rows, in Markdown, LaTeX and notebooks; the CSV has all
 
@@ -140,7 +142,7 @@ class Table:
                     reasons.setdefault(cause, {})[about_row] = None
         about = []
         for reason, names in reasons.items():
-            listed = ", ".join(list(names)[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            listed = some(list(names), MOST_NAMED)
             every = len(self.rows) > 1 and list(names) == [row[0].text for row in self.rows]
             about.append(f"† {reason}: {'all' if every else listed}")
         return [line for line in (self.note, *about) if line]

@@ -9,6 +9,7 @@ import numpy as np
 
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
 from multirun_analysis.quantities import METRICS, Quantity, named
+from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.disagreement import (
     comparisons_table,
     confusion_table,
@@ -19,6 +20,7 @@ from multirun_analysis.tables.disagreement import (
     slug,
 )
 from multirun_analysis.tables.table import (
+    MOST_NAMED,
     Cell,
     Table,
     in_unit,
@@ -31,7 +33,6 @@ from multirun_analysis.tables.table import (
 )
 
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
-MOST_NAMED = 8  # models of a cause; the CSV has all
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -261,9 +262,8 @@ def marks_table(block: Block) -> Table:
     rows = []
     for (cause, affects), models in about.items():
         spoilt = "everything" if affects is None else ", ".join(named(c).label for c in sorted(affects))
-        some = ", ".join(models[:MOST_NAMED]) + (f" and {len(models) - MOST_NAMED} more" * (len(models) > MOST_NAMED))
         every = len(models) == len(block.candidates) > 1 and models == block.labels
-        cell = Cell(", ".join(models), "all" if every else some)
+        cell = Cell(", ".join(models), "all" if every else some(models, MOST_NAMED))
         rows.append([name_cell(cause), cell, name_cell(spoilt or "nothing")])
     return Table("marks", "What cannot be compared", ["why", "models", "what"], rows)
 
