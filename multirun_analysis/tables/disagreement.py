@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from multirun_analysis.findings import Block
-from multirun_analysis.tables.table import Cell, Table, name_cell, plain_cell
+from multirun_analysis.tables.table import Cell, Table, interval_cell, name_cell, plain_cell
 
 
 def slug(column: str) -> str:
@@ -30,7 +30,7 @@ def comparisons_table(block: Block) -> Table:
                 name_cell(labels[pair.first]),
                 name_cell(labels[pair.second]),
                 plain_cell(pair.difference * points, "{:+.2f}"),
-                _interval(pair.low * points, pair.high * points, "{:+.2f}"),
+                interval_cell(pair.low * points, pair.high * points, "{:+.2f}"),
                 plain_cell(pair.p, "{:.3g}"),
                 plain_cell(pair.p_corrected, "{:.3g}"),
                 name_cell("-" if pair.p is None else "claims" if pair.claimed else "all pairs"),
@@ -39,7 +39,7 @@ def comparisons_table(block: Block) -> Table:
                 plain_cell(_reachable(pair.images_needed), "{:,.0f}"),
                 plain_cell(_reachable(pair.runs_needed), "{:,.0f}"),
                 plain_cell(pair.kappa, "{:.2f}"),
-                _interval(pair.kappa_low, pair.kappa_high, "{:.2f}"),
+                interval_cell(pair.kappa_low, pair.kappa_high, "{:.2f}"),
                 plain_cell(pair.only_first),
                 plain_cell(pair.only_second),
                 plain_cell(None if pair.oracle is None else 100 * pair.oracle, "{:.2f}"),
@@ -62,13 +62,6 @@ def comparisons_table(block: Block) -> Table:
         "more than once."
     )
     return Table("comparisons", "Comparisons in pairs", heads, rows, note)
-
-
-def _interval(low: float | None, high: float | None, form: str) -> Cell:
-    known = low is not None and high is not None and not np.isnan(low)
-    bounds = (float(low), float(high)) if known and low is not None and high is not None else (None, None)
-    text = f"{form.format(low)} to {form.format(high)}" if known else "-"
-    return Cell(bounds[0], text, parts={"lower": bounds[0], "upper": bounds[1]})
 
 
 def _reachable(needed: float) -> float | None:
@@ -108,7 +101,7 @@ def reliability_table(block: Block) -> Table:
             low, high = own.interval[number]
             sure, right = float(own.confidence[number]), float(own.accuracy[number])
             cells = [plain_cell(100 * share, "{:.1f}") for share in (sure, right, sure - right)]
-            cells.insert(2, _interval(100 * low, 100 * high, "{:.1f}"))
+            cells.insert(2, interval_cell(100 * low, 100 * high, "{:.1f}"))
             rows.append([name_cell(block.labels[place]), plain_cell(int(own.answers[number])), *cells])
     heads = ["model", "answers", "confidence (%)", "right (%)", "95 % interval", "too sure by (points)"]
     note = "Answers of all runs, in 15 bins of confidence; those of the calibration error (ECE)."

@@ -169,6 +169,15 @@ def number_text(value: float) -> str:
     return f"{value:,.2f}".replace(",", "") if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
 
 
+def interval_cell(low: float | None, high: float | None, form: str = "") -> Cell:
+    """Both bounds, written by ``form``, or to two digits of half the width."""
+    if low is None or high is None or np.isnan(low):
+        return Cell(None, "-", parts={"lower": None, "upper": None})
+    bounds = float(low), float(high)
+    texts = [form.format(bound) for bound in bounds] if form else rounded(bounds, (bounds[1] - bounds[0]) / 2)
+    return Cell(bounds[0], " to ".join(texts), parts={"lower": bounds[0], "upper": bounds[1]})
+
+
 def in_unit(value: float, factor: float) -> float:
     """A value in another unit, without what multiplying adds to its last digits: 0.58 in percent is 58."""
     return float(f"{value * factor:.15g}")

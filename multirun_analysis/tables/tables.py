@@ -24,10 +24,10 @@ from multirun_analysis.tables.table import (
     Cell,
     Table,
     in_unit,
+    interval_cell,
     name_cell,
     number_text,
     plain_cell,
-    rounded,
     unit_of,
     with_spread,
 )
@@ -101,16 +101,7 @@ def _runs(block: Block) -> tuple[str, list[Cell]]:
 def table1(analysis: Analysis, block: Block) -> Table:
     """Accuracy with its uncertainty, and the weighted averages of the study's Table 1."""
     accuracy = block.accuracy
-    bounds = block.interval * accuracy.scale
-    intervals = [
-        Cell(None, "-", parts={"lower": None, "upper": None})
-        if np.isnan(low)
-        else Cell(
-            float(low), " to ".join(rounded([low, high], (high - low) / 2)),
-            parts={"lower": float(low), "upper": float(high)},
-        )
-        for low, high in bounds
-    ]  # fmt: skip
+    intervals = [interval_cell(low, high) for low, high in block.interval * accuracy.scale]
     columns = [_runs(block), _column(block, accuracy), ("95 % interval", intervals)]
     images = np.unique(block.images[~np.isnan(block.images)])
     note = f"{accuracy.label} on {images[0]:,.0f} images. " if len(images) == 1 else ""
