@@ -568,6 +568,12 @@ def test_a_budget_says_when_a_cost_is_within_its_noise_of_the_limit(tmp_path: Pa
         "Its training time, 199 s ± 4.04 s over 3 runs, is within its noise of the limit: "
         "its runs do not tell which side it is on." in found.sentences
     )
+    found = block_of(tmp_path, budgets=["training_time<198s"]).recommendation  # now it is just outside
+    assert found
+    step = next(
+        place for place, sentence in enumerate(found.sentences) if sentence.startswith("The next step up is near")
+    )
+    assert "is within its noise of the limit" in found.sentences[step + 1]
     found = block_of(tmp_path, budgets=["training_time<300s"]).recommendation
     assert found
     assert not any("noise" in sentence for sentence in found.sentences)

@@ -132,10 +132,7 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
             m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
         ]:
             lines.append(f"Mind that its costs are marked: {'; '.join(spoilt)}.")
-        lines += [
-            f"{said_of} is within its noise of the limit: its runs do not tell which side it is on."
-            for said_of in _near_the_limit(block, best, budgets)
-        ]
+        lines += _near_the_limit(block, best, budgets)
         if runner_up is None:
             lines.append("Nothing else is within it.")
         else:
@@ -150,6 +147,7 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
                 f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}, with {costs(next_step)} "
                 f"({_excess(budgets, values[next_step])}){scoped_certainty(block, next_step, best)}."
             )
+            lines += _near_the_limit(block, next_step, budgets)
         else:
             lines.append("No more accuracy is to be had outside of it.")
     if unknown:
@@ -160,7 +158,7 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
 
 
 def _near_the_limit(block: Block, place: int, budgets: Sequence[Budget]) -> list[str]:
-    """The costs of a candidate whose 95 % interval over its runs (Student's) has a limit in it."""
+    """A sentence for each cost of a candidate whose 95 % interval over its runs (Student's) has a limit in it."""
     found = []
     runs = len(block.candidates[place].rows)
     for budget in budgets if runs > 1 else ():
@@ -169,7 +167,10 @@ def _near_the_limit(block: Block, place: int, budgets: Sequence[Budget]) -> list
             half = float(stats.t.ppf(0.5 + LEVEL / 2, runs - 1)) * deviation / runs**0.5
             if abs(value - budget.limit) < half:
                 cost = budget.quantities[column]
-                found.append(f"Its {cost.label}, {cost.text(value)} ± {cost.text(deviation)} over {runs} runs,")
+                found.append(
+                    f"Its {cost.label}, {cost.text(value)} ± {cost.text(deviation)} over {runs} runs, is within its "
+                    "noise of the limit: its runs do not tell which side it is on."
+                )
     return found
 
 
