@@ -14,7 +14,8 @@ from har_sweep.launch.board import Standing
 from har_sweep.launch.job import log_to
 from har_sweep.launch.terminal import Screen
 from multirun_analysis.outputs import terminal
-from multirun_analysis.tables.table import Cell, Table
+from multirun_analysis.tables.columns import Cell
+from multirun_analysis.tables.table import Table
 
 NASTY = "\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r \udcff [/b] [red]"
 SHOWN = r"\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r \udcff [/b] [red]"

@@ -18,7 +18,8 @@ from rich.console import Console
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import flatten
 from multirun_analysis.outputs.terminal import draw
-from multirun_analysis.tables.table import Cell, Table, name_cell
+from multirun_analysis.tables.columns import Cell
+from multirun_analysis.tables.table import Table, name_cell
 
 
 def command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

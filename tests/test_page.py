@@ -22,7 +22,8 @@ from test_tuning import study
 from multirun_analysis.findings import Analysis, Errors, Mark
 from multirun_analysis.quantities import COSTS, METRICS, Kind, Quantity
 from multirun_analysis.report import page as report
-from multirun_analysis.tables.table import Cell, Table
+from multirun_analysis.tables.columns import Cell
+from multirun_analysis.tables.table import Table
 from multirun_analysis.tables.tables import tables
 
 MODELS = Table(

@@ -106,6 +106,7 @@ def find_candidates(
     codes = np.stack([pd.factorize(text[column])[0] for column in text.columns] or [np.zeros(len(frame), int)], axis=1)
     finished = np.array([runs.info[row].status == "done" for row in rows])
     value = np.where(finished, selection.to_numpy(float)[rows], np.nan)
+    networks = runs.column("model/timm_name").iloc[rows].reset_index(drop=True).fillna(names).to_numpy(object)
     found = []
     which, labels = pd.factorize(names, sort=True)
     repeats = _repeats(runs, rows, np.column_stack([which, codes]), finished, names, notes)
@@ -124,7 +125,7 @@ def find_candidates(
                 rows=tuple(row for row in chosen.rows if row in done),
                 trials=tuple(trials),
                 unfinished=tuple(int(row) for row in rows[members[~finished[members]]]),
-                family=family(_first(frame, "model/timm_name", members[0]) or str(name)),
+                family=family(str(networks[members[0]])),
             )
         )
     return found
@@ -187,15 +188,16 @@ def _trials(
     sign: float,
 ) -> list[Trial]:
     """A candidate's runs by their settings, the best on the selecting metric first, and chosen."""
-    mine = codes[members]
-    varying = np.flatnonzero((mine != mine[0]).any(axis=0))
-    groups = [members]
-    if len(varying):
-        _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
-        groups = [members[which == group] for group in range(which.max() + 1)]
+    columns, groups = text.columns[[]], [members]
+    if len(text.columns):
+        mine = codes[members]
+        varying = np.flatnonzero((mine != mine[0]).any(axis=0))
+        columns = text.columns[varying]
+        if len(varying):
+            _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
+            groups = [members[which == group] for group in range(which.max() + 1)]
     known = [group[~np.isnan(value[group])] for group in groups]
     means = [float(value[group].mean()) if len(group) else np.nan for group in known]
-    columns = text.columns[varying]
     settings = [
         ", ".join(f"{column.rpartition('/')[2]} {text[column].iat[group[0]]}" for column in columns) for group in groups
     ]
@@ -268,10 +270,6 @@ def _joined(text: pd.DataFrame) -> pd.Series:
     """The columns of each row, one after the other."""
     first, *others = (text[column] for column in text)
     return first.str.cat(others, sep=", ") if others else first
-
-
-def _first(frame: pd.DataFrame, column: str, place: int) -> str | None:
-    return str(frame[column].iat[place]) if column in frame.columns else None
 
 
 _SIZE = re.compile(

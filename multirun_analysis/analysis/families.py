@@ -66,17 +66,17 @@ def compare_families(
 def find_families(candidates: Sequence[Candidate], means: pd.DataFrame, accuracy: Quantity) -> list[Family]:
     """Architectures of which there are several sizes, with the points of accuracy that a doubling brought: the slope of
     the least-squares line over the logarithm of the size."""
+    sizes = {column: means[column].to_numpy() for column in ("cost/parameters", "cost/macs") if column in means}
+    values = means[accuracy.column].to_numpy()
     members: dict[str, list[int]] = {}
-    for place, candidate in enumerate(candidates):
-        if candidate.rows and not np.isnan(means[accuracy.column].iat[place]):
+    for place, (candidate, missing) in enumerate(zip(candidates, np.isnan(values), strict=True)):
+        if candidate.rows and not missing:
             members.setdefault(candidate.family, []).append(place)
     families = []
     for name, places in members.items():
         slopes = {}
-        for column in ("cost/parameters", "cost/macs"):
-            if column not in means.columns:
-                continue
-            size, value = means[column].to_numpy()[places], means[accuracy.column].to_numpy()[places]
+        for column, of_all in sizes.items():
+            size, value = of_all[places], values[places]
             usable = size > 0
             if len(set(size[usable])) > 1:
                 slopes[column] = float(np.polyfit(np.log2(size[usable]), value[usable], 1)[0])

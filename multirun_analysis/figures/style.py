@@ -130,10 +130,15 @@ def styles_of(analysis: Analysis) -> Styles:
 
 
 def _style(name: str, colour: int, tint: int, line: int) -> Style:
-    share = TINTS[tint % len(TINTS)]
-    rgb = np.array(to_rgb(COLOURS[colour % len(COLOURS)]))
-    tinted = to_hex(tuple(rgb + (1 - rgb) * share if share > 0 else rgb * (1 + share)))
+    tinted = _tinted(COLOURS[colour % len(COLOURS)], TINTS[tint % len(TINTS)])
     return Style(name, tinted, MARKERS[colour % len(MARKERS)], LINES[line % len(LINES)])
+
+
+@functools.cache
+def _tinted(colour: str, share: float) -> str:
+    """Nearer to white by a share, or to black by a negative one."""
+    rgb = np.array(to_rgb(colour))
+    return to_hex(tuple(rgb + (1 - rgb) * share if share > 0 else rgb * (1 + share)))
 
 
 @functools.cache
@@ -146,6 +151,8 @@ def clean(text: str, most: int = 24) -> str:
     line = " ".join(text.split())
     if len(line) > most:
         line = f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"
+    if line.isascii() and line.isprintable():  # nearly all, and there may be many
+        return line
     kept = (c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Mn", "Me"))
     return "".join(c if ord(c) in _drawable() else "□" for c in kept)
 

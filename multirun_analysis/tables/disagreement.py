@@ -8,7 +8,8 @@ import re
 import numpy as np
 
 from multirun_analysis.findings import Block
-from multirun_analysis.tables.table import Cell, Table, interval_cell, name_cell, plain_cell
+from multirun_analysis.tables.columns import Cell
+from multirun_analysis.tables.table import Table, interval_cell, name_cell, plain_cell
 
 
 def slug(column: str) -> str:

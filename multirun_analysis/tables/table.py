@@ -5,15 +5,18 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from multirun_analysis.quantities import Quantity, Steps
 from multirun_analysis.sources.runs import some
+from multirun_analysis.tables.columns import Cell, Column, Rows
 
 MOST_NAMED = 8  # rows that a cause is about; the CSV has all
 MOST_PLACES = 6  # after the point; a spread that needs more is no more than the rounding of sums
@@ -26,31 +29,12 @@ _TEX = str.maketrans(
 )
 # What a spreadsheet runs: a sign after any blanks, full-width ones too. A tab or an end of line may begin another cell.
 _FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
+_HARMLESS = r"[A-Za-z0-9][^\r]*"  # at a glance, of all cells of a column at once
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
     "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """``value`` is what one sorts and computes by, ``text`` what one reads; ``mark`` says why it cannot be compared.
-
-    Where the text says several things, ``parts`` has them, each a column of its own in a CSV: under the column's head
-    with the part's name after it, or under the head alone for the part without a name.
-    """
-
-    value: float | str | None
-    text: str
-    best: bool = False
-    mark: str = ""
-    parts: dict[str, float | str | None] = field(default_factory=dict)
-
-    @property
-    def shown(self) -> str:
-        """The text, with a dagger if it cannot be compared."""
-        return self.text + "†" * bool(self.mark)
 
 
 @dataclass(frozen=True)
@@ -62,7 +46,7 @@ class Table:
     kind: str
     title: str
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: Sequence[list[Cell]]
     note: str = ""
     part: str = ""
     block: int | None = None
@@ -72,23 +56,32 @@ class Table:
         """That of its files."""
         return "-".join(filter(None, (self.kind, self.part, str(self.block or ""))))
 
+    @classmethod
+    def of_columns(cls, kind: str, title: str, columns: Sequence[Column], note: str = "", part: str = "") -> Table:
+        """A table that may be long."""
+        return cls(kind, title, [column.head for column in columns], Rows(columns), note, part)
+
+    def _whole_columns(self) -> Sequence[Column]:
+        if isinstance(self.rows, Rows):
+            return self.rows.columns
+        return [Column.of_cells(head, cells) for head, *cells in zip(self.columns, *self.rows, strict=True)]
+
     def to_frame(self) -> pd.DataFrame:
         """The values, in full precision, in the units of the head; every part of a cell in a column of its own."""
-        heads: list[str] = []
-        columns: list[list[float | str | None]] = []
-        for head, *cells in zip(self.columns, *self.rows, strict=True):
-            for part in dict.fromkeys(name for cell in cells for name in cell.parts) or [""]:
-                heads.append(f"{head} {part}".strip())
-                columns.append([cell.parts.get(part, None if part else cell.value) for cell in cells])
-        frame = pd.DataFrame(dict(enumerate(columns)))
-        frame.columns = pd.Index(heads)
+        parts = [
+            (f"{column.head} {part}".strip(), values)
+            for column in self._whole_columns()
+            for part, values in column.parts.items()
+        ]
+        frame = pd.DataFrame({place: values for place, (_, values) in enumerate(parts)})
+        frame.columns = pd.Index([head for head, _ in parts])
         return frame
 
     def csv(self) -> str:
         """``to_frame`` as a file; what a spreadsheet would take for a formula, in a head too, has an apostrophe before
         it."""
         frame = self.to_frame().rename(columns=_no_formula)
-        return str(frame.map(_no_formula).to_csv(index=False))
+        return str(frame.apply(_no_formulas).to_csv(index=False))
 
     def markdown(self) -> str:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
@@ -96,12 +89,13 @@ class Table:
         def escape(text: str) -> str:
             return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
 
-        numeric = [all(not isinstance(row[i].value, str) for row in self.rows) for i in range(len(self.columns))]
+        rows = self.rows[:MOST_PRINTED]
+        numeric = [all(not isinstance(row[i].value, str) for row in rows) for i in range(len(self.columns))]
         lines = [
             "| " + " | ".join(map(escape, self.columns)) + " |",
             "|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|",
         ]
-        for row in self.rows[:MOST_PRINTED]:
+        for row in rows:
             cells = [f"**{escape(cell.shown)}**" if cell.best else escape(cell.shown) for cell in row]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join([*lines, *(f"\n{escape(line)}" for line in self._below())]) + "\n"
@@ -133,18 +127,19 @@ class Table:
 
     def footnotes(self) -> list[str]:
         """The note, and each cause why something is marked, with the rows that it is about."""
-        reasons: dict[str, dict[str, None]] = {}
-        for row in self.rows:
-            for cell in row:
-                for reason in cell.mark.split("; ") if cell.mark else ():
-                    cause, _, detail = reason.partition(": ")
-                    about_row = f"{row[0].text} ({detail})" if detail else row[0].text
-                    reasons.setdefault(cause, {})[about_row] = None
+        columns, reasons = self._whole_columns(), dict[str, dict[str, None]]()
+        marked = sorted({row for column in columns for row, mark in enumerate(column.marks) if mark})
+        for row in marked:
+            name = columns[0].cell(row).text
+            for reason in (mark for column in columns if column.marks and (mark := column.marks[row])):
+                for one in reason.split("; "):
+                    cause, _, detail = one.partition(": ")
+                    reasons.setdefault(cause, {})[f"{name} ({detail})" if detail else name] = None
         about = []
         for reason, names in reasons.items():
-            listed = some(list(names), MOST_NAMED)
-            every = len(self.rows) > 1 and list(names) == [row[0].text for row in self.rows]
-            about.append(f"† {reason}: {'all' if every else listed}")
+            every = len(names) == len(self.rows) > 1
+            every = every and list(names) == [columns[0].cell(row).text for row in range(len(self.rows))]
+            about.append(f"† {reason}: {'all' if every else some(list(names), MOST_NAMED)}")
         return [line for line in (self.note, *about) if line]
 
 
@@ -155,6 +150,13 @@ def _no_formula(value: Any) -> Any:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
+def _no_formulas(cells: pd.Series) -> pd.Series:
+    if is_numeric_dtype(cells):
+        return cells
+    doubtful = cells if cells.dtype == object else cells[~cells.str.fullmatch(_HARMLESS)]
+    return cells.mask(cells.index.isin(doubtful.index), doubtful.map(_no_formula))
+
+
 def name_cell(text: str) -> Cell:
     return Cell(text, text)
 
@@ -162,6 +164,12 @@ def name_cell(text: str) -> Cell:
 def plain_cell(value: float | int | None, form: str = "{}") -> Cell:
     missing = value is None or np.isnan(value)
     return Cell(None if missing else value, "-" if missing else form.format(value))
+
+
+def numbers_column(head: str, values: Sequence[float] | NDArray[np.float64], form: str = "{}") -> Column:
+    """A number for each row, written by ``form``."""
+    numbers = np.asarray(values).tolist()
+    return Column(head, {"": numbers}, lambda row: plain_cell(numbers[row], form))
 
 
 def number_text(value: float) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
 from multirun_analysis.quantities import METRICS, Quantity, named
 from multirun_analysis.sources.runs import some
+from multirun_analysis.tables.columns import Cell, Column, Values
 from multirun_analysis.tables.disagreement import (
     comparisons_table,
     confusion_table,
@@ -21,12 +22,12 @@ from multirun_analysis.tables.disagreement import (
 )
 from multirun_analysis.tables.table import (
     MOST_NAMED,
-    Cell,
     Table,
     in_unit,
     interval_cell,
     name_cell,
     number_text,
+    numbers_column,
     plain_cell,
     unit_of,
     with_spread,
@@ -60,49 +61,45 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     return [table for table in made if table.rows]
 
 
-def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> tuple[str, list[Cell]]:
-    """A head and a cell for each candidate: mean, and spread over seeds where there are several runs."""
-    values, deviations = block.means[quantity.column], block.deviations[quantity.column]
-    head, factor = unit_of(quantity, values)
+def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Column:
+    """A value for each candidate: mean, and spread over seeds where there are several runs."""
+    values, deviations = (table[quantity.column].to_numpy(float) for table in (block.means, block.deviations))
+    head, factor = unit_of(quantity, block.means[quantity.column])
     marks = ["; ".join(mark.text for mark in c.marks if mark.spoils(quantity.column)) for c in block.candidates]
     # The best of what can be compared; if nothing can, of all.
-    comparable = values[[not mark for mark in marks]].dropna()
-    of = comparable if len(comparable) else values.dropna()
+    known = ~np.isnan(values)
+    comparable = known & [not mark for mark in marks]
+    of = values[comparable if comparable.any() else known]
     best = (of.max() if quantity.goal == "max" else of.min()) if len(of) > 1 else np.nan
-    cells = []
-    for value, deviation, mark in zip(values, deviations, marks, strict=True):
+    several = with_deviation & known & (deviations >= 0)
+
+    def cell(row: int) -> Cell:
+        value, deviation = float(values[row]), float(deviations[row])
         if np.isnan(value):
-            cells.append(Cell(None, "-"))
-            continue
-        text = number_text(value * factor)
-        parts: dict[str, float | str | None] = {}
-        if with_deviation and deviation >= 0:
-            parts = {"": in_unit(value, factor), "SD": in_unit(deviation, factor)}
-            text = with_spread(value * factor, deviation * factor) if deviation > 0 else text
-        is_best = bool(value == best) and (not mark or not len(comparable))
-        cells.append(Cell(in_unit(value, factor), text, is_best, mark, parts))
-    return head, cells
+            return Cell(None, "-")
+        spread = several[row] and deviation > 0
+        text = with_spread(value * factor, deviation * factor) if spread else number_text(value * factor)
+        is_best = bool(value == best) and (not marks[row] or not comparable.any())
+        return Cell(in_unit(value, factor), text, is_best, marks[row])
+
+    parts = {"": [in_unit(value, factor) for value in values.tolist()]}
+    if several.any():
+        parts["SD"] = [in_unit(value, factor) for value in np.where(several, deviations, np.nan).tolist()]
+    return Column(head, parts, cell, marks if any(marks) else ())
 
 
-def _by_candidate(
-    block: Block, name: str, title: str, columns: Sequence[tuple[str, list[Cell]]], note: str = ""
-) -> Table:
-    heads = ["model", *(head for head, _ in columns)]
-    rows = [
-        [name_cell(label), *cells] for label, *cells in zip(block.labels, *(cells for _, cells in columns), strict=True)
-    ]
-    return Table(name, title, heads, rows, note)
+def _names(block: Block) -> Column:
+    return Column.of_texts("model", block.labels)
 
 
-def _runs(block: Block) -> tuple[str, list[Cell]]:
-    return "runs", [plain_cell(len(c.rows)) for c in block.candidates]
+def _runs(block: Block) -> Column:
+    return numbers_column("runs", [len(c.rows) for c in block.candidates])
 
 
 def table1(analysis: Analysis, block: Block) -> Table:
     """Accuracy with its uncertainty, and the weighted averages of the study's Table 1."""
     accuracy = block.accuracy
-    intervals = [interval_cell(low, high) for low, high in block.interval * accuracy.scale]
-    columns = [_runs(block), _column(block, accuracy), ("95 % interval", intervals)]
+    columns = [_names(block), _runs(block), _column(block, accuracy), _interval(block.interval * accuracy.scale)]
     images = np.unique(block.images[~np.isnan(block.images)])
     note = f"{accuracy.label} on {images[0]:,.0f} images. " if len(images) == 1 else ""
     runs = [len(candidate.rows) for candidate in block.candidates]
@@ -120,7 +117,13 @@ def table1(analysis: Analysis, block: Block) -> Table:
         shown = [quantity for quantity in weighted if quantity.column in block.means]
         columns += [_column(block, quantity, with_deviation=False) for quantity in shown]
         note += " Precision, recall and F1 are averages weighted by the classes' sizes." if shown else ""
-    return _by_candidate(block, "table1", "Table 1: accuracy", columns, note)
+    return Table.of_columns("table1", "Table 1: accuracy", columns, note)
+
+
+def _interval(bounds: NDArray[np.float64]) -> Column:
+    """Of [rows, 2]."""
+    parts = {"lower": bounds[:, 0], "upper": bounds[:, 1]}
+    return Column("95 % interval", parts, lambda row: interval_cell(*bounds[row].tolist()))
 
 
 # The rows of the study's Table 2, in its order, then what it lacked.
@@ -144,67 +147,72 @@ def table2(analysis: Analysis, block: Block) -> Table:
         if "cost/macs" in order
         else ""
     )
-    return _by_candidate(block, "table2", "Table 2: costs", [_column(block, known[column]) for column in order], note)
+    columns = [_names(block), *(_column(block, known[column]) for column in order)]
+    return Table.of_columns("table2", "Table 2: costs", columns, note)
 
 
 def fronts_table(block: Block) -> Table:
     """For each candidate and cost: on the front, or what of its cost the front needs."""
-    columns = []
-    for key, front in block.fronts.items():
-        several = key == JOINT
-        cells = [_place_on(front, place, several) for place in range(len(block.candidates))]
-        columns.append(("all costs" if several else front.costs[0].label, cells))
+    columns = [_front(front, several=key == JOINT) for key, front in block.fronts.items()]
     note = (
         "On the Pareto front of accuracy against each cost, or how many times the cost of the cheapest that is no less "
         "accurate; in brackets the probability of being on the front."
     )
-    return _by_candidate(block, "fronts", "Fronts", columns, note if columns else "")
+    return Table.of_columns("fronts", "Fronts", [_names(block), *columns], note if columns else "")
 
 
-def _place_on(front: Front, place: int, several: bool) -> Cell:
-    """Whether a candidate is on a front, or how far from it; ``several`` costs have no ratio."""
-    on, ratio, probability = bool(front.on[place]), float(front.cost_ratio[place]), float(front.probability[place])
-    known = bool(front.known[place])
-    parts: dict[str, float | str | None] = {"on front": ("yes" if on else "no") if known else None}
+def _front(front: Front, several: bool) -> Column:
+    """Whether each candidate is on a front, or how far from it; ``several`` costs have no ratio."""
+
+    def cell(row: int) -> Cell:
+        if not front.known[row]:
+            return Cell(None, "-")
+        on, ratio, probability = bool(front.on[row]), float(front.cost_ratio[row]), float(front.probability[row])
+        sure = "" if np.isnan(probability) else f" ({probability:.2f})"
+        text = "on" if on else "off" if several else f"{ratio:.3g}×"
+        return Cell(1.0 if on else 0.0 if several else 1 / ratio, text + sure, best=on)
+
+    on_front = [("yes" if on else "no") if known else None for on, known in zip(front.on, front.known, strict=True)]
+    parts: dict[str, Values] = {"on front": on_front}
     if not several:
-        parts["times the cost"] = ratio if known else None
+        parts["times the cost"] = np.where(front.known, front.cost_ratio, np.nan)
     if not np.isnan(front.probability).all():
-        parts["probability"] = None if np.isnan(probability) else probability
-    sure = "" if np.isnan(probability) else f" ({probability:.2f})"
-    if not known:
-        return Cell(None, "-", parts=parts)
-    text = "on" if on else "off" if several else f"{ratio:.3g}×"
-    value = 1.0 if on else 0.0 if several else 1 / ratio
-    return Cell(value, text + sure, best=on, parts=parts)
+        parts["probability"] = front.probability
+    return Column("all costs" if several else front.costs[0].label, parts, cell)
 
 
 def front_table(block: Block, key: str, front: Front) -> Table:
     """One front in full."""
     accuracy = block.accuracy
     order = np.lexsort((-np.nan_to_num(front.contribution), ~front.on, ~front.known))
-    costs = [_column(block, cost) for cost in front.costs]
-    accuracies = _column(block, accuracy)
-    rows = []
-    for place in map(int, order):
-        on, known = bool(front.on[place]), bool(front.known[place])
-        row = [name_cell(block.labels[place]), accuracies[1][place], *(cells[place] for _, cells in costs)]
-        row.append(Cell(float(on), "on" if on else "off", best=on) if known else Cell(None, "not known"))
-        row.append(plain_cell(float(100 * front.contribution[place]) if known else None, "{:.1f}"))
-        row.append(plain_cell(float(front.points_below[place] * accuracy.points), "{:.2f}"))
-        row.append(plain_cell(float(front.cost_ratio[place]), "{:.3g}"))
-        row.append(plain_cell(float(front.probability[place]), "{:.2f}"))
-        rows.append(row)
     name = "all costs" if key == JOINT else front.costs[0].label
     points = "points below" if accuracy.is_share else f"{accuracy.label} below"
-    heads = [
-        "model", accuracies[0], *(head for head, _ in costs),
-        "front", "hypervolume (%)", points, "times the cost", "probability",
-    ]  # fmt: skip
+    columns = [
+        _names(block),
+        _column(block, accuracy),
+        *(_column(block, cost) for cost in front.costs),
+        _whether(front),
+        numbers_column("hypervolume (%)", np.where(front.known, 100 * front.contribution, np.nan), "{:.1f}"),
+        numbers_column(points, front.points_below * accuracy.points, "{:.2f}"),
+        numbers_column("times the cost", front.cost_ratio, "{:.3g}"),
+        numbers_column("probability", front.probability, "{:.2f}"),
+    ]
     ties = sum(front.on) - len(
         {tuple(r) for r in block.means.loc[front.on, [accuracy.column, *(c.column for c in front.costs)]].to_numpy()}
     )
     note = f"{ties} on it are equal to another in both and share its place." if ties else ""
-    return Table("front", f"Front of {accuracy.label} against {name}", heads, rows, note, part=slug(key))
+    title, ordered = f"Front of {accuracy.label} against {name}", [column.in_order(order) for column in columns]
+    return Table.of_columns("front", title, ordered, note, part=slug(key))
+
+
+def _whether(front: Front) -> Column:
+    """Which candidates are on a front."""
+
+    def cell(row: int) -> Cell:
+        on = bool(front.on[row])
+        return Cell(float(on), "on" if on else "off", best=on) if front.known[row] else Cell(None, "not known")
+
+    return Column("front", {"": np.where(front.known, front.on.astype(float), np.nan)}, cell)
 
 
 def trials_table(block: Block) -> Table:
@@ -299,25 +307,33 @@ def scaling_table(block: Block) -> Table:
 
 def runs_table(analysis: Analysis) -> Table:
     """Every run."""
-    label = {row: c.label for b in analysis.blocks for c in b.candidates for t in c.trials for row in t.rows}
-    chosen = {row for block in analysis.blocks for c in block.candidates for row in c.rows}
-    quantities = [*analysis.metrics[:1], *analysis.chosen_costs]
-    numbers = [analysis.numbers[q.column] for q in quantities]
-    heads = [unit_of(q, values) for q, values in zip(quantities, numbers, strict=True)]
-    scaled = [(values * factor).to_numpy() for values, (_, factor) in zip(numbers, heads, strict=True)]
-    rows = []
-    for row, info in enumerate(analysis.info):
-        cells = [plain_cell(float(values[row])) for values in scaled]
-        rows.append(
-            [
-                name_cell(info.run_id), name_cell(label.get(row, "")),
-                name_cell("-" if info.seed is None else str(info.seed)),
-                name_cell(info.status),
-                Cell(float(row in chosen), "yes" if row in chosen else "no"),
-                *(Cell(c.value, "-" if c.value is None else number_text(float(c.value))) for c in cells),
-                name_cell(info.url or info.source),
-            ]
-        )  # fmt: skip
-    return Table(
-        "runs", "All runs", ["run", "model", "seed", "status", "counted", *(head for head, _ in heads), "source"], rows
-    )
+    count = len(analysis.info)
+    label, chosen = np.full(count, "", dtype=object), np.zeros(count)
+    for candidate in (candidate for block in analysis.blocks for candidate in block.candidates):
+        for trial in candidate.trials:
+            label[list(trial.rows)] = candidate.label
+        chosen[list(candidate.rows)] = 1.0
+    info = analysis.info
+    columns = [
+        Column.of_texts("run", [run.run_id for run in info]),
+        Column.of_texts("model", label.tolist()),
+        Column.of_texts("seed", ["-" if run.seed is None else str(run.seed) for run in info]),
+        Column.of_texts("status", [run.status for run in info]),
+        Column("counted", {"": chosen}, lambda row: Cell(float(chosen[row]), "yes" if chosen[row] else "no")),
+        *(_of_runs(analysis, quantity) for quantity in (*analysis.metrics[:1], *analysis.chosen_costs)),
+        Column.of_texts("source", [run.url or run.source for run in info]),
+    ]
+    return Table.of_columns("runs", "All runs", columns)
+
+
+def _of_runs(analysis: Analysis, quantity: Quantity) -> Column:
+    """A value for each run."""
+    numbers = analysis.numbers[quantity.column]
+    head, factor = unit_of(quantity, numbers)
+    values = (numbers * factor).to_numpy(float)
+
+    def cell(row: int) -> Cell:
+        value = float(values[row])
+        return Cell(None, "-") if np.isnan(value) else Cell(value, number_text(value))
+
+    return Column(head, {"": values}, cell)
