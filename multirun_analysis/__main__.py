@@ -128,9 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gc.freeze()
             gc.enable()
             if publishing:
+                from multirun_analysis.outputs.pictures import disputed_pictures
                 from multirun_analysis.outputs.publish import publish_for
 
                 address = publish_for(analysis, sources, options.project, options.cache)
+                pictures = sum(len(images) for _, images in disputed_pictures(analysis.blocks).values())
             else:
                 from multirun_analysis.outputs.write import write
 
@@ -142,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.error("Interrupted; what was written is whole.")
         return 130
     terminal.show(analysis, made)
+    if publishing and pictures:
+        terminal.say(f"{pictures} small pictures of disputed images were uploaded with it.")
     terminal.say(address if publishing else "Written: " + ", ".join(written))
     return 0
 

@@ -230,6 +230,18 @@ class FamilyComparison:
 
 
 @dataclass(frozen=True)
+class Importance:
+    """Which settings mattered among so many ``trials``, by column: ``shares`` add up to 1; ``correlations`` are rank
+    correlations of what has an order. ``explained`` is the share of unseen trials' variance that settings foretell; at
+    0 or below, the shares say nothing."""
+
+    trials: int
+    explained: float
+    shares: dict[str, float]
+    correlations: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """What to take under the budgets. Positions of candidates, or None where there is none; ``sentences`` say it."""
 
@@ -248,8 +260,8 @@ class Block:
     ``interval`` [candidates, 2] bounds the accuracy (95 %), of one run for other images alone; nan where nothing is
     known. ``compared`` are the candidates whose predictions were read, ``pairs_that_matter`` the pairs of them to look
     at first. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen by; ``tuning``
-    has the candidates with several, ``varied`` the columns that those differ in. ``headlines`` and ``sentences_on``
-    say it in words, for each cost by its column, ``remarks`` whatever the cost is.
+    has the candidates with several, ``varied`` the columns that those differ in, ``importance`` which of them mattered.
+    ``headlines`` and ``sentences_on`` say it in words, for each cost by its column, ``remarks`` whatever the cost is.
     """
 
     name: str
@@ -271,6 +283,7 @@ class Block:
     between_families: dict[str, list[FamilyComparison]] = field(default_factory=dict)
     tuning: dict[int, Tuning] = field(default_factory=dict)
     varied: list[str] = field(default_factory=list)
+    importance: dict[int, Importance] = field(default_factory=dict)
     headlines: dict[str, str] = field(default_factory=dict)
     sentences_on: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 import analyses
 import pytest
-from made_runs import ask, write_run
+from made_runs import ask, quiet, write_run
 from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
 
 from har_sweep.errors import InputError
 from multirun_analysis.findings import Analysis
 from multirun_analysis.outputs.publish import MOST_ROWS, MOST_RUNS, publish, publish_for
+from multirun_analysis.sources.read import read_runs
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_report_has_the_findings_plots_curves_tables_and_runs(server: WandbSer
     (block,) = analysis.blocks
     written = spec(server, publish(analysis, "har", None, tmp_path / "cache"))
     assert {block.headline, *block.sentences} <= set(texts(written))
-    (grid,) = grids(written)
+    grid, *_ = grids(written)
     scatters = panels(grid, "Scatter Plot")
     assert [(plot["xAxis"], plot["yAxis"]) for plot in scatters] == [
         (f"summary:{cost.column}", f"summary:{block.accuracy.column}") for cost in analysis.chosen_costs
@@ -99,6 +100,7 @@ def test_a_report_has_the_findings_plots_curves_tables_and_runs(server: WandbSer
         (["train_loss"], "epoch"),
     ]
     assert sorted(run_ids(grid)) == sorted(info.run_id for info in analysis.info)
+    assert grid["runSets"][0]["grouping"] == [{"section": "config", "name": "model.value.name"}]
     assert len(markdown(written)) > 5
     assert all(label in markdown(written)[0] for label in ("resnet18", "vit\\_base"))
 
@@ -110,19 +112,35 @@ def test_trials_have_parallel_coordinates_and_the_importance_of_their_settings(
         chosen = {"config/optimizer/lr": rate, "config/optimizer/weight_decay": decay}
         write_run(tmp_path / "runs", "vit_tiny", val=accuracy, at=chosen)
     analysis = logged(server, ask(tmp_path / "runs"))
-    (grid,) = grids(spec(server, publish(analysis, "har", None, tmp_path / "cache")))
+    grid, *_ = grids(spec(server, publish(analysis, "har", None, tmp_path / "cache")))
     (plot,) = panels(grid, "Parallel Coordinates Plot")
     assert [column["accessor"] for column in plot["columns"]] == [
         "config:optimizer.value.lr", "config:optimizer.value.weight_decay", "summary:metrics/val/accuracy"
     ]  # fmt: skip
     assert [p["targetKey"] for p in panels(grid, "Parameter Importance")] == ["metrics/val/accuracy"]
-    (grid,) = grids(spec(server, publish(logged(server, analyses.alone()), "har", None, tmp_path / "cache")))
+    grid, *_ = grids(spec(server, publish(logged(server, analyses.alone()), "har", None, tmp_path / "cache")))
     assert not panels(grid, "Parallel Coordinates Plot")
+
+
+def test_disputed_images_are_shown_by_pictures_that_are_no_runs_of_a_model(server: WandbServer, tmp_path: Path) -> None:
+    analysis = logged(server, analyses.small())
+    assert analysis.blocks[0].errors
+    ((pair, images),) = analysis.blocks[0].errors.disputed.items()
+    for _ in range(2):  # the second time takes the first one's place
+        written = spec(server, publish(analysis, "har", None, tmp_path / "cache"))
+        *_, grid = grids(written)
+        (gallery,) = panels(grid, "Media Browser")
+        (run_id,) = run_ids(grid)
+        assert all(analysis.blocks[0].labels[place] in gallery["chartTitle"] for place in pair)
+        (logged_images,) = [server.runs[run_id].summary[key] for key in gallery["mediaKeys"]]
+        assert logged_images["count"] == sum(image.thumbnail is not None for image in images) > 0
+    assert len(server.runs) == len(analysis.info) + 1
+    assert run_id not in read_runs([f"wandb://{ENTITY}/har"], tmp_path, quiet).frame["run_id"].tolist()
 
 
 def test_each_dataset_has_plots_of_its_own_runs(server: WandbServer, tmp_path: Path) -> None:
     analysis = logged(server, analyses.several())
-    first, second = grids(spec(server, publish(analysis, "har", ENTITY, tmp_path)))
+    first, second, *_ = grids(spec(server, publish(analysis, "har", ENTITY, tmp_path)))
     ids = [set(run_ids(first)), set(run_ids(second))]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {info.run_id for info in analysis.info}
@@ -192,6 +210,6 @@ def test_a_server_that_does_not_let_one_write_is_said_and_nothing_is_remembered(
 def test_more_runs_than_can_be_named_still_make_a_report(server: WandbServer, tmp_path: Path) -> None:
     analysis = logged(server, analyses.many(MOST_RUNS + 1))
     written = spec(server, publish(analysis, "har", None, tmp_path))
-    (grid,) = grids(written)
+    grid, *_ = grids(written)
     assert not [node for node in json_nodes(grid["runSets"][0]["filters"]) if node.get("op") == "IN"]
     assert max(table.count("\n| model") for table in markdown(written)) == MOST_ROWS

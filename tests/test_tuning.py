@@ -61,6 +61,28 @@ def test_nothing_is_said_where_the_order_does_not_change_or_nothing_was_tuned(tm
     assert not any("tuning" in sentence for sentence in block.sentences)
 
 
+def test_importance_finds_the_setting_that_mattered_and_is_silent_where_none_did(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        rate, decay = random.uniform(0, 1, 2).tolist()
+        at = {"config/optimizer/lr": rate, "config/optimizer/weight_decay": decay}
+        for model, accuracy in (("steered", 0.5 + 0.3 * rate), ("luck", random.uniform(0.5, 0.8))):
+            write_run(tmp_path, model, val=accuracy, test=accuracy, at=at)
+    block = block_of(tmp_path)
+    steered, luck = (block.importance[block.labels.index(name)] for name in ("steered", "luck"))
+    assert steered.explained > 0.8
+    assert steered.shares["config/optimizer/lr"] > 0.9
+    assert steered.correlations["config/optimizer/lr"] > 0.99
+    assert luck.explained <= 0
+    table = next(table for table in tables(ask(tmp_path)) if table.kind == "importance").to_frame().set_index("model")
+    assert table.loc["luck", "importance (%)"].isna().all()
+    assert table.loc["steered", "setting"].iloc[0] == "optimizer.lr"
+
+
+def test_few_trials_have_no_importance(tuned: Path) -> None:
+    assert not block_of(tuned).importance
+
+
 def test_what_failed_has_cost_and_seeds_count_as_one_trial(tmp_path: Path) -> None:
     study(tmp_path, "model", 1.0, [0.6, 0.7])
     write_run(tmp_path, "model", status="failed", started_at="2026-01-01T12:00:00.000Z",

@@ -19,6 +19,7 @@ from multirun_analysis.analysis.disagreement import find_disputes, find_reliabil
 from multirun_analysis.analysis.epochs import mark_undertrained, read_epochs, with_reached
 from multirun_analysis.analysis.families import compare_families, find_families, in_families
 from multirun_analysis.analysis.fronts import find_fronts, resample, signed_costs, spent_by
+from multirun_analysis.analysis.importance import find_importances
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
@@ -88,6 +89,7 @@ def analyse_block(
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
     epochs = read_epochs(runs, candidates, compared, notes, progress)
     candidates = mark_undertrained(candidates, epochs, accuracy, selecting)
+    varied = find_varied(runs, candidates)
 
     block = Block(
         name=name,
@@ -106,7 +108,8 @@ def analyse_block(
         epochs=epochs,
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
-        varied=find_varied(runs, candidates),
+        varied=varied,
+        importance=find_importances(runs, candidates, varied),
         notes=notes,
     )
     claims = {cost.column: claims_of(block, cost) for cost in costs}

@@ -10,7 +10,7 @@ import pandas as pd
 from multirun_analysis.analysis.candidates import as_text, is_setting
 from multirun_analysis.findings import Candidate, Tuning
 from multirun_analysis.quantities import COSTS, Quantity
-from multirun_analysis.sources.runs import Runs
+from multirun_analysis.sources.runs import Runs, some
 
 MOST_VARIED = 8  # settings, and so axes that one still follows a line over
 
@@ -44,8 +44,7 @@ def find_tuning(
             best=selecting.sign * np.fmax.accumulate(reached),
         )
     if unknown:
-        listed = ", ".join(unknown[:8]) + " ..." * (len(unknown) > 8)
-        notes.append(f"What tuning cost is not known of {listed}: some run has no device hours, or no start.")
+        notes.append(f"What tuning cost is not known of {some(unknown, 8)}: some run has no device hours, or no start.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 from har_sweep.errors import InputError
 from har_sweep.files import atomic
 from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.outputs.pictures import Pictures, disputed_pictures, log_pictures
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.wandb_client import Client, parse_address
 from multirun_analysis.tables.table import Table
@@ -82,7 +84,12 @@ def _publish(client: Client, analysis: Analysis, project: str, entity: str, titl
     report.title = title
     report.description = f"Made by multirun_analysis, {analysis.created_at[:10]}: {analysis.command}"
     report.width = "fluid"
+    pictures = disputed_pictures(analysis.blocks)
+    if pictures:
+        log_pictures(client, pictures, entity, project, _pictures_run(title))
     report.blocks = _blocks(client, analysis, project, entity)
+    if pictures:
+        report.blocks += _gallery(pictures, project, entity, _pictures_run(title))
     with client.explained(f"{entity}/{project}"):
         report.save()
         home = report.url.partition("/reports/")[0]
@@ -90,6 +97,11 @@ def _publish(client: Client, analysis: Analysis, project: str, entity: str, titl
     with atomic(memory) as file:
         file.write(msgspec.json.encode(_Published(url)))
     return url
+
+
+def _pictures_run(title: str) -> str:
+    """The id of the run that logs a report's pictures."""
+    return f"pictures-{hashlib.sha256(title.encode()).hexdigest()[:10]}"
 
 
 def _slug(text: str) -> str:
@@ -184,6 +196,20 @@ def _panels(costs: Sequence[Quantity], block: Block) -> list[Any]:
     return panels
 
 
+def _gallery(pictures: Pictures, project: str, entity: str, run_id: str) -> list[Any]:
+    """A panel of pictures for each pair of candidates."""
+    import wandb_workspaces.reports.v2 as wr
+    from wandb_workspaces import expr
+
+    filters = expr.And(expr.Metric("ID").isin([run_id]))
+    runset = wr.Runset(entity=entity, project=project, name="Pictures", filters=filters)
+    panels: list[Any] = [
+        wr.MediaBrowser(title=title, media_keys=[key], num_columns=8, layout=wr.Layout(x=0, y=10 * number, w=24, h=10))
+        for number, (key, (title, _)) in enumerate(pictures.items())
+    ]
+    return [wr.H1(text="Disputed images"), wr.PanelGrid(runsets=[runset], panels=panels)]
+
+
 def _spans_decades(block: Block, cost: Quantity) -> bool:
     """Whether the cost needs a logarithmic scale, and can have one."""
     values = block.means[cost.column].to_numpy(dtype=float)
@@ -212,7 +238,10 @@ def _runsets(client: Client, analysis: Analysis, block: Block, project: str, ent
         # Too many to name, or names that its filters do not read: then all of the project.
         named = len(ids) <= MOST_RUNS and all(re.fullmatch(r"[\w.-]+", run_id) for run_id in ids)
         filters = expr.And(expr.Metric("ID").isin(ids)) if named else ""
-        runsets.append(wr.Runset(entity=owner, project=name, name=block.name[:60] or "Runs", filters=filters))
+        runsets.append(
+            wr.Runset(entity=owner, project=name, name=block.name[:60] or "Runs", filters=filters,
+                      groupby=["config.model.name"])
+        )  # fmt: skip
     return runsets
 
 

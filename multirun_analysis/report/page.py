@@ -40,6 +40,7 @@ _SECTIONS = {
     "reliability": "calibration",
     "trials": "tuning",
     "tuning": "tuning",
+    "importance": "tuning",
     "front": "fronts",
 }
 

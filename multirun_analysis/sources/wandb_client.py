@@ -28,6 +28,7 @@ KEYS = (
     "created_at", "updated_at", "heartbeat_at", "description", "notes", "filters",
 )  # fmt: skip
 NESTED = ("config.", "summary_metrics.")
+PICTURES = "multirun_analysis"  # the group of runs that only hold pictures for reports; nobody reads them as runs
 PATIENCE_SECONDS = 75  # for one answer: a limit on requests may ask to wait for a minute
 
 
@@ -119,6 +120,12 @@ class Client:
     def folder(self) -> Path:
         assert self._folder, "the client has been started"
         return Path(self._folder.name)
+
+    @property
+    def runs_folder(self) -> Path:
+        """For what a run of its own writes."""
+        (folder := self.folder / "runs").mkdir(exist_ok=True)
+        return folder
 
     def api(self) -> wandb.Api:
         """Start it, or take what is started.

@@ -26,7 +26,7 @@ from har_sweep.files import atomic
 from har_sweep.record.record import ClassMetrics, Cost, Epoch, InferenceCost, Metrics, TrainingCost, leaves
 from multirun_analysis.findings import RunInfo
 from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
-from multirun_analysis.sources.wandb_client import EXAMPLE, Client, parse_address
+from multirun_analysis.sources.wandb_client import EXAMPLE, PICTURES, Client, parse_address
 
 if TYPE_CHECKING:
     from wandb.apis.public import Run
@@ -114,12 +114,12 @@ def _list(client: Client, place: str, filters: dict[str, Any], progress: Progres
     api = client.api()
     with client.explained(place):
         runs = api.runs(place, filters=filters, per_page=PAGE)
-        for run in runs:
+        for number, run in enumerate(runs, 1):
             listed[run.id] = run
-            if len(listed) % PAGE == 0 or len(listed) == len(runs):
-                progress(f"Listing runs of {place}", len(listed), len(runs))
+            if number % PAGE == 0 or number == len(runs):
+                progress(f"Listing runs of {place}", number, len(runs))
         api.flush()
-    return listed
+    return {id: run for id, run in listed.items() if run.group != PICTURES}
 
 
 def _nothing(client: Client, place: str, filters: dict[str, Any]) -> InputError:

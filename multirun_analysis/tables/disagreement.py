@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from multirun_analysis.findings import Block
+from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.columns import Cell
 from multirun_analysis.tables.table import Table, interval_cell, name_cell, plain_cell
 
@@ -121,14 +122,13 @@ def confusions_table(block: Block) -> Table:
                 for o, theirs in tops.items()
                 if o != place and (truth, answer) in {t[:2] for t in theirs}
             ]
-            said = ", ".join(others[:4]) + (" ..." if len(others) > 4 else "")
             rows.append(
                 [
                     name_cell(block.labels[place]),
                     name_cell(truth),
                     name_cell(answer),
                     plain_cell(100 * share, "{:.1f}"),
-                    name_cell(said or "nobody"),
+                    name_cell(some(others, 4) or "nobody"),
                 ]
             )
     heads = ["model", "truth", "taken for", "of the class (%)", "also among the most frequent of"]

@@ -51,7 +51,8 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     made = [table1(analysis, block), table2(analysis, block), fronts_table(block)]
     made += [front_table(block, key, front) for key, front in block.fronts.items()]
     makers = (
-        comparisons_table, trials_table, tuning_table, marks_table, epochs_table, scaling_table, reliability_table
+        comparisons_table, trials_table, tuning_table, importance_table, marks_table, epochs_table, scaling_table,
+        reliability_table,
     )  # fmt: skip
     made += [make(block) for make in makers]
     if block.errors:
@@ -249,6 +250,26 @@ def tuning_table(block: Block) -> Table:
         "something, too. Another order of the same trials would give another way to the same end."
     )
     return Table("tuning", "Best so far against the cost of tuning", heads, rows, note)
+
+
+def importance_table(block: Block) -> Table:
+    """Which settings of a search mattered, for each candidate that was tuned enough to tell."""
+    rows = []
+    for place, own in block.importance.items():
+        for column, share in sorted(own.shares.items(), key=lambda item: -item[1]):
+            told = own.explained > 0
+            setting = column.removeprefix("config/").replace("/", ".")
+            cells = [name_cell(block.labels[place]), name_cell(setting), plain_cell(own.trials)]
+            cells.append(plain_cell(100 * share if told else None, "{:.0f}"))
+            cells.append(plain_cell(own.correlations.get(column), "{:+.2f}"))
+            rows.append([*cells, plain_cell(max(0.0, 100 * own.explained), "{:.0f}")])
+    heads = ["model", "setting", "trials", "importance (%)", "rank correlation", "explained (%)"]
+    note = (
+        f"Importance is each setting's part in what a random forest foretells of {block.selecting.label}; explained is "
+        "how much of the differences between unseen trials it foretells. Where that is 0, nothing is said of the "
+        "settings. One that a search hardly varied cannot show its importance."
+    )
+    return Table("importance", "Which settings mattered", heads, rows, note)
 
 
 def marks_table(block: Block) -> Table:
