@@ -71,6 +71,27 @@ def machine() -> Iterator[Check]:
         yield Check("memory", OK, finding)
 
 
+def load() -> Check:
+    """What others use of the processor now, and whether costs that are measured now would be marked."""
+    import time
+
+    from har_sweep.cost.disturbance import POLL_SECONDS, Meter, Place
+    from har_sweep.spec.hardware import cores
+
+    meter = Meter(Place(cores()))
+    time.sleep(POLL_SECONDS)
+    found = meter.prospect()
+    if found.share is None:
+        return Check("load", NOTE, "not known: this system does not count it", "See to it that sweeps are alone here.")
+    finding = f"other processes use {found.others / found.seconds:.1f} of {found.cores} cores"
+    if not found.marked:
+        return Check("load", OK, finding)
+    return Check(
+        "load", NOTE, f"{finding}: what is measured now would be marked as disturbed",
+        "End what else runs here, or `python -m har_sweep.measure RUN` when it is over.",
+    )  # fmt: skip
+
+
 def disk(configs: list[Config]) -> Iterator[Check]:
     """Free space where records, caches and data go."""
     for name in ("runs", "cache", "data"):
