@@ -95,7 +95,7 @@ def timed_pass(forward: Forward, session: Session, meter: Meter) -> tuple[Predic
 
 
 def tell_waiting(session: Session, why: str) -> None:
-    session.tell(Phase(f"Waiting for a quiet moment to measure inference: {why}"))
+    session.tell(Phase(f"Waiting for a quiet moment to measure: {why}"))
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:
