@@ -251,9 +251,9 @@ class Block:
     ``interval`` [candidates, 2] bounds the accuracy (95 %), of one run for other images alone; nan where nothing is
     known. ``aside`` has, by column, the candidates whose cost takes no part in fronts, sentences and budgets, for a
     mark of theirs. ``compared`` are the candidates whose predictions were read, ``pairs_that_matter`` the pairs of
-    them to look at first. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen by; ``tuning``
-    has the candidates with several, ``varied`` the columns that those differ in. ``headlines`` and ``sentences_on``
-    say it in words, for each cost by its column, ``remarks`` whatever the cost is.
+    them to look at first. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen
+    by; ``tuning`` has the candidates with several, ``varied`` the columns that those differ in. ``headlines`` and
+    ``sentences_on`` say it in words, for each cost by its column, ``remarks`` whatever the cost is.
     """
 
     name: str

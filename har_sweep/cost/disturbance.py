@@ -24,7 +24,7 @@ TICK_SECONDS = 0.01  # in which the kernel accounts for a core's time
 TICKS_NEEDED = 10  # of a phase of which nothing finer is known
 SHARED_CORE = 0.35  # what the second thread on a core takes from the first: the two get about 1.3 times one's speed
 POLL_SECONDS = 0.5
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _HEAT = "/sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_total_time_ms"
 
 
@@ -239,7 +239,7 @@ class SystemCounters:
 def _limits() -> Iterator[tuple[Path, str, float]]:
     """The files with the time that this process's cgroups, or those around them, held it back: file, name and unit."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _OWN_CGROUP.read_text().splitlines()
     except OSError:
         return
     for line in lines:

@@ -127,7 +127,10 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
 
 
 def add_measurement(record: Record, new: Measurement) -> None:
-    """Keep a measurement in the record; of all the best undisturbed one is what inference, and a step, cost."""
+    """Keep a measurement in the record; of all the best undisturbed one is what inference, and a step, cost.
+
+    Memory stays the run's own, which others do not disturb: after training there is more in use than after loading.
+    """
     cost, hardware = record.cost, record.hardware
     if not record.measurements and cost.inference:
         of_the_run = (record.finished_at or "", hardware.device_name, hardware.precision, hardware.cpu_threads)
@@ -137,7 +140,8 @@ def add_measurement(record: Record, new: Measurement) -> None:
     def dearness(inference: InferenceCost) -> tuple[float, float]:
         return _taken(inference.disturbed_share), inference.latency_seconds["batch_1"]["p50"]
 
-    cost.inference = min((measurement.inference for measurement in record.measurements), key=dearness)
+    best_inference = min((measurement.inference for measurement in record.measurements), key=dearness)
+    cost.inference = replace(best_inference, peak_memory_bytes=record.measurements[0].inference.peak_memory_bytes)
     trainings = [m.training for m in record.measurements if m.training and m.training.images_per_second]
     if trainings:
         best = min(trainings, key=lambda one: (_taken(one.images_disturbed_share), -(one.images_per_second or 0.0)))
