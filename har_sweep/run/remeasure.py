@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,18 +23,17 @@ from har_sweep.errors import RunFailure
 from har_sweep.events import Line, Phase, Tell
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
-from har_sweep.record.folder import read_record, write_record
+from har_sweep.record.folder import RunPaths, read_record, write_record
 from har_sweep.record.record import (
     DISTURBED,
     InferenceCost,
     Measurement,
-    Metrics,
     Record,
     TrainingCost,
     same_accuracy,
     utc_now,
 )
-from har_sweep.run.measure import measure
+from har_sweep.run.measure import Measured, measure, tell_waiting
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.checkpoint import Trained
@@ -63,13 +65,11 @@ def remeasure(spec: RunSpec, tell: Tell, stop: Stop, patience_seconds: float) ->
         raise _other_weights(str(e).splitlines()[0]) from e
     model = session.compute.place(model).eval()
     measured = measure(forward_of(model, spec.model, session.compute), session, patience_seconds)
-    check_same(record, measured.metrics)
+    check_same(record, measured, session.dataset, paths)
     training, went_through = None, measured.disturbed
     if record.hardware.device_count == 1:
         tell(Phase("Measuring training steps"))
-        wait_for_quiet(
-            session.meter(), patience_seconds, lambda why: tell(Phase(f"Waiting to measure training: {why}"))
-        )
+        wait_for_quiet(session.meter(), patience_seconds, partial(tell_waiting, session))
         training, of_steps = time_steps(model, session)
         went_through = max(went_through, of_steps, key=lambda found: found.share or 0.0)
     device, threads = session.compute.device_name, torch.get_num_threads()
@@ -81,12 +81,19 @@ def remeasure(spec: RunSpec, tell: Tell, stop: Stop, patience_seconds: float) ->
         tell(Line(f"Measured while {went_through.text}: it is marked, too.", warning=True))
 
 
-def check_same(record: Record, now: dict[str, Metrics]) -> None:
-    """Raise RunFailure unless the weights answer as those did that the run was finished with, but for rounding."""
-    for split, metrics in now.items():
-        then, images = record.metrics[split].accuracy, record.dataset.counts[split]
-        if not same_accuracy(metrics.accuracy, then, images):
-            raise _other_weights(f"{100 * metrics.accuracy:.2f} % of {split} are right, and were {100 * then:.2f} %")
+def check_same(record: Record, measured: Measured, dataset: Dataset, paths: RunPaths) -> None:
+    """Raise RunFailure unless the weights answer as those did that the run was finished with, but for rounding: image
+    by image where its predictions are there, else in their accuracy."""
+    kept = pd.read_parquet(paths.predictions, columns=["split", "prediction"]) if paths.predictions.exists() else None
+    for split, predicted in measured.predictions.items():
+        then, images = record.metrics[split].accuracy, len(predicted.labels)
+        if not same_accuracy(predicted.accuracy, then, images):
+            raise _other_weights(f"{100 * predicted.accuracy:.2f} % of {split} are right, and were {100 * then:.2f} %")
+        if kept is not None:
+            answers = np.array(dataset.classes)[predicted.probabilities.argmax(1)]
+            same = float((answers == kept.loc[kept["split"] == split, "prediction"].to_numpy()).mean())
+            if not same_accuracy(same, 1.0, images):
+                raise _other_weights(f"they answer {100 * (1 - same):.2f} % of {split} otherwise")
 
 
 def _other_weights(why: str) -> RunFailure:
