@@ -521,8 +521,9 @@ def test_what_cannot_be_measured_here_is_refused_before_anything_is(
     copies("elsewhere", hardware={**hardware, "device_name": "Another 9000"})
     copies("larger", hardware={**hardware, "device_name": device_named("cpu"), "cpu_threads": 100_000})
     copies("others", dataset={**json.loads((whole / "record.json").read_text())["dataset"], "fingerprint": "0"})
-    (before,) = {(whole / "record.json").read_bytes()}
-    runs = ["whole", "failed", "without", "elsewhere", "larger", "others"]
+    copies("open").chmod(0o777)
+    before = (whole / "record.json").read_bytes()
+    runs = ["whole", "failed", "without", "elsewhere", "larger", "others", "open"]
     assert measure.main([*runs, f"paths.runs={whole.parent}"]) == 2
     said = " ".join(capsys.readouterr().out.split())
     for expected in [
@@ -531,6 +532,7 @@ def test_what_cannot_be_measured_here_is_refused_before_anything_is(
         f"elsewhere ran on Another 9000; this is {device_named('cpu')}. Measure it where it ran.",
         "larger ran with 100000 threads; this process may use",
         "others: its images are not what they were.",
+        "so that somebody else could exchange it.",
     ]:
         assert expected in said
     assert (whole / "record.json").read_bytes() == before
@@ -541,9 +543,7 @@ def test_what_cannot_be_measured_here_is_refused_before_anything_is(
         ([], "Which run shall be measured?"),
         (["whole", "--wait", "-1"], "--wait -1 is no time to wait."),
     ]:
-        assert (
-            measure.main([*given, f"paths.runs={whole.parent / 'nowhere' if given == ['who'] else whole.parent}"]) == 2
-        )
+        assert measure.main([*given, f"paths.runs={whole.parent}"]) == 2
         assert expected in capsys.readouterr().out
 
 

@@ -21,9 +21,9 @@ from har_sweep.events import Event, Line
 from har_sweep.files import redact_text
 from har_sweep.launch.job import log_to
 from har_sweep.launch.journal import read_sweeps
-from har_sweep.launch.private import check_writable_runs, refusing_others_folders
+from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import SPAWN
+from har_sweep.processes import FORK_SERVER
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Record
@@ -42,6 +42,7 @@ def measure_again(names: list[str], folder: Path, patience_seconds: float, scree
         before anything was measured, if one of them cannot be on this machine.
     """
     specs = plan_again(find_runs(names, folder), screen)
+    FORK_SERVER.set_forkserver_preload(["har_sweep.launch.preload"])
     failed = 0
     with screen.live():
         for number, spec in enumerate(specs, 1):
@@ -82,6 +83,7 @@ def plan_again(runs: list[RunPaths], screen: Screen) -> list[RunSpec]:
         for paths in runs:
             try:
                 record = read_record(paths.record)
+                check_unexposed(paths.record)  # it names code, and the images that go into the cache
                 check_measurable(record, paths)
                 specs.append(_spec(record, paths, screen))
             except FileNotFoundError:
@@ -157,8 +159,8 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
 def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen) -> bool:
     """Whether a run's process has measured it; shows what that tells."""
     screen.progress(f"{label}  Loading torch and timm", 0, 0, of=label)
-    ours, theirs = SPAWN.Pipe(duplex=False)
-    process = SPAWN.Process(target=_job, args=(spec, patience_seconds, theirs))
+    ours, theirs = FORK_SERVER.Pipe(duplex=False)
+    process = FORK_SERVER.Process(target=_job, args=(spec, patience_seconds, theirs))
     process.start()
     theirs.close()
     try:
