@@ -538,7 +538,7 @@ def test_what_cannot_be_measured_here_is_refused_before_anything_is(
     assert (whole / "record.json").read_bytes() == before
 
     for given, expected in [
-        (["who"], f"There is no run and no sweep 'who' in {whole.parent}."),
+        (["nobody"], f"There is no run and no sweep 'nobody' in {whole.parent}."),
         ([""], "'' may be"),
         ([], "Which run shall be measured?"),
         (["whole", "--wait", "-1"], "--wait -1 is no time to wait."),
