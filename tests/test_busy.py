@@ -11,6 +11,7 @@ from made_runs import block_of, write_run
 
 from multirun_analysis.findings import Block
 from multirun_analysis.quantities import named
+from multirun_analysis.tables.tables import front_table, marks_table
 
 SECONDS, RATE = "cost/training/seconds", "cost/training/images_per_second"
 LATENCY, MEMORY = "cost/inference/latency_seconds/batch_1/p50", "cost/training/peak_memory_bytes"
@@ -79,8 +80,6 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cost_of_a_busy_machine_is_marked_in_one_line_for_all_models(busy: Path) -> None:
-    from multirun_analysis.tables.tables import marks_table
-
     rows = [row for row in marks_table(block_of(busy)).rows if row[0].text == "measured on a busy machine"]
     ((_, models, spoilt),) = rows
     assert models.text == "vit_tiny (others took 80 % of the time), vit_base (others took 50 % of the time)"
@@ -92,6 +91,10 @@ def test_it_is_on_no_front_and_in_no_sentence_while_there_are_others(busy: Path)
     block = block_of(busy)
     on = {block.labels[i] for i in np.flatnonzero(block.fronts[LATENCY].on)}
     assert on == {"resnet18", "resnet50"}
+    front = front_table(block, LATENCY, block.fronts[LATENCY])
+    assert {row[0].text: row[3].text for row in front.rows} == {
+        "resnet18": "on", "resnet50": "on", "vit_tiny": "set aside", "vit_base": "set aside",
+    }  # fmt: skip
     said = block.sentences_on[LATENCY]
     assert any("resnet50: +10.0 points" in line for line in said)
     left_out = [line for line in said if "vit_" in line]

@@ -184,11 +184,16 @@ def front_table(block: Block, key: str, front: Front) -> Table:
     order = np.lexsort((-np.nan_to_num(front.contribution), ~front.on, ~front.known))
     costs = [_column(block, cost) for cost in front.costs]
     accuracies = _column(block, accuracy)
+    aside = {place for cost in front.costs for place in block.aside.get(cost.column, [])}
     rows = []
     for place in map(int, order):
         on, known = bool(front.on[place]), bool(front.known[place])
         row = [name_cell(block.labels[place]), accuracies[1][place], *(cells[place] for _, cells in costs)]
-        row.append(Cell(float(on), "on" if on else "off", best=on) if known else Cell(None, "not known"))
+        row.append(
+            Cell(float(on), "on" if on else "off", best=on)
+            if known
+            else Cell(None, "set aside" if place in aside else "not known")
+        )
         row.append(plain_cell(float(100 * front.contribution[place]) if known else None, "{:.1f}"))
         row.append(plain_cell(float(front.points_below[place] * accuracy.points), "{:.2f}"))
         row.append(plain_cell(float(front.cost_ratio[place]), "{:.3g}"))
