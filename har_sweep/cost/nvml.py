@@ -31,11 +31,12 @@ def gpu_handle(device: torch.device) -> Any:
 
 
 class GpuCounters:
-    """Seconds that others used of a GPU (None if that is not known), and in which it was slowed, up to now: as sampled
-    at each call."""
+    """Seconds that others than this process and the helpers that it has now used of a GPU (None if that is not known),
+    and in which it was slowed, up to now: as sampled at each call."""
 
     def __init__(self, handle: Any, now: Callable[[], float] = time.monotonic) -> None:
         self._handle, self._now = handle, now
+        self._ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
         self._last, self._sampled_at = now(), time.time_ns() // 1000  # NVML's samples have microseconds since 1970
         self._others: float | None = None if handle is None else 0.0
         self._slowed = 0.0
@@ -54,10 +55,9 @@ class GpuCounters:
 
         try:
             there = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)}
-            ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-            if len(there - ours) <= (not there & ours):  # none, or a single one: ours, under its number outside
+            if len(there - self._ours) <= (not there & self._ours):  # none, or only we, under our number outside
                 return 0.0
-            if not there & ours:  # in a container: who is who is not known
+            if not there & self._ours:  # in a container: who is who is not known
                 return None
             samples = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._sampled_at)
         except pynvml.NVMLError_NotFound:  # nobody did anything since the last sample
@@ -65,7 +65,7 @@ class GpuCounters:
         except pynvml.NVMLError:
             return None
         self._sampled_at = max((sample.timeStamp for sample in samples), default=self._sampled_at)
-        return min(1.0, sum(sample.smUtil for sample in samples if sample.pid not in ours) / 100)
+        return min(1.0, sum(sample.smUtil for sample in samples if sample.pid not in self._ours) / 100)
 
     def _is_slowed(self) -> bool:
         import pynvml
