@@ -22,12 +22,14 @@ class Mark:
     """Why some numbers of a candidate must not be compared with the others'.
 
     ``cause`` is what it can share with other candidates', ``detail`` what is this one's own. ``affects`` are the
-    columns it spoils; None means everything, the accuracy too.
+    columns it spoils; None means everything, the accuracy too. ``sets_aside``: they take no part in fronts, sentences
+    and budgets while there are others.
     """
 
     cause: str
     affects: frozenset[str] | None = None
     detail: str = ""
+    sets_aside: bool = False
 
     @property
     def text(self) -> str:
@@ -256,12 +258,15 @@ class Recommendation:
 class Block:
     """One dataset, or one value of ``--by``. Row i of every table and array is ``candidates[i]``, most accurate first.
 
-    ``means`` and ``deviations`` (over seeds; nan for one run) have a column for each of the analysis's quantities.
+    ``means`` and ``deviations`` (over seeds; nan for one run) have a column for each of the analysis's quantities;
+    where it is known how disturbed runs were, times of inference and images/s are the best of the undisturbed runs.
     ``interval`` [candidates, 2] bounds the accuracy (95 %), of one run for other images alone; nan where nothing is
-    known. ``compared`` are the candidates whose predictions were read, ``pairs_that_matter`` the pairs of them to look
-    at first. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen by; ``tuning``
-    has the candidates with several, ``varied`` the columns that those differ in, ``importance`` which of them mattered.
-    ``headlines`` and ``sentences_on`` say it in words, for each cost by its column, ``remarks`` whatever the cost is.
+    known. ``aside`` has, by column, the candidates whose cost takes no part in fronts, sentences and budgets, for a
+    mark of theirs. ``compared`` are the candidates whose predictions were read, ``pairs_that_matter`` the pairs of
+    them to look at first. ``epochs`` has the learning curves of their runs. ``selecting`` is what trials are chosen
+    by; ``tuning`` has the candidates with several, ``varied`` the columns that those differ in, ``importance`` which
+    of them mattered. ``headlines`` and ``sentences_on`` say it in words, for each cost by its column, ``remarks``
+    whatever the cost is.
     """
 
     name: str
@@ -273,6 +278,7 @@ class Block:
     images: NDArray[np.float64]
     interval: NDArray[np.float64]
     fronts: dict[str, Front]
+    aside: dict[str, list[int]] = field(default_factory=dict)
     compared: list[int] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     pairs_that_matter: list[tuple[int, int]] = field(default_factory=list)

@@ -173,6 +173,26 @@ def named(column: str) -> Quantity:
     return COSTS.get(column) or METRICS.get(column) or Quantity(column, "min", column)
 
 
+# How much of the time in which a cost was measured others took: a column of its own for images/s, which are those of
+# undisturbed seconds where there were any. Where that is known, the best of several measurements counts.
+DISTURBED_SHARES: dict[Phase, str] = {
+    "training": "cost/training/disturbed_share", "inference": "cost/inference/disturbed_share",
+}  # fmt: skip
+_IMAGES_PER_SECOND = "cost/training/images_per_second"
+_IMAGES_DISTURBED_SHARE = "cost/training/images_disturbed_share"
+BEST_COUNTS = (
+    _IMAGES_PER_SECOND, "cost/inference/seconds", "cost/inference/images_per_second",
+    "cost/inference/latency_seconds/batch_1/p50", "cost/inference/latency_seconds/batch_1/p95",
+)  # fmt: skip
+
+
+def disturbed_share_of(cost: Quantity) -> str:
+    """The column with how disturbed a cost was; empty for one that a busy machine does not change."""
+    if cost.kind == "bytes" or not cost.measured_in:
+        return ""
+    return _IMAGES_DISTURBED_SHARE if cost.column == _IMAGES_PER_SECOND else DISTURBED_SHARES[cost.measured_in]
+
+
 # The costs that a front is drawn for unless some are named: one for each thing that people pay with.
 DEFAULT_COSTS = tuple(COSTS)[:6]
 

@@ -15,8 +15,9 @@ import timm
 import torch
 from torch import nn
 
+from har_sweep.cost.disturbance import Counters, Meter, Place
 from har_sweep.cost.energy import measured_energy
-from har_sweep.cost.inference import measure_latency, percentiles
+from har_sweep.cost.inference import latency, percentiles, time_calls
 from har_sweep.cost.memory import memory_now, peak_memory
 from har_sweep.cost.static import static_costs
 from har_sweep.cost.training import TrainingClock
@@ -167,7 +168,7 @@ def train(clock: TrainingClock, hands: Hands, steps: Sequence[tuple[float, float
 
 
 def test_the_clock_tells_waiting_from_computing_and_stops_in_a_pause() -> None:
-    clock = TrainingClock(CPU, hands := Hands())
+    clock = TrainingClock(CPU, now=(hands := Hands()))
     train(clock, hands, [(1, 2)] * 5)
     hands.go_on(1000)  # validation
     clock.pause()
@@ -179,23 +180,23 @@ def test_the_clock_tells_waiting_from_computing_and_stops_in_a_pause() -> None:
 
 
 def test_the_first_three_steps_are_in_the_time_but_not_in_the_throughput() -> None:
-    clock = TrainingClock(CPU, hands := Hands())
+    clock = TrainingClock(CPU, now=(hands := Hands()))
     train(clock, hands, [(0, 50)] * 3 + [(0, 1)] * 4)
     assert clock.cost().seconds == 155
     assert clock.cost().images_per_second == pytest.approx(4 * 8 / 5)
 
 
 def test_too_few_steps_have_no_throughput() -> None:
-    clock = TrainingClock(CPU, hands := Hands())
+    clock = TrainingClock(CPU, now=(hands := Hands()))
     assert clock.cost().data_wait_share is None
     train(clock, hands, [(0, 1)] * 3)
     assert clock.cost().images_per_second is None
 
 
 def test_a_resumed_clock_goes_on_and_warms_up_anew() -> None:
-    first = TrainingClock(CPU, hands := Hands())
+    first = TrainingClock(CPU, now=(hands := Hands()))
     train(first, hands, [(1, 2)] * 5)
-    second = TrainingClock(CPU, hands)
+    second = TrainingClock(CPU, now=hands)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.cost() == first.cost()
     train(second, hands, [(1, 90)] * 3)
@@ -206,7 +207,7 @@ def test_a_resumed_clock_goes_on_and_warms_up_anew() -> None:
 
 
 def test_the_end_of_the_data_passes_through_the_clock() -> None:
-    clock = TrainingClock(CPU, hands := Hands())
+    clock = TrainingClock(CPU, now=(hands := Hands()))
     hands.go_on(2)
 
     def batches() -> Iterator[int]:
@@ -229,9 +230,11 @@ def test_latency_is_that_of_enough_warm_calls(seconds: float, timed: int) -> Non
         hands.go_on(10.0 if calls <= 5 else seconds)
         return example
 
-    latency = measure_latency(forward, torch.zeros(1, 2, 2, 3, dtype=torch.uint8), CPU, hands)
-    assert calls - 5 == pytest.approx(timed, abs=1)  # sums of floats
-    assert latency == {"p50": pytest.approx(seconds), "p95": pytest.approx(seconds)}
+    quiet = Meter(Place(2, 2, 2), Counters)
+    windows = time_calls(forward, torch.zeros(1, 2, 2, 3, dtype=torch.uint8), CPU, quiet, hands)
+    assert [window.images for window in windows] == [timed / 5] * 5
+    assert calls == 5 + timed
+    assert latency(windows) == {"p50": pytest.approx(seconds), "p95": pytest.approx(seconds)}
 
 
 def test_percentiles_interpolate() -> None:

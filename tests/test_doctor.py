@@ -246,3 +246,27 @@ def test_torch_is_asked_about_the_gpu(doctor: Doctor) -> None:
     assert status == 0, output
     assert "GiB, " in line_of(output, "ok      cuda")
     assert "CUDA" in line_of(output, "ok      torch on the GPU")
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "expected"),
+    [
+        ({"others": 0.01}, 0.1, "ok      load: other processes use 0.1 of 2 cores"),
+        (
+            {"others": 0.9},
+            1.9,
+            "note    load: other processes use 1.9 of 2 cores: what is measured now would be marked as disturbed -> "
+            "End what else runs here, or `python -m har_sweep.measure RUN` when it is over.",
+        ),
+        (None, 0.0, "note    load: not known: this system does not count it -> See to it that sweeps are alone here."),
+    ],
+)
+def test_the_load_now_and_what_it_would_do_to_costs(
+    lost: dict[str, float] | None, others: float, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from har_sweep.cost.disturbance import Disturbance
+    from har_sweep.doctor.__main__ import show
+    from har_sweep.doctor.machine import load
+
+    show([load(Disturbance(1.0, lost, others, 2))])
+    assert capsys.readouterr().out.splitlines()[0] == expected

@@ -356,6 +356,20 @@ def test_what_is_unfinished_is_shown_and_is_on_no_front(open_page: Open) -> None
     assert "unfinished: 3 running" in hover(page, 0, of="off")
 
 
+def test_what_a_busy_machine_cost_is_shown_and_is_on_no_front_of_that_cost(open_page: Open) -> None:
+    analysis = analyses.small()
+    (block,) = analysis.blocks
+    cost, other = analysis.chosen_costs[:2]
+    busy = Mark("measured on a busy machine", frozenset([cost.column]), sets_aside=True)
+    candidates = [replace(block.candidates[0], marks=(busy,)), *block.candidates[1:]]
+    page = open_page(replace(analysis, blocks=[replace(block, candidates=candidates, aside={cost.column: [0]})]))
+    choose(page, cost=cost.column)
+    assert 0 not in members(page)
+    assert "measured on a busy machine" in hover(page, 0, of="off")
+    choose(page, cost=other.column)
+    assert 0 in members(page)
+
+
 def test_single_runs_and_all_trials_can_be_drawn(page: Page) -> None:
     analysis = analyses.small()
     page.check("#show-runs")

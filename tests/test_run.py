@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, f1_score
 from small import small_spec, what_was_learned
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from har_sweep import measure
+from har_sweep.cost.disturbance import Disturbance
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.record.folder import read_record
-from har_sweep.record.record import Record
-from har_sweep.run.execute import execute
+from har_sweep.record.record import Measurement, Record, TrainingCost, flatten
+from har_sweep.run.execute import execute, warn_of_disturbance
+from har_sweep.run.remeasure import add_measurement
+from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train import epoch as training
 from har_sweep.train.augmentation import augment
 from har_sweep.train.session import Session
+
+CPU = torch.device("cpu")
 
 
 def run(spec: RunSpec, tell: Callable[[Event], None] = lambda event: None) -> Record:
@@ -455,3 +462,133 @@ def test_cuda_training_does_not_wait_for_the_device_in_every_step(tmp_path: Path
             torch.cuda.set_sync_debug_mode("default")
     assert record.error is None, record.error.traceback
     assert seen[2, 21] - seen[2, 1] == 1
+
+
+@pytest.fixture
+def copies(undisturbed: RunSpec, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a copy of the finished run under another id, with other values in its record; returns its folder."""
+
+    def copied(run_id: str, **changes: Any) -> Path:
+        folder = shutil.copytree(undisturbed.paths.folder, tmp_path / "runs" / run_id)
+        tree = json.loads((folder / "record.json").read_text())
+        (folder / "record.json").write_text(json.dumps({**tree, "run_id": run_id, **changes}))
+        return folder
+
+    return copied
+
+
+def test_a_finished_run_is_measured_again_without_training_and_one_that_is_broken_stops_no_other(
+    copies: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken, whole = copies("net-b0"), copies("net-a0")
+    state = load_file(broken / "model.safetensors")
+    state["fc.weight"], state["fc.bias"] = -state["fc.weight"], -state["fc.bias"]
+    save_file(state, broken / "model.safetensors")
+    before = {folder: read_record(folder / "record.json") for folder in (broken, whole)}
+    kept = (whole / "model.safetensors").read_bytes(), (whole / "predictions.parquet").read_bytes()
+    assert measure.main(["net-b", "net-a0", "--wait", "0", f"paths.runs={whole.parent}"]) == 1
+
+    assert read_record(broken / "record.json") == before[broken]
+    assert "[1/2] net-b0  It could not be measured: Its weights are not those that it was finished with" in (
+        said := capfd.readouterr().out
+    )
+    assert "[2/2] net-a0  Latency " in said
+    old, new = before[whole], read_record(whole / "record.json")
+    first, second = new.measurements
+    assert (first.measured_at, first.inference, first.training) == (
+        old.finished_at,
+        old.cost.inference,
+        old.cost.training,
+    )
+    assert second.measured_at > first.measured_at
+    assert second.device_name == old.hardware.device_name
+    assert second.training is not None
+    assert second.training.images_per_second
+    assert second.training.peak_memory_bytes
+    assert new.cost.inference is not None
+    assert new.cost.inference.latency_seconds in (m.inference.latency_seconds for m in new.measurements)
+    assert (new.metrics, new.epochs, new.attempts) == (old.metrics, old.epochs, old.attempts)
+    assert kept == ((whole / "model.safetensors").read_bytes(), (whole / "predictions.parquet").read_bytes())
+    assert flatten(new).keys() == flatten(old).keys()
+
+
+def test_what_cannot_be_measured_here_is_refused_before_anything_is(
+    copies: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, hardware = copies("whole"), {"device": "cpu", "device_count": 1, "precision": "fp32", "cpu_threads": 1}
+    copies("failed", status="failed")
+    (copies("without") / "model.safetensors").unlink()
+    copies("elsewhere", hardware={**hardware, "device_name": "Another 9000"})
+    copies("larger", hardware={**hardware, "device_name": device_named("cpu"), "cpu_threads": 100_000})
+    copies("others", dataset={**json.loads((whole / "record.json").read_text())["dataset"], "fingerprint": "0"})
+    copies("open").chmod(0o777)
+    before = (whole / "record.json").read_bytes()
+    runs = ["whole", "failed", "without", "elsewhere", "larger", "others", "open"]
+    assert measure.main([*runs, f"paths.runs={whole.parent}"]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    for expected in [
+        "failed is failed, not done. The same sweep command goes on with it.",
+        "without has kept no weights. Compute it again with trainer.save_model=true rerun=true.",
+        f"elsewhere ran on Another 9000; this is {device_named('cpu')}. Measure it where it ran.",
+        "larger ran with 100000 threads; this process may use",
+        "others: its images are not what they were.",
+        "so that somebody else could exchange it.",
+    ]:
+        assert expected in said
+    assert (whole / "record.json").read_bytes() == before
+
+    for given, expected in [
+        (["nobody"], f"There is no run and no sweep 'nobody' in {whole.parent}."),
+        ([""], "'' may be"),
+        ([], "Which run shall be measured?"),
+        (["whole", "--wait", "-1"], "--wait -1 is no time to wait."),
+    ]:
+        assert measure.main([*given, f"paths.runs={whole.parent}"]) == 2
+        assert expected in capsys.readouterr().out
+
+
+def test_of_several_measurements_the_best_undisturbed_one_counts(undisturbed: RunSpec) -> None:
+    record = read_record(undisturbed.paths.record)
+    own = record.cost.inference
+    assert own is not None
+
+    def measured(latency: float, rate: float, taken: float | None) -> Measurement:
+        inference = replace(own, latency_seconds={"batch_1": {"p50": latency, "p95": latency}}, disturbed_share=taken)
+        training = TrainingCost(images_per_second=rate, images_disturbed_share=taken)
+        return Measurement("2026-01-02T00:00:00.000Z", "cpu", "fp32", 2, inference, training)
+
+    record.cost.inference = replace(own, disturbed_share=0.5, peak_memory_bytes=77)
+    record.cost.training = replace(record.cost.training, images_per_second=1.0, images_disturbed_share=0.5)
+    counted = []
+    for again in [
+        measured(0.003, 10, 0.3),
+        measured(0.002, 30, 0.05),
+        measured(0.001, 90, 0.9),
+        measured(0.004, 5, None),
+    ]:
+        add_measurement(record, again)
+        assert record.cost.inference is not None
+        latency, rate = record.cost.inference.latency_seconds["batch_1"]["p50"], record.cost.training.images_per_second
+        counted.append((latency, rate, record.cost.inference.disturbed_share))
+    assert counted == [(0.003, 10, 0.3), (0.002, 30, 0.05), (0.002, 30, 0.05), (0.002, 30, 0.05)]
+    assert len(record.measurements) == 5
+    assert record.measurements[0].training is not None
+    assert record.measurements[0].training.images_per_second == 1.0
+    assert record.cost.inference is not None
+    assert record.cost.inference.peak_memory_bytes == 77
+
+
+def test_a_run_that_was_disturbed_says_so_once(undisturbed: RunSpec) -> None:
+    told: list[Event] = []
+    session = Session(undisturbed, Dataset.read(undisturbed.dataset_file), Compute(CPU, "fp32", torch.channels_last))
+    busy, alone = Disturbance(10.0, {"others": 4.0}, 19.0, 2), Disturbance(10.0, {"others": 0.2}, 0.4, 2)
+    warn_of_disturbance({"training": busy, "inference": busy}, replace(session, tell=told.append))
+    warn_of_disturbance({"training": alone, "inference": Disturbance(1.0, None)}, replace(session, tell=told.append))
+    assert told == [
+        Line(
+            "What training and inference cost was measured while other processes used 1.9 of 2 cores: it is marked, "
+            f"and not to be compared. `python -m har_sweep.measure {undisturbed.run_id}` measures it again, without "
+            "training.",
+            warning=True,
+        )
+    ]

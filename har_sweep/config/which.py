@@ -1,4 +1,4 @@
-"""Which sweep, and where its runs are: what ``har_sweep.status`` and ``har_sweep.cancel`` are told."""
+"""Which sweep or runs, and where they are: what ``har_sweep.status``, ``cancel`` and ``measure`` are told."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ def parse_sweep(
     InputError
         for anything else.
     """
-    parser.add_argument("words", nargs="*", metavar="SWEEP", help="the sweep's name, as it shows it itself")
+    args, names, runs = parse_names(parser, arguments, "SWEEP", "the sweep's name, as it shows it itself")
+    if len(names) > 1:
+        raise InputError(f"One sweep at a time, not {' and '.join(names)}.", "Leave all but one out.")
+    return args, (names[0] if names else None), runs
+
+
+def parse_names(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, what: str, told: str
+) -> tuple[argparse.Namespace, list[str], Path]:
+    """The flags, the names of what is asked for, and the folder of ``paths.runs=FOLDER``; raises as ``parse_sweep``."""
+    parser.add_argument("words", nargs="*", metavar=what, help=told)
     parser.add_argument("paths", nargs="*", metavar="paths.runs=FOLDER", help="folder of the runs (default: runs)")
     parser.add_argument("--runs", nargs="?", const="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(arguments)
@@ -33,8 +43,6 @@ def parse_sweep(
 
         (override,) = explain([word])
         if override.key_or_group != "paths.runs" or override.is_sweep_override():
-            raise InputError(f"'{word}' says nothing here.", "Only the sweep's name and paths.runs=FOLDER do.")
+            raise InputError(f"'{word}' says nothing here.", f"Only {what} and paths.runs=FOLDER do.")
         runs = Path(str(override.value()))
-    if len(names) > 1:
-        raise InputError(f"One sweep at a time, not {' and '.join(names)}.", "Leave all but one out.")
-    return args, (names[0] if names else None), runs
+    return args, names, runs

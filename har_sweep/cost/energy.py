@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from har_sweep.cost.memory import repeatedly
+from har_sweep.cost.nvml import gpu_handle
 from har_sweep.device.compute import synchronise
 
 _POWERCAP = Path("/sys/class/powercap")
@@ -66,13 +67,10 @@ def _nvml_counter(device: torch.device) -> Callable[[], float] | None:
     """Joules of the GPU since this call."""
     import pynvml
 
-    properties = torch.cuda.get_device_properties(device)
-    if " MIG " in properties.name:  # a slice of a GPU: NVML counts the energy of the whole
+    handle = gpu_handle(device)
+    if handle is None:
         return None
     try:
-        # By its UUID, for NVML's own numbering knows nothing of CUDA_VISIBLE_DEVICES.
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
         start = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None

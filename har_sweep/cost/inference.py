@@ -1,42 +1,111 @@
-"""How long an answer takes."""
+"""How long an answer takes, and how many images a second are answered, in the moments when nobody disturbs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from har_sweep.cost.disturbance import Disturbance, Meter
 from har_sweep.device.compute import synchronise
 
-_WARM_UP, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 20, 50, 0.5
+_WARM_UP, _WINDOWS, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 5, 4, 10, 0.1
+_PASS_SECONDS = 0.25  # of a window in a pass over a split
 
 
-def measure_latency(
+@dataclass(frozen=True)
+class Window:
+    """Some moments of measuring: the seconds of each call, on so many ``images`` in all, and who disturbed."""
+
+    seconds: tuple[float, ...]
+    images: int
+    disturbance: Disturbance
+
+
+def undisturbed(windows: Sequence[Window]) -> list[Window]:
+    """The windows that count: those that nobody disturbed, as far as is known, or all where there is none."""
+    return [window for window in windows if not window.disturbance.marked] or list(windows)
+
+
+def went_through(windows: Sequence[Window]) -> Disturbance:
+    """How disturbed some windows were."""
+    return sum((window.disturbance for window in windows), Disturbance())
+
+
+def time_calls(
     forward: Callable[[torch.Tensor], torch.Tensor],
     example: torch.Tensor,
     device: torch.device,
+    meter: Meter,
     now: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Seconds from giving ``example`` (a batch of one, on the device) to its finished answer: ``percentiles`` of them.
+) -> list[Window]:
+    """Seconds from giving ``example`` (a batch of one, on the device) to its finished answer.
 
-    After 5 calls to warm up, at least 20 are timed, each synchronised, and more until there are 50 or 0.5 s are over.
+    After 5 calls to warm up, there are 5 windows: in each at least 4 calls are timed, each synchronised, and more until
+    there are 10 or 0.1 s are over.
     """
-    seconds: list[float] = []
+    windows = []
     with torch.inference_mode():
         for _ in range(_WARM_UP):
             forward(example)
         synchronise(device)
-        while len(seconds) < _FEWEST or (len(seconds) < _MOST and sum(seconds) < _ENOUGH_SECONDS):
-            began = now()
-            forward(example)
-            synchronise(device)
-            seconds.append(now() - began)
-    return percentiles(seconds)
+        for _ in range(_WINDOWS):
+            seconds: list[float] = []
+            meter.lap()
+            while len(seconds) < _FEWEST or (len(seconds) < _MOST and sum(seconds) < _ENOUGH_SECONDS):
+                began = now()
+                forward(example)
+                synchronise(device)
+                seconds.append(now() - began)
+            windows.append(Window(tuple(seconds), len(seconds), meter.disturbance()))
+    return windows
+
+
+def latency(windows: Sequence[Window]) -> dict[str, float]:
+    """``percentiles`` of the calls in some windows."""
+    return percentiles([seconds for window in windows for seconds in window.seconds])
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """The median and the 95th percentile, interpolated linearly: ``{"p50": ..., "p95": ...}``."""
     p50, p95 = np.percentile(seconds, [50, 95])
     return {"p50": float(p50), "p95": float(p95)}
+
+
+class Pass:
+    """The windows of a pass over a split: call it after each batch, and ``end`` it."""
+
+    def __init__(self, device: torch.device, meter: Meter, now: Callable[[], float] = time.perf_counter) -> None:
+        self._device, self._meter, self._now = device, meter, now
+        self._windows: list[Window] = []
+        self._images = 0
+        meter.lap()
+        self._began = now()
+
+    def __call__(self, images: int) -> None:
+        self._images += images
+        if self._now() - self._began >= _PASS_SECONDS:
+            self._close()
+
+    def _close(self) -> None:
+        synchronise(self._device)
+        now = self._now()
+        self._windows.append(Window((now - self._began,), self._images, self._meter.disturbance()))
+        self._began, self._images = now, 0
+
+    def end(self) -> list[Window]:
+        """The last window has what comes after the last batch, too."""
+        self._close()
+        if len(self._windows) > 1 and not self._windows[-1].images:
+            last, rest = self._windows[-2:]
+            both = Window(last.seconds + rest.seconds, last.images, last.disturbance + rest.disturbance)
+            self._windows[-2:] = [both]
+        return self._windows
+
+
+def images_per_second(windows: Sequence[Window]) -> float:
+    """In some windows of a pass."""
+    return sum(window.images for window in windows) / sum(sum(window.seconds) for window in windows)

@@ -5,14 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from har_sweep.cost.disturbance import Counters, Disturbance, Meter, disturbance
 from har_sweep.device.compute import synchronise
 from har_sweep.record.record import TrainingCost
 
 _WARM_UP_STEPS = 3
+_WINDOW_SECONDS = 1.0  # of one judgement whether training was disturbed
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Images trained on in some seconds, the warm-up left out, and how disturbed these were."""
+
+    images: int = 0
+    seconds: float = 0.0
+    disturbed: Disturbance = field(default_factory=Disturbance)
+
+    def __add__(self, other: Paced) -> Paced:
+        return Paced(self.images + other.images, self.seconds + other.seconds, self.disturbed + other.disturbed)
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Paced:
+        return cls(state["images"], state["seconds"], Disturbance(**state["disturbed"]))
 
 
 class TrainingClock:
@@ -24,15 +43,20 @@ class TrainingClock:
 
     Waiting for data is the time for which computing stood still: on CUDA, a wait that the device filled with work
     given to it before is not counted.
+
+    With a ``meter`` it is known how disturbed training was, second by second: the throughput is that of undisturbed
+    seconds where there were any.
     """
 
-    def __init__(self, device: torch.device, now: Callable[[], float] = time.monotonic) -> None:
-        self._device = device
-        self._now = now
+    def __init__(
+        self, device: torch.device, meter: Meter | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._device, self._meter, self._now = device, meter, now
         self._seconds = 0.0
         self._wait_seconds = 0.0
-        self._warm_seconds = 0.0
-        self._warm_images = 0
+        self._disturbed = Disturbance()  # all of ``_seconds``, but for the window
+        self._all, self._undisturbed = Paced(), Paced()  # warm steps, but for the window's
+        self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
         self._steps = 0  # of this process
         self._started: float | None = None
         self._warm_since: float | None = None
@@ -44,6 +68,8 @@ class TrainingClock:
         began = self._now()
         if self._started is None:
             self._started = began
+            if self._meter:
+                self._meter.lap()  # what was before is not training
             self._warm_since = began if self._steps >= _WARM_UP_STEPS else None
         done = self._mark()
         try:
@@ -61,18 +87,39 @@ class TrainingClock:
         self._steps += 1
         if self._steps == _WARM_UP_STEPS:
             synchronise(self._device)
+            self._lap()
             self._warm_since = self._now()
         elif self._warm_since is not None:
-            self._warm_images += images
+            self._window_images += images
+            if self._now() - self._warm_since >= _WINDOW_SECONDS:
+                self._lap()
+
+    def _lap(self) -> None:
+        """Add what was since the last lap to the window, and judge it when it is long enough."""
+        now = self._now()
+        if self._warm_since is not None:
+            self._window_seconds += now - self._warm_since
+            self._warm_since = now
+        if self._meter:
+            self._window += self._meter.lap()
+        if self._window_seconds >= _WINDOW_SECONDS or self._steps <= _WARM_UP_STEPS:
+            self._disturbed, self._all, self._undisturbed = self._judged()
+            self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
+
+    def _judged(self) -> tuple[Disturbance, Paced, Paced]:
+        """How disturbed training was, its warm steps, and those of undisturbed seconds, with the window."""
+        found = disturbance(self._window, self._meter.place) if self._meter else Disturbance(lost=None)
+        window = Paced(self._window_images, self._window_seconds, found) if self._window_seconds else Paced()
+        undisturbed = Paced() if found.marked else window
+        return self._disturbed + found, self._all + window, self._undisturbed + undisturbed
 
     def pause(self) -> None:
         """Stop the clock, once the device has finished. Does nothing while paused."""
         if self._started is None:
             return
         synchronise(self._device)
-        now = self._now()
-        self._seconds += now - self._started
-        self._warm_seconds += 0.0 if self._warm_since is None else now - self._warm_since
+        self._lap()
+        self._seconds += self._now() - self._started
         # From the end of the work before to the batch's arrival as the device saw it: nothing, where it was still busy.
         self._wait_seconds += sum(min(waited, done.elapsed_time(ready) / 1e3) for waited, done, ready in self._waits)
         self._waits.clear()
@@ -89,25 +136,36 @@ class TrainingClock:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps; pauses the clock."""
         self.pause()
+        disturbed, warm, undisturbed = self._judged()
         return {
             "seconds": self._seconds,
             "wait_seconds": self._wait_seconds,
-            "warm_seconds": self._warm_seconds,
-            "warm_images": self._warm_images,
+            "disturbed": asdict(disturbed),
+            "warm": asdict(warm),
+            "undisturbed": asdict(undisturbed),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's ``state_dict()``; this process warms up anew."""
         self._seconds, self._wait_seconds = state["seconds"], state["wait_seconds"]
-        self._warm_seconds, self._warm_images = state["warm_seconds"], state["warm_images"]
+        if "warm" not in state:  # of before this was measured
+            warm = Paced(state["warm_images"], state["warm_seconds"], Disturbance(lost=None))
+            self._disturbed, self._all, self._undisturbed = Disturbance(lost=None), warm, warm
+            return
+        self._disturbed = Disturbance(**state["disturbed"])
+        self._all, self._undisturbed = Paced.restore(state["warm"]), Paced.restore(state["undisturbed"])
 
     def cost(self) -> TrainingCost:
         """The times so far, memory and energy left None; pauses the clock. No throughput before a fourth step."""
         self.pause()
+        disturbed, warm, undisturbed = self._judged()
+        paced = undisturbed if undisturbed.images else warm
         return TrainingCost(
             seconds=self._seconds,
             compute_seconds=self._seconds - self._wait_seconds,
             data_wait_seconds=self._wait_seconds,
             data_wait_share=self._wait_seconds / self._seconds if self._seconds else None,
-            images_per_second=self._warm_images / self._warm_seconds if self._warm_images else None,
+            images_per_second=paced.images / paced.seconds if paced.images else None,
+            disturbed_share=disturbed.share,
+            images_disturbed_share=paced.disturbed.share,
         )

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 
 from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
 from har_sweep.doctor.inputs import datasets, weights
-from har_sweep.doctor.machine import cuda_in_torch, devices, disk, machine
+from har_sweep.doctor.machine import cuda_in_torch, devices, disk, machine, watch_load
 from har_sweep.doctor.packages import REINSTALL, packages, python
 from har_sweep.doctor.services import ANSWER_SECONDS, in_background, slurm, wandb
 from har_sweep.units import escaped
@@ -49,6 +49,7 @@ def examine(overrides: list[str]) -> list[Check]:
     from har_sweep.config.compose import compose_runs, expand
     from har_sweep.spec.hub import Hub
 
+    load = watch_load()
     # Seeds change nothing here, and each config takes a tenth of a second.
     choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
     runs = compose_runs([list(choice) for choice in choices])
@@ -64,7 +65,7 @@ def examine(overrides: list[str]) -> list[Check]:
         if hub_problem
         else Check("Hugging Face hub", OK, "answers")
     )
-    return [*checks, *(check for later in away if (check := later.result()))]
+    return [*checks, *(check for later in away if (check := later.result())), load()]
 
 
 def show(checks: list[Check]) -> None:

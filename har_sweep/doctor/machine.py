@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from har_sweep.units import byte_size
 
 if TYPE_CHECKING:
     from har_sweep.config.schema import Config
+    from har_sweep.cost.disturbance import Disturbance
 
 DISK_NEEDED_BYTES = 2 * 2**30  # a checkpoint of ViT-B with its optimizer takes 1 GiB, and the next is written beside it
 MEMORY_WISHED_BYTES = 4 * 2**30
@@ -69,6 +70,35 @@ def machine() -> Iterator[Check]:
         yield Check("memory", NOTE, finding, "Large models may not fit: close programs, or lower trainer.batch_size.")
     else:
         yield Check("memory", OK, finding)
+
+
+def watch_load() -> Callable[[], Check]:
+    """Watch from now on; calling what it returns tells the ``load`` since, of half a second at least."""
+    import time
+
+    from har_sweep.cost.disturbance import POLL_SECONDS, Meter, Place
+    from har_sweep.spec.hardware import cores
+
+    meter, began = Meter(Place(cores())), time.monotonic()
+
+    def seen() -> Check:
+        time.sleep(max(0.0, began + POLL_SECONDS - time.monotonic()))
+        return load(meter.prospect())
+
+    return seen
+
+
+def load(found: Disturbance) -> Check:
+    """What others use of the processor, and whether costs that are measured beside them would be marked."""
+    if found.share is None:
+        return Check("load", NOTE, "not known: this system does not count it", "See to it that sweeps are alone here.")
+    finding = f"other processes use {found.others / found.seconds:.1f} of {found.cores} cores"
+    if not found.marked:
+        return Check("load", OK, finding)
+    return Check(
+        "load", NOTE, f"{finding}: what is measured now would be marked as disturbed",
+        "End what else runs here, or `python -m har_sweep.measure RUN` when it is over.",
+    )  # fmt: skip
 
 
 def disk(configs: list[Config]) -> Iterator[Check]:

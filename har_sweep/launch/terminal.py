@@ -19,7 +19,7 @@ from rich.text import Text
 from har_sweep.console import Console
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.launch.board import STANDING, Standing, standings
-from har_sweep.record.record import Record
+from har_sweep.record.record import DISTURBED, Record
 from har_sweep.units import byte_size, duration, escaped, quantity
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -47,6 +47,7 @@ COLUMNS = (
     "images\n/s",
     "data\nwait %",
 )
+DISTURBED_SIGN = "~"
 RUN_WIDTH, COLUMN_WIDTH = 44, 9  # of label and status, and of each number
 PROGRESS_COLUMNS = (
     TextColumn("{task.description}", markup=False),
@@ -138,11 +139,18 @@ class Screen:
         shown = max(2, min(len(COLUMNS), (self.console.width - RUN_WIDTH) // COLUMN_WIDTH))
         for column in COLUMNS[:shown]:
             table.add_column(column, justify="right", no_wrap=True)
+        marked = False
         for record, label, run_id, status in rows:
             style = {"done": "green", "failed": "bold red", "interrupted": "yellow"}.get(status.split(" ")[0], "")
             cells = _cells(record) if record else ["-"] * len(COLUMNS)
+            marked |= any(cell.startswith(DISTURBED_SIGN) for cell in cells[:shown])
             table.add_row(Text.assemble(label, "\n", (run_id, "dim")), Text(status, style=style), *cells[:shown])
         self.console.print(table)
+        if marked:
+            self.say(
+                f"{DISTURBED_SIGN} measured while others took more than {100 * DISTURBED:.0f} % of the time (a busy "
+                "machine): not to be compared; python -m har_sweep.measure RUN measures it again."
+            )
 
     @contextmanager
     def board(self) -> Iterator[Callable[[Sequence[Standing], str], None]]:
@@ -187,14 +195,18 @@ def _cells(record: Record) -> list[str]:
     return [
         accuracy.get("val", "-"),
         accuracy.get("test", "-"),
-        duration(training.seconds) if training.seconds else "-",
-        f"{1000 * latency:.1f}" if latency else "-",
+        _marked(duration(training.seconds), training.disturbed_share) if training.seconds else "-",
+        _marked(f"{1000 * latency:.1f}", inference.disturbed_share) if inference and latency else "-",
         quantity(cost.parameters),
         quantity(cost.macs),
         byte_size(training.peak_memory_bytes),
-        quantity(training.images_per_second),
+        _marked(quantity(training.images_per_second), training.images_disturbed_share),
         "-" if training.data_wait_share is None else f"{100 * training.data_wait_share:.1f}",
     ]
+
+
+def _marked(cell: str, disturbed_share: float | None) -> str:
+    return DISTURBED_SIGN + cell if (disturbed_share or 0.0) > DISTURBED else cell
 
 
 def failure(record: Record, log: Path) -> list[str]:

@@ -16,6 +16,7 @@ import msgspec
 
 SCHEMA_VERSION = 2  # 1 had whole confusion matrices
 ROUNDING = 0.005  # share of images that another device or kernel may see otherwise
+DISTURBED = 0.1  # share of a measurement's time that others took: more, and it is not to be compared
 Status = Literal["running", "done", "failed", "interrupted"]
 
 
@@ -117,7 +118,12 @@ class Metrics:
 
 @dataclass
 class TrainingCost:
-    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints."""
+    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints.
+
+    ``disturbed_share`` is the share of it that others took (other processes, the host of a virtual machine, a limit,
+    heat; None if that is not known); ``images_disturbed_share`` that of the time that ``images_per_second`` is of:
+    undisturbed seconds where there were any.
+    """
 
     seconds: float = 0.0
     compute_seconds: float = 0.0
@@ -126,11 +132,17 @@ class TrainingCost:
     images_per_second: float | None = None
     peak_memory_bytes: int | None = None
     energy_joules: float | None = None
+    disturbed_share: float | None = None
+    images_disturbed_share: float | None = None
 
 
 @dataclass
 class InferenceCost:
-    """``seconds`` is one pass over the whole val split at ``batch_size``."""
+    """``seconds`` is one pass over the whole val split at ``batch_size``.
+
+    Times are those of undisturbed moments where there were any; ``disturbed_share`` of them others took all the same
+    (None if that is not known).
+    """
 
     batch_size: int
     seconds: float
@@ -138,6 +150,20 @@ class InferenceCost:
     images_per_second: float | None
     latency_seconds: dict[str, dict[str, float]]
     energy_joules: float | None
+    disturbed_share: float | None = None
+
+
+@dataclass
+class Measurement:
+    """What inference cost, and what some training steps did, when that was measured: with the run, or again later.
+    ``training`` is None where steps were not measured again."""
+
+    measured_at: str
+    device_name: str
+    precision: str
+    cpu_threads: int | None
+    inference: InferenceCost
+    training: TrainingCost | None
 
 
 @dataclass
@@ -184,6 +210,7 @@ class Record:
     cost: Cost = field(default_factory=Cost)
     error: RunError | None = None
     warnings: list[str] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)  # once any was made again: the run's own first
     schema_version: int = SCHEMA_VERSION
 
 
@@ -251,7 +278,7 @@ def same_accuracy(one: float, another: float, images: int) -> bool:
 def flatten(record: Record) -> dict[str, Any]:
     """The record under its paths joined by ``/``, as in W&B: ``cost/training/seconds``; the config as ``config/...``.
 
-    What is itself a table is left out: epochs, attempts and confusion matrices.
+    What is itself a table is left out: epochs, attempts, measurements and confusion matrices.
     """
     return leaves(msgspec.to_builtins(record))
 
@@ -267,4 +294,4 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_TABLES = {"epochs", "attempts", "confusion"}
+_TABLES = {"epochs", "attempts", "confusion", "measurements"}

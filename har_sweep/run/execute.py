@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from har_sweep.cost.disturbance import Disturbance
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.crew import Link
@@ -28,6 +29,9 @@ from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import is_out_of_memory
 from har_sweep.train.loop import train
 from har_sweep.train.session import Session
+
+MOST_PATIENCE_SECONDS = 30.0  # of waiting for a quiet moment to measure inference
+PATIENCE_SHARE = 0.1  # and no more than this share of its training: many short runs shall not take twice as long
 
 
 def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
@@ -103,11 +107,24 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     model.eval()
     if spec.config.trainer.save_model:
         keep(model, trained, spec.paths)
-    measured = measure(forward_of(model, spec.model, device), session)
+    patience_seconds = min(MOST_PATIENCE_SECONDS, PATIENCE_SHARE * trained.cost.seconds)
+    measured = measure(forward_of(model, spec.model, device), session, patience_seconds)
     check_metrics(measured.metrics["val"], trained, session)
     record.metrics, record.cost.inference = measured.metrics, measured.inference
+    warn_of_disturbance({"training": trained.disturbed, "inference": measured.disturbed}, session)
     write_predictions(measured.predictions, session.dataset, spec.paths)
     return measured
+
+
+def warn_of_disturbance(phases: dict[str, Disturbance], session: Session) -> None:
+    """Say of which phases the costs are not to be compared, and why."""
+    disturbed = {phase: found for phase, found in phases.items() if found.marked}
+    if disturbed:
+        why = sum(disturbed.values(), Disturbance()).text
+        session.warn(
+            f"What {' and '.join(disturbed)} cost was measured while {why}: it is marked, and not to be compared. "
+            f"`python -m har_sweep.measure {session.spec.run_id}` measures it again, without training."
+        )
 
 
 def keep(model: nn.Module, trained: Trained, paths: RunPaths) -> None:

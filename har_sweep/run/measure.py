@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
+from har_sweep.cost.disturbance import Disturbance, Meter, wait_for_quiet
 from har_sweep.cost.energy import measured_energy
-from har_sweep.cost.inference import measure_latency
+from har_sweep.cost.inference import (
+    Pass,
+    Window,
+    images_per_second,
+    latency,
+    time_calls,
+    undisturbed,
+    went_through,
+)
 from har_sweep.cost.memory import peak_memory
 from har_sweep.data.dataset import Dataset
 from har_sweep.events import Phase
@@ -21,38 +32,70 @@ from har_sweep.train.session import Session
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a model that predicts, by split where it is of one."""
+    """What is known of a model that predicts, by split where it is of one; and what its times went through."""
 
     predictions: dict[str, Predictions]
     metrics: dict[str, Metrics]
     inference: InferenceCost
+    disturbed: Disturbance
 
 
-def measure(forward: Forward, session: Session) -> Measured:
-    """Predict val and test with ``forward``, whatever is behind it, and measure what that costs."""
+def measure(forward: Forward, session: Session, patience_seconds: float) -> Measured:
+    """Predict val and test with ``forward``, whatever is behind it, and measure what that costs.
+
+    Times are those of moments in which nobody disturbs; where there were none, they are waited for, at most
+    ``patience_seconds``.
+    """
     spec, dataset, compute = session.spec, session.dataset, session.compute
     size, batch_size = spec.model.input_size, spec.config.trainer.batch_size
     session.tell(Phase("Predicting the val and test splits"))
     first = torch.zeros(min(batch_size, dataset.counts()["val"]), size, size, 3, dtype=torch.uint8)
     forward(compute.move(first))  # warm-up: the first batch of a shape pays for choosing kernels
+    meter = session.meter()
     with (
         peak_memory(compute.device, session.memory_baseline_bytes) as peak,
         measured_energy(compute.device) as energy,
     ):
-        val = predict(forward, session, "val")
+        val, of_pass = timed_pass(forward, session, meter)
     predictions = {"val": val, "test": predict(forward, session, "test")}
 
     session.tell(Phase("Measuring latency"))
+    one = compute.move(first[:1])
+    of_calls = time_calls(forward, one, compute.device, meter)
+    deadline = time.monotonic() + patience_seconds
+    while (calls_disturbed := went_through(undisturbed(of_calls)).marked) or went_through(undisturbed(of_pass)).marked:
+        if not wait_for_quiet(meter, deadline - time.monotonic(), partial(tell_waiting, session)):
+            break
+        if calls_disturbed:
+            of_calls += time_calls(forward, one, compute.device, meter)
+        else:
+            of_pass += timed_pass(forward, session, meter)[1]
+
+    of_calls, of_pass = undisturbed(of_calls), undisturbed(of_pass)
+    rate = images_per_second(of_pass)
+    disturbed = max(went_through(of_calls), went_through(of_pass), key=lambda found: found.share or 0.0)
+    unknown = None in (went_through(of_calls).share, went_through(of_pass).share)
     inference = InferenceCost(
         batch_size=batch_size,
-        seconds=val.seconds,
+        seconds=len(val.labels) / rate,
         peak_memory_bytes=peak.bytes,
-        images_per_second=len(val.labels) / val.seconds,
-        latency_seconds={"batch_1": measure_latency(forward, compute.move(first[:1]), compute.device)},
+        images_per_second=rate,
+        latency_seconds={"batch_1": latency(of_calls)},
         energy_joules=energy.joules,
+        disturbed_share=None if unknown else disturbed.share,
     )
     found = {split: metrics(predicted, dataset.classes) for split, predicted in predictions.items()}
-    return Measured(predictions, found, inference)
+    return Measured(predictions, found, inference, disturbed)
+
+
+def timed_pass(forward: Forward, session: Session, meter: Meter) -> tuple[Predictions, list[Window]]:
+    """Predict val, in windows."""
+    windows = Pass(session.compute.device, meter)
+    return predict(forward, session, "val", windows), windows.end()
+
+
+def tell_waiting(session: Session, why: str) -> None:
+    session.tell(Phase(f"Waiting for a quiet moment to measure: {why}"))
 
 
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.serialization import config as serialization
 
+from har_sweep.cost.disturbance import Disturbance
 from har_sweep.cost.training import TrainingClock
 from har_sweep.errors import Damaged
 from har_sweep.events import Line
@@ -47,6 +48,11 @@ class Trained:
     def selected_epoch(self) -> int:
         """The best so far, or the last where that is what is selected."""
         return self.best_epoch or self.epoch
+
+    @property
+    def disturbed(self) -> Disturbance:
+        """What its steps went through."""
+        return Disturbance(**self.clock["disturbed"])
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Trained:

@@ -57,8 +57,11 @@ def forward_of(model: nn.Module, model_plan: ModelPlan, compute: Compute) -> For
     return forward
 
 
-def predict(forward: Forward, session: Session, split: str) -> Predictions:
-    """Run ``forward`` over a split; ``seconds`` covers it whole, the last result included."""
+def predict(
+    forward: Forward, session: Session, split: str, after_batch: Callable[[int], None] = lambda images: None
+) -> Predictions:
+    """Run ``forward`` over a split; ``seconds`` covers it whole, the last result included. ``after_batch`` hears how
+    many images each batch had."""
     spec, dataset, compute = session.spec, session.dataset, session.compute
     threads, pin = spec.config.hardware.loader_threads, compute.device.type == "cuda"
     started, logits, indices = time.monotonic(), [], []
@@ -67,6 +70,7 @@ def predict(forward: Forward, session: Session, split: str) -> Predictions:
     ):
         logits.append(forward(compute.move(batch.images)))
         indices.append(batch.indices)
+        after_batch(len(batch.indices))
     probabilities = torch.cat(logits).softmax(dim=1).cpu().numpy()
     synchronise(compute.device)
     order = np.concatenate(indices)

@@ -40,7 +40,8 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     epochs = spec.config.trainer.epochs
     ranks.join(session.compute.device)
     learner = Learner(model, spec.config, session.compute, ranks, session.steps, session.tell, spec.halvings)
-    clock, pace = TrainingClock(session.compute.device), Pace(session.images * epochs)
+    clock = TrainingClock(session.compute.device, session.meter(ranks.count))
+    pace = Pace(session.images * epochs)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
 

@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
+
+from har_sweep.cost.disturbance import Meter, Place, SystemCounters
 from har_sweep.cost.memory import memory_now
+from har_sweep.cost.nvml import GpuCounters, gpu_handle
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute
 from har_sweep.device.ranks import Ranks
@@ -45,6 +49,15 @@ class Session:
     def steps(self) -> int:
         """Batches in an epoch; the last may be smaller."""
         return math.ceil(self.images / self.spec.config.trainer.batch_size)
+
+    def meter(self, ranks: int = 1) -> Meter:
+        """Of what others take from this run while so many of its ranks compute."""
+        device = self.compute.device
+        if device.type == "cpu":
+            return Meter(Place(torch.get_num_threads() * ranks), SystemCounters())
+        if device.type == "cuda":
+            return Meter(Place(ranks), SystemCounters(GpuCounters(gpu_handle(device))))
+        return Meter(Place(ranks), SystemCounters(lambda: (None, 0.0)))  # nobody counts who uses an Apple GPU
 
     def warn(self, text: str) -> None:
         """Tell what must not be missed."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from har_sweep.files import redact_text
 from har_sweep.record.record import utc_now
 from multirun_analysis.analysis.budget import recommend
+from multirun_analysis.analysis.busy import best_measured, set_aside, undisturbed, without
 from multirun_analysis.analysis.candidates import count_measured, find_candidates, split_into_blocks
 from multirun_analysis.analysis.comparison import answered, compare
 from multirun_analysis.analysis.crossed import components
@@ -23,7 +24,7 @@ from multirun_analysis.analysis.importance import find_importances
 from multirun_analysis.analysis.marks import mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
-from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank
+from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank, summarise
 from multirun_analysis.analysis.sanity import check_numbers
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
 from multirun_analysis.analysis.tuning import find_tuning, find_varied
@@ -73,10 +74,15 @@ def analyse_block(
     if asked.family:
         found = in_families(runs, found, asked.family)
     found = count_measured(runs, found, numbers[accuracy.column], notes)
-    candidates, means, deviations, counts = rank(found, numbers, accuracy)
-    candidates = mark_candidates(runs, candidates, means, deviations, asked.known_costs, selecting, accuracy)
+    counted = undisturbed(runs, found, numbers, asked.known_costs)
+    candidates, means, deviations, counts = rank(found, counted, accuracy)
+    candidates = mark_candidates(runs, candidates, counted, means, deviations, asked.known_costs, selecting, accuracy)
+    counted = best_measured(runs, candidates, counted, asked.known_costs)
+    means, deviations, _ = summarise(counted, candidates)
+    aside = set_aside(candidates, means, asked.known_costs)
+    comparable = without(means, aside)
     images = count_images(runs, candidates, accuracy)
-    fronts = find_fronts(means, accuracy, costs, asked.joint)
+    fronts = find_fronts(comparable, accuracy, costs, asked.joint)
 
     compared = choose_compared(candidates, means[accuracy.column], fronts, notes)
     of_runs = {place: numbers[accuracy.column].to_numpy()[list(candidates[place].rows)] for place in compared}
@@ -84,8 +90,8 @@ def analyse_block(
     pairs = predictions.that_pair(accuracy)
     progress("Comparing", 0, None)
     spread = components([answered(candidates[p], of_runs[p], pairs.found, images[p]) for p in compared])
-    spent = [spent_by(candidates[place], numbers, costs) for place in compared]
-    fronts = resample(spread, compared, spent, fronts, means, accuracy, costs)
+    spent = [spent_by(candidates[place], counted, costs) for place in compared]
+    fronts = resample(spread, compared, spent, fronts, comparable, accuracy, costs)
     disputes = find_disputes(runs, candidates, compared, of_runs, predictions.found, fronts, asked.images, progress)
     epochs = read_epochs(runs, candidates, compared, notes, progress)
     candidates = mark_undertrained(candidates, epochs, accuracy, selecting)
@@ -101,6 +107,7 @@ def analyse_block(
         images=images,
         interval=find_intervals(spread, compared, means, deviations, counts, images, accuracy),
         fronts=fronts,
+        aside=aside,
         compared=compared,
         pairs_that_matter=pairs_that_matter(candidates, compared, fronts),
         errors=profile_errors(runs, rows, candidates, compared, predictions.found, disputes),
@@ -114,7 +121,7 @@ def analyse_block(
     )
     claims = {cost.column: claims_of(block, cost) for cost in costs}
     claimed = {(claim.first, claim.second) for own in claims.values() for claim in own}
-    paid = signed_costs(means, compared, costs)
+    paid = signed_costs(comparable, compared, costs)
     block = replace(block, comparisons=compare(candidates, of_runs, accuracy, pairs, spread, claimed, paid))
     between = {
         cost.column: compare_families(candidates, compared, spread, own, accuracy.sign)

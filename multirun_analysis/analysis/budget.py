@@ -11,10 +11,12 @@ import numpy as np
 from scipy import stats
 
 from har_sweep.errors import InputError
+from multirun_analysis.analysis.busy import CAUSE as BUSY
 from multirun_analysis.analysis.crossed import LEVEL
-from multirun_analysis.analysis.sentences import scoped_certainty
+from multirun_analysis.analysis.sentences import MOST_NAMED, scoped_certainty
 from multirun_analysis.findings import Block, Recommendation
 from multirun_analysis.quantities import Kind, Quantity, columns_of, named
+from multirun_analysis.sources.runs import some
 
 UNITS: dict[str, float] = {
     "": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60, "h": 3600,
@@ -103,6 +105,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
     values = block.means.to_dict("records")
     accuracy = block.accuracy
     usable = [i for i, c in enumerate(block.candidates) if c.rows and not np.isnan(values[i][accuracy.column])]
+    aside = {i for budget in budgets for column in budget.columns for i in block.aside.get(column, [])}
+    usable = [i for i in usable if i not in aside]
     within = [i for i in usable if all(budget.met(values[i]) for budget in budgets)]
     said = " and ".join(budget.text for budget in budgets)
     unknown = [
@@ -151,9 +155,10 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         else:
             lines.append("No more accuracy is to be had outside of it.")
     if unknown:
-        lines.append(
-            f"Not considered, as a cost of theirs is not known: {', '.join(unknown[:8])}{' ...' * (len(unknown) > 8)}."
-        )
+        lines.append(f"Not considered, as a cost of theirs is not known: {some(unknown, MOST_NAMED)}.")
+    if aside:
+        names = some([block.labels[i] for i in sorted(aside)], MOST_NAMED)
+        lines.append(f"Not considered, as a cost of theirs was {BUSY}: {names}.")
     return Recommendation(tuple(b.text for b in budgets), best, runner_up, next_step, tuple(lines))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from multirun_analysis.analysis.busy import mark_disturbed
 from multirun_analysis.analysis.candidates import as_text
 from multirun_analysis.findings import Candidate, Mark
 from multirun_analysis.quantities import Quantity
@@ -24,6 +25,7 @@ Marks = list[list[Mark]]  # of each candidate
 def mark_candidates(
     runs: Runs,
     candidates: Sequence[Candidate],
+    counted: pd.DataFrame,
     means: pd.DataFrame,
     deviations: pd.DataFrame,
     costs: Sequence[Quantity],
@@ -32,13 +34,15 @@ def mark_candidates(
 ) -> list[Candidate]:
     """The candidates with why some numbers of each must not be compared with the others'.
 
-    ``means`` and ``deviations`` (over runs) have a row for each candidate. ``reported`` is the accuracy.
+    ``counted`` are the numbers that count of each run; ``means`` and ``deviations`` (over runs) have a row for each
+    candidate. ``reported`` is the accuracy.
     """
     found = [_unfinished(runs, candidates), _tuned(candidates, reported)]
     found.append(_chosen(runs, candidates, selecting, reported))
     if runs.are_records:
         measured = [cost for cost in costs if cost.measured_in]
         found.append(_learned(runs, candidates, measured, selecting, reported))
+        found.append(mark_disturbed(runs, candidates, counted, measured))
         found.append(_varied(means, deviations, measured))
         found += _unlike(runs, candidates, measured)
     return [

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multirun_analysis.analysis.busy import CAUSE as BUSY
 from multirun_analysis.analysis.claims import Claim, claims_along
 from multirun_analysis.analysis.crossed import POWER
 from multirun_analysis.analysis.tuning import find_leads
@@ -23,7 +24,8 @@ MOST_NAMED = 8
 
 def claims_of(block: Block, cost: Quantity) -> list[Claim]:
     """What is claimed of the front of one cost."""
-    accuracy, spent = (block.means[axis.column].to_numpy(float) for axis in (block.accuracy, cost))
+    accuracy, spent = (block.means[axis.column].to_numpy(float, copy=True) for axis in (block.accuracy, cost))
+    spent[block.aside.get(cost.column, [])] = np.nan
     finished = np.array([bool(candidate.rows) for candidate in block.candidates])
     return claims_along(np.where(finished, -block.accuracy.sign * accuracy, np.nan), -cost.sign * spent)
 
@@ -32,7 +34,7 @@ def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:
     """The best value, what the next step costs, and the best. The best value is the member of the front that lies
     highest above the line from its cheapest to its most accurate member, costs by their ratio."""
     members = _members(block, cost, claims)
-    if not members:
+    if not members or (cost.column in block.aside and block.fronts[cost.column].known.sum() < 2):
         return ""
     value, best = _best_value(block, cost, members), members[-1]
     if value == best:
@@ -68,7 +70,11 @@ def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str
     others.sort(key=lambda c: (not _is_certain(block, c), front.points_below[c.second]))
     said += [_sentence(block, cost, claim) for claim in [*steps, *others[:room]]]
     said += families
-    missing = [block.labels[i] for i in known if not front.known[i]]
+    aside = block.aside.get(cost.column, [])
+    if aside:
+        names = some([block.labels[i] for i in aside], MOST_NAMED)
+        said.append(f"{BUSY.capitalize()}, and so left out of what is said of {cost.label}: {names}.")
+    missing = [block.labels[i] for i in known if not front.known[i] and i not in aside]
     if missing:
         said.append(f"Without {cost.label}, and so not on this front: {some(missing, MOST_NAMED)}.")
     return [*said, *_untested(block, [*steps, *others])]

@@ -154,6 +154,7 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         "candidates": candidates,
         "means": {column: _numbers(block.means[column].iloc[kept]) for column in columns},
         "deviations": {column: _numbers(block.deviations[column].iloc[kept]) for column in columns},
+        "aside": {column: [place[i] for i in out if i in place] for column, out in block.aside.items()},
         "images": _numbers(block.images[kept]),
         "interval": [_numbers(pair) for pair in block.interval[kept]],
         "headlines": list(block.headlines),

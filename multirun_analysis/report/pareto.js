@@ -55,8 +55,9 @@ function drawPareto(data, block, state) {
   const candidates = block.candidates;
   const ys = block.means[state.y] || candidates.map(() => null);
   const xs = block.means[state.x] || candidates.map(() => null);
-  // What is unfinished is shown, but is on no front: nobody knows where it will end.
-  const on = frontOf(ys.map((y, i) => (candidates[i].count ? y : null)), xs, metric.goal, cost.goal);
+  // What is unfinished is shown, but is on no front: nobody knows where it will end. Nor is what a busy machine cost.
+  const aside = block.aside[state.x] || [];
+  const on = frontOf(ys.map((y, i) => (candidates[i].count && !aside.includes(i) ? y : null)), xs, metric.goal, cost.goal);
   const families = familiesOf(block);
   const known = [...candidates.keys()].filter((i) => xs[i] !== null && ys[i] !== null && (!state.logX || xs[i] > 0) && (!state.logY || ys[i] > 0));
   const few = known.length <= 60;

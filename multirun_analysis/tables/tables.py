@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -186,13 +187,14 @@ def front_table(block: Block, key: str, front: Front) -> Table:
     """One front in full."""
     accuracy = block.accuracy
     order = np.lexsort((-np.nan_to_num(front.contribution), ~front.on, ~front.known))
+    aside = {row for cost in front.costs for row in block.aside.get(cost.column, [])}
     name = "all costs" if key == JOINT else front.costs[0].label
     points = "points below" if accuracy.is_share else f"{accuracy.label} below"
     columns = [
         _names(block),
         _column(block, accuracy),
         *(_column(block, cost) for cost in front.costs),
-        _whether(front),
+        _whether(front, aside),
         numbers_column("hypervolume (%)", np.where(front.known, 100 * front.contribution, np.nan), "{:.1f}"),
         numbers_column(points, front.points_below * accuracy.points, "{:.2f}"),
         numbers_column("times the cost", front.cost_ratio, "{:.3g}"),
@@ -206,12 +208,14 @@ def front_table(block: Block, key: str, front: Front) -> Table:
     return Table.of_columns("front", title, ordered, note, part=slug(key))
 
 
-def _whether(front: Front) -> Column:
-    """Which candidates are on a front."""
+def _whether(front: Front, aside: Collection[int]) -> Column:
+    """Which candidates are on a front; those set ``aside`` are not judged."""
 
     def cell(row: int) -> Cell:
         on = bool(front.on[row])
-        return Cell(float(on), "on" if on else "off", best=on) if front.known[row] else Cell(None, "not known")
+        if not front.known[row]:
+            return Cell(None, "set aside" if row in aside else "not known")
+        return Cell(float(on), "on" if on else "off", best=on)
 
     return Column("front", {"": np.where(front.known, front.on.astype(float), np.nan)}, cell)
 

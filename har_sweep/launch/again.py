@@ -1,0 +1,204 @@
+"""Finished runs measured again, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import msgspec
+
+from har_sweep.config.check import usable_folders
+from har_sweep.config.schema import Config
+from har_sweep.data.prepare import prepare_dataset
+from har_sweep.errors import ClaimLost, InputError, RunFailure, nearest
+from har_sweep.events import Event, Line
+from har_sweep.files import redact_text
+from har_sweep.launch.job import log_to
+from har_sweep.launch.journal import read_sweeps
+from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
+from har_sweep.launch.terminal import Screen
+from har_sweep.processes import FORK_SERVER
+from har_sweep.record.claim import living_owner, take_claim
+from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.record import Record
+from har_sweep.spec.hardware import device_named, find_devices, logical_cores
+from har_sweep.spec.run_spec import RunSpec, source_size
+from har_sweep.spec.weights import ModelPlan
+from har_sweep.stop import Stop, die_with_parent
+
+
+def measure_again(names: list[str], folder: Path, patience_seconds: float, screen: Screen) -> int:
+    """Measure the runs that are named; 1 if one of them could not be, else 0.
+
+    Raises
+    ------
+    InputError
+        before anything was measured, if one of them cannot be on this machine.
+    """
+    specs = plan_again(find_runs(names, folder), screen)
+    FORK_SERVER.set_forkserver_preload(["har_sweep.launch.preload"])
+    failed = 0
+    with screen.live():
+        for number, spec in enumerate(specs, 1):
+            failed += not _measured(spec, f"[{number}/{len(specs)}] {spec.run_id}", patience_seconds, screen)
+    rows = [(read_record(spec.paths.record), spec.name, spec.run_id, "done") for spec in specs]
+    screen.table("What counts of all that was measured", rows)
+    return int(failed > 0)
+
+
+def find_runs(names: Iterable[str], folder: Path) -> list[RunPaths]:
+    """The runs in ``folder`` that are named by their ids, the beginnings of these, or their sweeps; each once.
+
+    Raises
+    ------
+    InputError
+        for a name of none or of several.
+    """
+    there = sorted(entry.name for entry in folder.glob("[!.]*") if RunPaths(entry).record.exists())
+    sweeps = {note.name: [run.run_id for run in note.runs] for note in read_sweeps(folder)}
+    found: dict[str, None] = {}
+    for name in names:
+        runs = [name] if name in there else sweeps.get(name, [run for run in there if run.startswith(name)])
+        if not runs:
+            hint = nearest(name, [*there, *sweeps]) or "Name the folder of the runs with paths.runs=FOLDER."
+            raise InputError(f"There is no run and no sweep '{name}' in {folder}.", hint)
+        if name not in sweeps and len(runs) > 1:
+            raise InputError(f"'{name}' may be {', '.join(runs[:6])}.", "Give more of its id, or its sweep's name.")
+        found.update(dict.fromkeys(runs))
+    return [RunPaths(folder / run) for run in found]
+
+
+@refusing_others_folders()
+def plan_again(runs: list[RunPaths], screen: Screen) -> list[RunSpec]:
+    """What is to be measured, in the words of a sweep; raises InputError, of all at once, for what cannot be here."""
+    check_writable_runs(runs)
+    specs, refused = [], list[InputError]()
+    with screen.live():
+        for paths in runs:
+            try:
+                record = read_record(paths.record)
+                check_unexposed(paths.record)  # it names code, and the images that go into the cache
+                check_measurable(record, paths)
+                specs.append(_spec(record, paths, screen))
+            except FileNotFoundError:
+                refused.append(InputError(f"{paths.folder.name} has not begun.", "Give its sweep's command first."))
+            except InputError as e:
+                refused.append(e)
+    if refused:
+        raise InputError("\n".join(f"{e.message} {e.hint}" for e in refused), "Nothing was measured.")
+    return specs
+
+
+def check_measurable(record: Record, paths: RunPaths) -> None:
+    """Refuse what is not finished, has no weights, or was measured where this machine is another."""
+    run, there = record.run_id, record.hardware
+    if record.status != "done" or living_owner(paths.folder):
+        state = "running" if living_owner(paths.folder) else record.status
+        raise InputError(f"{run} is {state}, not done.", "The same sweep command goes on with it.")
+    if not paths.model.exists():
+        raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
+    if there.device not in {device.kind for device in find_devices()}:
+        raise InputError(f"{run} ran on {there.device}, which this machine lacks.", "Measure it where it ran.")
+    if (here := device_named(there.device)) != there.device_name:
+        raise InputError(f"{run} ran on {there.device_name}; this is {here}.", "Measure it where it ran.")
+    if there.device == "cpu" and (there.cpu_threads or 0) > logical_cores():
+        raise InputError(
+            f"{run} ran with {there.cpu_threads} threads; this process may use {logical_cores()}.",
+            "Give it as many cores as it had.",
+        )
+
+
+def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
+    """The run as it was planned, from its record; its weights are those that it kept, so that it starts from none."""
+    try:
+        config = msgspec.convert(record.config, Config)
+        model = config.model
+        plan = ModelPlan(
+            timm_name=record.model.timm_name,
+            pretrained_tag=model.pretrained_tag,
+            input_size=record.model.input_size[-1],
+            mean=tuple(model.mean or ()),
+            std=tuple(model.std or ()),
+            weights="scratch",
+            weights_file=None,
+        )
+    except msgspec.MsgspecError as e:
+        raise InputError(
+            f"{record.run_id} is of another version of har_sweep: {e}.", "Compute it again with rerun=true."
+        ) from e
+    hardware = replace(config.hardware, device=record.hardware.device, cpu_threads=record.hardware.cpu_threads)
+    config = replace(config, hardware=hardware, paths=replace(config.paths, runs=str(paths.folder.parent)))
+    with usable_folders(config.paths):
+        sizes = sorted({plan.input_size, source_size(config, plan)})
+        dataset = prepare_dataset(config.data, config.paths, sizes, screen.progress)
+    theirs, ours = record.dataset, (dataset.fingerprint, dataset.split_fingerprint)
+    if ours != (theirs.fingerprint, theirs.split_fingerprint):
+        raise InputError(f"{record.run_id}: its images are not what they were.", "Bring back those that it was of.")
+    return RunSpec(
+        run_id=record.run_id,
+        name=record.name,
+        label=record.run_id,
+        config=config,
+        overrides=record.overrides,
+        sweep=record.sweeps[-1],
+        model=plan,
+        device=record.hardware.device,
+        precision=record.hardware.precision,
+        dataset_file=dataset.file,
+        warnings=(),
+        halvings=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts),
+    )
+
+
+def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen) -> bool:
+    """Whether a run's process has measured it; shows what that tells."""
+    screen.progress(f"{label}  Loading torch and timm", 0, 0, of=label)
+    ours, theirs = FORK_SERVER.Pipe(duplex=False)
+    process = FORK_SERVER.Process(target=_job, args=(spec, patience_seconds, theirs))
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            screen.show(label, ours.recv())
+    except EOFError:
+        process.join()
+    finally:
+        process.kill()  # where Ctrl-C came first: nothing is half written
+        process.join()
+        screen.over(label)
+    if process.exitcode is not None and process.exitcode < 0:
+        screen.warn(f"{label}  Its process died: {signal.Signals(-process.exitcode).name}. Its record is as it was.")
+    return process.exitcode == 0
+
+
+def _job(spec: RunSpec, patience_seconds: float, connection: Connection) -> None:
+    """The process: its output goes to ``run.log``, its events to ``connection``; ends with status 1 if it failed."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    log = log_to(spec.paths.log)
+
+    def tell(event: Event) -> None:
+        log(event)
+        connection.send(event)
+
+    from har_sweep.run.remeasure import remeasure
+
+    try:
+        claim = take_claim(spec.paths.folder, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        if claim is None:
+            raise RunFailure("claimed", "Another process has the run.", "Give the same command when that is over.")
+        with claim:
+            remeasure(replace(spec, claim=claim.number), tell, Stop(), patience_seconds)
+    except (RunFailure, InputError, ClaimLost) as e:
+        tell(Line(" ".join([f"It could not be measured: {e}", getattr(e, "hint", "")]).strip(), warning=True))
+        sys.exit(1)
+    except Exception as e:
+        print(redact_text(traceback.format_exc()), flush=True)
+        tell(Line(f"It could not be measured: {e} The traceback is in {spec.paths.log}.", warning=True))
+        sys.exit(1)
