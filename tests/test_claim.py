@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small import SMALL, command, runs
+from small import SMALL, command, one_more, runs
 
 from har_sweep.errors import ClaimLost
 from har_sweep.files import atomic
@@ -297,7 +297,7 @@ def test_two_sweeps_of_four_at_once_share_their_runs_and_one_outlives_the_others
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
-    done = subprocess.run(command("-m", *seeds, "seed=range(0,9)"), cwd=tmp_path, capture_output=True, text=True)
+    done = one_more("-m", *seeds, "seed=range(0,9)", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     found = runs(tmp_path)
     assert sorted(record.seed for record in found.values()) == list(range(9))
