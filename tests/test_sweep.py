@@ -144,7 +144,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Pat
 
 def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:
     sweep = shlex.join(command("-m", *SMALL, "hardware.device_count=1,2"))
-    script = ["bash", "-c", f"{sweep} & wait"]  # bash makes it ignore SIGINT, and waits itself
+    # bash makes it ignore SIGINT, and waits itself, however often it is interrupted.
+    script = ["bash", "-c", f"trap : INT; {sweep} & until wait; do :; done"]
     process = subprocess.Popen(
         script, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
