@@ -25,11 +25,10 @@ os.environ.setdefault("TEST_IMAGES", IMAGES or "")
 # Tests in the background of a script ignore SIGINT, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
 # The longest files, the longest first, so that no process is left with one when the others are done.
 LONGEST = [
-    "test_sweep", "test_run", "test_search", "test_distributed", "test_hydra", "test_faults", "test_api", "test_real",
-    "test_notebook", "test_full_circle", "test_targets", "test_config",
+    "test_sweep", "test_faults", "test_run", "test_distributed", "test_search", "test_api", "test_notebook",
+    "test_real", "test_hydra", "test_full_circle", "test_targets", "test_config",
 ]  # fmt: skip
 
 

@@ -323,9 +323,10 @@ def test_a_dead_network_does_not_stop_an_online_run(cut_off: CutOff) -> None:
 
 
 def test_a_run_in_progress_is_left_to_whoever_computes_it_and_gone_on_with_if_they_die(tmp_path: Path) -> None:
-    first = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    first = start(*SMALL, cwd=tmp_path)
     wait_for(lambda: any(r.epochs for r in runs(tmp_path).values()), first)
-    second = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it is not done before the second begins
+    second = start(*SMALL, cwd=tmp_path)
     assert second.stdout
     assert any("which computes it" in line for line in second.stdout)  # reads until it says so
     os.killpg(first.pid, signal.SIGKILL)

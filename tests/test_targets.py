@@ -527,5 +527,5 @@ def test_a_run_of_parts_that_are_all_ones_own(here: Path, capsys: pytest.Capture
         assert main([*given, override]) == status
         assert said in capsys.readouterr().out
     (here / "nets.py").write_text(NETS + "# another\n")
-    [changed] = plan(compose_runs([given]), Screen())
+    [changed] = plan(compose_runs(expand(given)), Screen())
     assert changed.state == "new"
