@@ -13,8 +13,8 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
 	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
 
-# Whole files to each process: the fixtures of many of them train.
-PARALLEL = -n logical --maxprocesses 4 --dist loadfile
+# Whole files to each process, as the fixtures of many of them train; the longest first (tests/conftest.py).
+PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep

@@ -1,9 +1,13 @@
-"""What every test starts from: quiet libraries that report to nobody, and no GPU test without a GPU."""
+"""What every test starts from: quiet libraries that report to nobody, images that are there already, and no GPU test
+without a GPU."""
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -14,11 +18,35 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     OMP_WAIT_POLICY="PASSIVE",  # threads that wait busily take each other's cores where several processes train
 )
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of processes would compile all modules again
+# Where the sample is drawn and decoded, once for all tests; pytest's workers are told by the process that starts them.
+IMAGES = None if "TEST_IMAGES" in os.environ else tempfile.mkdtemp(prefix="har_sweep-images-")
+os.environ.setdefault("TEST_IMAGES", IMAGES or "")
 # Tests in the background of a script ignore SIGINT, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The longest files, the longest first, so that no process is left with one when the others are done.
+LONGEST = [
+    "test_sweep", "test_faults", "test_run", "test_distributed", "test_search", "test_api", "test_notebook",
+    "test_real", "test_hydra", "test_full_circle", "test_targets", "test_config",
+]  # fmt: skip
+
+
+def pytest_unconfigure() -> None:
+    if IMAGES:
+        shutil.rmtree(IMAGES, ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is garbage to nobody: a run that is executed in a test need not look at it, as none started by
+    the command does (launch/preload.py)."""
+    gc.collect()
+    gc.freeze()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    cost = {name: len(LONGEST) - n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: -cost.get(item.path.stem, 0))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,15 @@ SMALL_MODEL = [
     "model=timm", "model.timm_name=test_resnet", "model.weights=scratch", "model.input_size=64",
     "model.mean=[0.5,0.5,0.5]", "model.std=[0.5,0.5,0.5]",
 ]  # fmt: skip
-SMALL = [*SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu"]
+# With images of their own, beside the runs.
+ALONE = [*SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu"]
+IMAGES = os.environ["TEST_IMAGES"]
+SMALL = [*ALONE, f"paths.data={IMAGES}/data", f"paths.cache={IMAGES}/cache"]
 
 
 def small_spec(folder: Path, *overrides: str) -> RunSpec:
-    """A planned run of the sample under ``folder``."""
-    given = [
-        *SMALL,
-        f"paths.runs={folder}/runs",
-        f"paths.cache={folder}/cache",
-        f"paths.data={folder}/data",
-        *overrides,
-    ]
-    return plan(compose_runs([given]), Screen())[0].spec
+    """A planned run of the sample, under ``folder``."""
+    return plan(compose_runs([[*SMALL, f"paths.runs={folder}/runs", *overrides]]), Screen())[0].spec
 
 
 def command(*overrides: str) -> list[str]:
@@ -63,6 +60,47 @@ def one_after_another(*lines: list[str], cwd: Path, **environment: str) -> list[
     found = re.findall(r"(?s)(.*?)<<< (\d+) >>>", asked.stdout)
     assert len(found) == len(lines), asked.stdout
     return [(int(status), said) for said, status in found]
+
+
+_ATTENDANT = """
+import json, os, sys
+from har_sweep.__main__ import main
+answers = os.fdopen(os.dup(1), "w")
+for asked in sys.stdin:
+    folder, overrides, *files = json.loads(asked)
+    os.chdir(folder)
+    for descriptor, name in enumerate(files, 1):
+        with open(name, "w") as file:
+            os.dup2(file.fileno(), descriptor)
+    status = main(overrides)
+    sys.stdout.flush(), sys.stderr.flush()
+    os.chdir("/")
+    print(status, file=answers, flush=True)
+"""
+
+
+@cache
+def _attendant() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _ATTENDANT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def one_more(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As ``har_sweep``, in a process that is kept for the next, and that has imported torch for its runs already."""
+    attendant, said = _attendant(), [cwd.parent / f".{cwd.name}-{name}" for name in ("stdout", "stderr")]
+    assert attendant.stdin
+    assert attendant.stdout
+    print(json.dumps([str(cwd), overrides, *map(str, said)]), file=attendant.stdin, flush=True)
+    status = ""
+    try:
+        status = attendant.stdout.readline()
+    finally:
+        if not status:  # it died, or the test's time is over: what it says later would be taken for another answer
+            attendant.kill()
+            _attendant.cache_clear()
+    assert status, said[1].read_text()
+    return subprocess.CompletedProcess(overrides, int(status), *(file.read_text() for file in said))
 
 
 def runs(folder: Path) -> dict[str, Record]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small import SMALL, command, runs
+from small import SMALL, command, one_more, runs
 
 from har_sweep.errors import ClaimLost
 from har_sweep.files import atomic
@@ -280,14 +280,14 @@ def test_a_step_of_the_clock_does_not_make_an_owner_look_dead(tmp_path: Path, mo
 
 
 def test_two_sweeps_of_four_at_once_share_their_runs_and_one_outlives_the_others_kill_9(tmp_path: Path) -> None:
-    seeds = [*SMALL, "trainer.epochs=4", "launch.parallel=4"]
+    seeds = [*SMALL, "trainer.epochs=2", "launch.parallel=4"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
     first = subprocess.Popen(command("-m", *seeds, "seed=range(0,6)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
     second = subprocess.Popen(command("-m", *seeds, "seed=range(3,9)"), cwd=tmp_path, **pipes)  # type: ignore[call-overload]
     try:
         while not any(record.epochs for record in runs(tmp_path).values()):
             assert first.poll() is None
-            time.sleep(0.01)
+            time.sleep(0.05)
         os.killpg(first.pid, signal.SIGKILL)
         output = second.communicate()[0]
         assert second.returncode == 0, output
@@ -297,7 +297,7 @@ def test_two_sweeps_of_four_at_once_share_their_runs_and_one_outlives_the_others
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
-    done = subprocess.run(command("-m", *seeds, "seed=range(0,9)"), cwd=tmp_path, capture_output=True, text=True)
+    done = one_more("-m", *seeds, "seed=range(0,9)", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     found = runs(tmp_path)
     assert sorted(record.seed for record in found.values()) == list(range(9))

@@ -39,19 +39,16 @@ VIT = ["model.timm_name=test_vit", "trainer.batch_size=59", "augmentation.cutmix
 VIT += ["optimizer=adamw", "optimizer.lr=1e-3"]
 RANDOM = ["model.drop_path_rate=0.3", "optimizer=adamw"]
 TWO = ["hardware.device_count=2", "hardware.cpu_threads=2"]  # a thread each
-PATIENCE_SECONDS = 60.0
 
 Planned = Callable[..., RunSpec]
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
-    """Plans runs, each in a folder of its own, of the same images."""
-    images = tmp_path_factory.mktemp("images")
+    """Plans runs, each in a folder of its own."""
 
     def spec(*overrides: str) -> RunSpec:
-        exact = ["hardware.precision=fp32", "trainer.epochs=2", f"paths.cache={images}/cache", f"paths.data={images}"]
-        return small_spec(tmp_path_factory.mktemp("run"), *exact, *overrides)
+        return small_spec(tmp_path_factory.mktemp("run"), "hardware.precision=fp32", "trainer.epochs=2", *overrides)
 
     return spec
 
@@ -168,9 +165,8 @@ def test_no_rank_outlives_rank_0(planned: Planned) -> None:
     spec = planned(*RANDOM, *TWO, "trainer.epochs=1000", "trainer.selection=last")
     rank_0 = get_context("spawn").Process(target=_execute, args=(spec,))
     rank_0.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not spec.paths.checkpoint.exists():
-        assert time.monotonic() < deadline
+    while not spec.paths.checkpoint.exists():  # the test's own time-out is the limit
+        assert rank_0.is_alive()
         time.sleep(0.1)
     others = ranks_above_0(psutil.Process(rank_0.pid))
     assert len(others) == 1

@@ -7,22 +7,20 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from small import SMALL, har_sweep
+from small import SMALL, one_after_another
 from test_multirun_analysis import command
-from wandb_server import ENTITY, WandbServer, wandb_server
+from wandb_server import ENTITY, wandb_server
 
 SWEEP = [*(word for word in SMALL if not word.startswith(("tracking", "model.timm_name"))), "hardware.cpu_threads=1"]
 
 
-def sweep(folder: Path, server: WandbServer, *overrides: str) -> None:
-    done = har_sweep("-m", *SWEEP, *overrides, cwd=folder, **server.environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_tables_from_wandb_equal_those_from_the_folder(tmp_path: Path) -> None:
     with wandb_server() as server:
-        sweep(tmp_path, server, "model.timm_name=test_resnet", "seed=0,1", "tracking=wandb_online", "sweep.name=one")
-        sweep(tmp_path, server, "model.timm_name=test_efficientnet", "tracking=wandb", "sweep.name=two")
+        one = ["model.timm_name=test_resnet", "seed=0,1", "tracking=wandb_online", "sweep.name=one"]
+        two = ["model.timm_name=test_efficientnet", "tracking=wandb", "sweep.name=two"]
+        lines = [["-m", *SWEEP, *overrides] for overrides in (one, two)]
+        for status, said in one_after_another(*lines, cwd=tmp_path, **server.environment):
+            assert status == 0, said
         kept = [str(path) for path in tmp_path.glob("runs/*/wandb/offline-run-*")]
         assert len(kept) == 1
         tool = str(Path(sys.executable).parent / "wandb")
@@ -38,10 +36,10 @@ def test_tables_from_wandb_equal_those_from_the_folder(tmp_path: Path) -> None:
             f"wandb://{ENTITY}/har_sweep", "runs", *formats, "--out", "both", cwd=tmp_path, **server.environment
         )
         assert both.returncode == 0, both.stderr
-        one = command(
+        group = command(
             f"wandb://{ENTITY}/har_sweep?group=two", *formats, "--out", "one", cwd=tmp_path, **server.environment
         )
-        assert one.returncode == 0, one.stderr
+        assert group.returncode == 0, group.stderr
     names = {path.name for path in (tmp_path / "folder" / "tables").iterdir()}
     assert {"table1.csv", "table2.csv", "comparisons.csv", "epochs.csv", "recall.csv", "confusions.csv"} <= names
     for other in ("wandb", "both"):
@@ -58,5 +56,5 @@ def test_tables_from_wandb_equal_those_from_the_folder(tmp_path: Path) -> None:
         )
         assert here.tolist() == there.tolist(), column
     assert from_folder.stdout.split("Written")[0] == from_wandb.stdout.split("Written")[0]
-    assert "test_efficientnet" in one.stdout
-    assert "test_resnet" not in one.stdout
+    assert "test_efficientnet" in group.stdout
+    assert "test_resnet" not in group.stdout

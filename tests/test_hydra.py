@@ -343,16 +343,18 @@ def test_a_plug_in_of_others_that_lacks_a_module_is_left_out_with_a_word(tmp_pat
 # A run and a sweep, each with much of Hydra asked for at once.
 
 AROUND = [
-    "hydra/callbacks=[told]", "hydra/job_logging=default", "hydra.output_subdir=.hydra", "+hydra.job.env_set.MARK=set",
-    "hydra.job.chdir=true", *([] if NEXT_HYDRA else [PICKLE]),
+    "hydra/callbacks=[told]", "hydra/job_logging=default", "hydra.output_subdir=.hydra", "hydra.job.chdir=true",
+    *([] if NEXT_HYDRA else [PICKLE]),
 ]  # fmt: skip
 RUN = [
-    *AROUND, "hydra.run.dir=one", "hydra.job.name=mine", "hydra/hydra_logging=default", "hydra.verbose=[told]",
-    "hydra.job_logging.formatters.simple.format='MINE-%(message)s'", "hydra.mode=RUN",
+    *AROUND, "hydra.run.dir=one", "hydra.job.name=mine", "+hydra.job.env_set.MARK=of_the_run",
+    "hydra/hydra_logging=default", "hydra.verbose=[told]", "hydra.mode=RUN",
+    "hydra.job_logging.formatters.simple.format='MINE-%(message)s'",
 ]  # fmt: skip
 ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}", "tracking.entity=${hydra:job.name}"]
 SWEEP = [
-    *AROUND, "hydra.mode=MULTIRUN", "hydra.sweep.dir=many", "hydra.sweep.subdir=${hydra:job.override_dirname}",
+    *AROUND, "+hydra.job.env_set.MARK=of_the_sweep", "hydra.mode=MULTIRUN", "hydra.sweep.dir=many",
+    "hydra.sweep.subdir=${hydra:job.override_dirname}",
     "hydra.job.config.override_dirname.kv_sep=-", "hydra.job.config.override_dirname.item_sep=+",
     f"hydra.job.config.override_dirname.exclude_keys=[{','.join(o.split('=')[0] for o in [*SMALL, *ONCE])}]",
     "+hydra.sweeper.params.seed='1,2'", "hydra.job.name=mine", "hydra/sweeper=har_sweep", "hydra/launcher=local",
@@ -361,64 +363,47 @@ QUIET = ["hydra.output_subdir=.hydra", "hydra.verbose=true", "hydra/output=har_s
 
 
 def _told(folder: Path) -> list[list[str]]:
+    """What callbacks were told, those of the sweep and then those of the run."""
     return [line.split("|") for line in (folder / "told").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("place")
-
-
-@pytest.fixture(scope="module")
-def swept(yours: Path, place: Path) -> Path:
-    """Where a sweep of two runs was, with a resolver of the user's; and then one that is quiet but for Hydra."""
-    search = f"hydra.searchpath=[file://{yours}/mine,pkg://mine]"
-    lines = [*SMALL, "trainer.epochs=1", *ONCE, search, *SWEEP], ["-m", *SMALL, "trainer.epochs=1", "seed=3", *QUIET]
+def ran(yours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a sweep of two runs was, with a resolver of the user's; then one that is quiet but for Hydra; then a
+    single run."""
+    place, search = tmp_path_factory.mktemp("place"), f"hydra.searchpath=[file://{yours}/mine,pkg://mine]"
+    small = [*SMALL, "trainer.epochs=1"]
+    lines = [*small, *ONCE, search, *SWEEP], ["-m", *small, "seed=3", *QUIET], [*small, search, *RUN]
     done = one_after_another(*lines, cwd=place, PYTHONPATH=_path(yours), TOLD=str(place / "told"))
     for status, said in done:
         assert status == 0, said
         assert "Warning" not in said, said
-    (place / "told").rename(place / "told_of_the_sweep")
     (place / "said_of_the_quiet").write_text(done[1][1])
     return place
 
 
-@pytest.fixture(scope="module")
-def ran(yours: Path, swept: Path, place: Path) -> Path:
-    """Where a single run was, after the sweep."""
-    search = f"hydra.searchpath=[file://{yours}/mine]"
-    done = har_sweep(
-        *SMALL, "trainer.epochs=1", search, *RUN, cwd=place, PYTHONPATH=_path(yours), TOLD=str(place / "told")
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    return place
-
-
-def test_a_sweep_s_jobs_have_the_folders_logs_and_variables_they_were_given(swept: Path) -> None:
-    assert sorted(path.name for path in (swept / "many").iterdir()) == ["multirun.yaml", "seed-1", "seed-2"]
-    for folder in (swept / "many" / "seed-1", swept / "many" / "seed-2"):
+def test_a_sweep_s_jobs_have_the_folders_logs_and_variables_they_were_given(ran: Path) -> None:
+    assert sorted(path.name for path in (ran / "many").iterdir()) == ["multirun.yaml", "seed-1", "seed-2"]
+    for folder in (ran / "many" / "seed-1", ran / "many" / "seed-2"):
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         written = {f".hydra/{name}" for name in ("config.yaml", "hydra.yaml", "overrides.yaml")}
         assert files == {"mine.log", *written, *(() if NEXT_HYDRA else PICKLES)}
         assert "said job_start" in (folder / "mine.log").read_text()
         assert f"seed={folder.name[-1]}" in (folder / ".hydra" / "overrides.yaml").read_text()
-    found = {record.seed: record for record in runs(swept).values()}
+    found = {record.seed: record for record in runs(ran).values()}
     assert [found[seed].status for seed in (1, 2)] == ["done", "done"]
     assert [found[seed].sweeps for seed in (1, 2)] == [["abab"], ["abab"]]
 
 
-def test_a_sweep_s_callbacks_are_called_where_its_jobs_run(swept: Path) -> None:
-    calls = [line.split("|") for line in (swept / "told_of_the_sweep").read_text().splitlines()]
+def test_a_sweep_s_callbacks_are_called_where_its_jobs_run(ran: Path) -> None:
+    calls = _told(ran)[:-4]
     first, *jobs, last = calls
     assert (first[0], last[0]) == ("multirun_start", "multirun_end")
     assert sorted(call[0].split()[0] for call in jobs) == ["job_end", "job_end", "job_start", "job_start"]
     assert len({call[1] for call in calls}) == 3
-    assert {(call[2], call[3]) for call in jobs if call[0] == "job_start"} == {("set", "mine")}
+    assert {(call[2], call[3]) for call in jobs if call[0] == "job_start"} == {("of_the_sweep", "mine")}
     assert {Path(call[4]).name for call in jobs} == {"seed-1", "seed-2"}
-    numbers = sorted(
-        f"{record.metrics['val'].accuracy:.3f}" for record in runs(swept).values() if record.seed in (1, 2)
-    )
+    numbers = sorted(f"{record.metrics['val'].accuracy:.3f}" for record in runs(ran).values() if record.seed in (1, 2))
     assert sorted(call[0].split()[1] for call in jobs if " " in call[0]) == numbers
 
 
@@ -427,9 +412,9 @@ def test_a_run_has_the_folder_log_and_variables_it_was_given(ran: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {".hydra", "mine.log"}
     log = (folder / "mine.log").read_text()
     assert "MINE-said job_start" in log
-    calls = _told(ran)
+    calls = _told(ran)[-4:]
     assert [call[0].split()[0] for call in calls] == ["run_start", "job_start", "job_end", "run_end"]
-    assert calls[1][2:4] == ["set", "mine"]
+    assert calls[1][2:4] == ["of_the_run", "mine"]
     assert Path(calls[1][4]).name == "one"
     if not NEXT_HYDRA:
         returned = pickle.loads((folder / ".hydra" / "job_return.pickle").read_bytes()).return_value
@@ -444,13 +429,13 @@ def test_a_job_is_given_again_from_what_it_left(ran: Path, yours: Path) -> None:
     assert "Warning" not in again.stderr
 
 
-def test_what_hydra_writes_of_a_job_without_a_folder_lies_in_its_run_s(swept: Path) -> None:
-    [run_id] = [run_id for run_id, record in runs(swept).items() if record.seed == 3]
-    folder = swept / "runs" / run_id
+def test_what_hydra_writes_of_a_job_without_a_folder_lies_in_its_run_s(ran: Path) -> None:
+    [run_id] = [run_id for run_id, record in runs(ran).items() if record.seed == 3]
+    folder = ran / "runs" / run_id
     assert OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.output_dir == str(folder)
     assert (folder / "record.json").exists()
-    assert "[HYDRA] Hydra 1." in (swept / "said_of_the_quiet").read_text()  # hydra.verbose: its own messages
-    assert not (swept / ".hydra").exists()
+    assert "[HYDRA] Hydra 1." in (ran / "said_of_the_quiet").read_text()  # hydra.verbose: its own messages
+    assert not (ran / ".hydra").exists()
 
 
 # Nothing below `hydra` is accepted and ignored.

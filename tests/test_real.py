@@ -33,8 +33,8 @@ def test_transfer_learning_on_real_photographs_beats_training_from_scratch(tmp_p
     done = har_sweep(
         "-m", "data=csv", "data.name=elpv", f"data.root={PHOTOGRAPHS}", f"data.csv={tmp_path / 'slice.csv'}",
         "data.header=false", "data.path_column=0", "data.label_column=1", "model=tf_efficientnet_lite0",
-        "optimizer.lr=3e-4", "trainer.epochs=2", "trainer.batch_size=16", "tracking=none", "hardware=cpu",
-        f"model.weights={weights},scratch",
+        "model.input_size=96", "optimizer.lr=3e-4", "trainer.epochs=2", "trainer.batch_size=16",
+        "tracking=none", "hardware=cpu", f"model.weights={weights},scratch",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

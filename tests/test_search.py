@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small import SMALL, har_sweep, learned, one_after_another, runs
+from small import SMALL, har_sweep, learned, one_more, runs
 from test_sweep import start, wait_for
 
 from har_sweep.__main__ import main
@@ -80,7 +80,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
         "tune": [*TUNE, "sweep.name=tune-1.3"],
     }
     folder = tmp_path_factory.mktemp("session")
-    return folder, dict(zip(lines, one_after_another(*lines.values(), cwd=folder), strict=True))
+    done = {name: one_more(*line, cwd=folder) for name, line in lines.items()}
+    return folder, {name: (ended.returncode, ended.stdout + ended.stderr) for name, ended in done.items()}
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_after_kill_9_the_same_command_goes_on_to_the_same_best(searched: tuple[
     process.communicate()
     (done,) = (run for run, record in runs(tmp_path).items() if record.status == "done")
     stamp = (tmp_path / "runs" / done / "model.safetensors").stat().st_mtime_ns
-    again = har_sweep(*TWO_TRIALS, cwd=tmp_path)
+    again = one_more(*TWO_TRIALS, cwd=tmp_path)
     assert again.returncode == 0, again.stdout
     assert "Trial 1: 1 done already." in again.stdout
     assert (tmp_path / "runs" / done / "model.safetensors").stat().st_mtime_ns == stamp
@@ -141,7 +142,7 @@ def test_after_kill_9_the_same_command_goes_on_to_the_same_best(searched: tuple[
 
 def test_several_objectives_give_all_trade_offs(searched: tuple[Path, str]) -> None:
     accuracy, latency = "metrics/val/accuracy", "cost/inference/latency_seconds/batch_1/p50"
-    done = har_sweep(*SEARCH, f"sweep.objective=[{accuracy},{latency}]", "sweep.name=both", cwd=searched[0])
+    done = one_more(*SEARCH, f"sweep.objective=[{accuracy},{latency}]", "sweep.name=both", cwd=searched[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hydra.sweeper.direction=[maximize,minimize]" in done.stdout
     (head,) = best(done.stdout)

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 import torch
 from PIL import Image
-from small import SMALL, command, small_spec
+from small import ALONE, command, small_spec
 from small import runs as all_runs
 
 from har_sweep import cancel
@@ -395,7 +395,7 @@ def shared() -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="becomes other users, as only root may")
 def test_two_people_share_runs_and_go_on_with_each_other_s(shared: Path) -> None:
-    training = [*(o for o in SMALL if o != "tracking=none"), "trainer.epochs=12"]
+    training = [*(o for o in ALONE if o != "tracking=none"), "trainer.epochs=12"]
     first, second = User(STRANGER, GROUP, shared), User(STRANGER + 1, GROUP, shared)
     (shared / "numpy.py").write_text("raise SystemExit('executed')")  # either could have put it there
     process = first.start(*training, "seed=0,1")

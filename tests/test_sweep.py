@@ -14,14 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import SMALL, command, har_sweep, learned, runs, small_spec
+from small import ALONE, SMALL, command, har_sweep, learned, one_after_another, one_more, runs, small_spec
 
 import har_sweep as har_sweep_api
 from har_sweep.config.compose import compose_runs
@@ -31,7 +31,7 @@ from har_sweep.launch.plan import check_writable, plan
 from har_sweep.launch.sweep import announce
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import read_record
-from har_sweep.record.record import flatten
+from har_sweep.record.record import Record, flatten
 
 
 def start(*overrides: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
     """The first true answer; the test's own time-out is the limit."""
     while not (answer := condition()):
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
+        time.sleep(0.02)
     return answer
 
 
@@ -56,11 +56,16 @@ def has_reached(run: Path, epoch: int) -> bool:
     return record.exists() and len(read_record(record).epochs) >= epoch and (run / "checkpoint.pt").exists()
 
 
+def at_work(folder: Path) -> list[Record]:
+    """The records of the runs that are being computed."""
+    return [record for record in runs(folder).values() if record.status == "running"]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished sweep of two runs."""
     folder = tmp_path_factory.mktemp("finished")
-    done = har_sweep("-m", *SMALL, "seed=0,1", cwd=folder)
+    done = har_sweep("-m", *ALONE, "seed=0,1", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout + done.stderr  # of a library, to its users' users
     return folder
@@ -81,7 +86,7 @@ def test_a_sweep_ends_in_records_and_a_table(finished: Path) -> None:
 def test_the_same_command_again_computes_nothing_and_says_so(finished: Path) -> None:
     before = learned(finished)
     stamps = {run: (finished / "runs" / run / "model.safetensors").stat().st_mtime_ns for run in before}
-    again = har_sweep("-m", *SMALL, "seed=0,1", cwd=finished)
+    again = one_more("-m", *SMALL, "seed=0,1", cwd=finished)
     assert again.returncode == 0
     assert "2 done already" in again.stdout
     assert "Loading torch" not in again.stdout
@@ -90,7 +95,7 @@ def test_the_same_command_again_computes_nothing_and_says_so(finished: Path) -> 
 
 def test_a_longer_sweep_computes_only_what_is_new_and_shares_the_rest(finished: Path) -> None:
     before = set(runs(finished))
-    longer = har_sweep("-m", *SMALL, "seed=0,1,2", "sweep.name=longer", cwd=finished)
+    longer = one_more("-m", *SMALL, "seed=0,1,2", "sweep.name=longer", cwd=finished)
     assert longer.returncode == 0
     assert "1 to do, 2 done already" in longer.stdout or "2 done already, 1 to do" in longer.stdout
     after = runs(finished)
@@ -100,7 +105,7 @@ def test_a_longer_sweep_computes_only_what_is_new_and_shares_the_rest(finished: 
 
 def test_rerun_computes_again_to_the_same_bits(finished: Path) -> None:
     before = learned(finished)
-    assert har_sweep(*SMALL, "seed=1", "rerun=true", cwd=finished).returncode == 0
+    assert one_more(*SMALL, "seed=1", "rerun=true", cwd=finished).returncode == 0
     assert learned(finished) == before
 
 
@@ -113,7 +118,7 @@ def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finis
         wait_for(partial(has_reached, run, epoch), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    done = har_sweep(*sweep, cwd=tmp_path)
+    done = one_more(*sweep, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert learned(tmp_path) == expected
     first = runs(tmp_path)[run.name]
@@ -125,51 +130,60 @@ def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finis
 def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
     sweep = ["-m", *SMALL, "seed=0,1"]
     process = start(*sweep, cwd=tmp_path)
-    wait_for(lambda: any(r.status == "running" and r.epochs for r in runs(tmp_path).values()), process)
+    wait_for(lambda: any(r.epochs for r in at_work(tmp_path)), process)
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 130, output
     assert "same command again" in output
     assert "Traceback" not in output
     assert {record.status for record in runs(tmp_path).values()} <= {"interrupted", "done"}
-    assert har_sweep(*sweep, cwd=tmp_path).returncode == 0
+    assert one_more(*sweep, cwd=tmp_path).returncode == 0
     assert learned(tmp_path).items() <= learned(finished).items()
     assert len(learned(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(devices: int, finished: Path, tmp_path: Path) -> None:
-    sweep = shlex.join(command("-m", *SMALL, f"hardware.device_count={devices}"))
-    script = ["bash", "-c", f"{sweep} & wait"]  # bash makes it ignore SIGINT, and waits itself
+def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:
+    sweep = shlex.join(command("-m", *SMALL, "hardware.device_count=1,2"))
+    # bash makes it ignore SIGINT, and waits itself, however often it is interrupted.
+    script = ["bash", "-c", f"trap : INT; {sweep} & until wait; do :; done"]
     process = subprocess.Popen(
         script, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    wait_for(lambda: any(r.status == "running" and r.epochs for r in runs(tmp_path).values()), process)
-    os.killpg(process.pid, signal.SIGINT)
+
+    def train_on(devices: int) -> bool:
+        return any(r.epochs and r.hardware.device_count == devices for r in at_work(tmp_path))
+
+    for devices in (1, 2):
+        wait_for(partial(train_on, devices), process)
+        os.killpg(process.pid, signal.SIGINT)
     process.communicate()
-    assert [len(r.attempts) for r in runs(tmp_path).values() if r.status == "done"] == [1]
-    assert devices > 1 or learned(tmp_path).items() <= learned(finished).items()
+    assert [len(r.attempts) for r in runs(tmp_path).values() if r.status == "done"] == [1, 1]
+    (on_one,) = learned(tmp_path).keys() & learned(finished).keys()
+    assert learned(tmp_path)[on_one] == learned(finished)[on_one]
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_run_that_dies_hard_leaves_the_others_running(tmp_path: Path, blow: signal.Signals) -> None:
-    process = start("-m", *SMALL, "seed=0,1", cwd=tmp_path)
-    running = wait_for(lambda: [r for r in runs(tmp_path).values() if r.status == "running" and r.epochs], process)
-    os.kill(int(running[0].attempts[-1].job.removeprefix("pid ")), blow)
+def test_a_run_that_dies_hard_leaves_the_others_running(tmp_path: Path) -> None:
+    process = start("-m", *SMALL, "seed=0,1,2", cwd=tmp_path)
+    died = {}
+    for blow in (signal.SIGKILL, signal.SIGSEGV):
+        running = wait_for(lambda: [r for r in at_work(tmp_path) if r.epochs and r.run_id not in died], process)
+        os.kill(int(running[0].attempts[-1].job.removeprefix("pid ")), blow)
+        died[running[0].run_id] = blow
     output = process.communicate()[0]
     assert process.returncode == 1
     found = runs(tmp_path)
-    died = found.pop(running[0].run_id)
-    assert died.status == "failed"
-    assert died.error
-    assert blow.name in died.error.message
+    for run_id, blow in died.items():
+        record = found.pop(run_id)
+        assert record.status == "failed"
+        assert record.error
+        assert blow.name in record.error.message
+        assert record.error.message in output
+        assert f"runs/{run_id}/run.log" in output
     assert [record.status for record in found.values()] == ["done"]
-    assert died.error.message in output
-    assert f"runs/{died.run_id}/run.log" in output
 
 
 def test_a_failed_run_is_told_with_cause_hint_and_log(tmp_path: Path) -> None:
-    done = har_sweep("-m", *SMALL, "optimizer=sgd", "optimizer.lr=1e30,1e-3", cwd=tmp_path)
+    done = one_more("-m", *SMALL, "optimizer=sgd", "optimizer.lr=1e30,1e-3", cwd=tmp_path)
     assert done.returncode == 1
     assert sorted(record.status for record in runs(tmp_path).values()) == ["done", "failed"]
     assert "The loss became" in done.stdout
@@ -183,7 +197,7 @@ def test_bad_data_is_named_before_anything_starts(tmp_path: Path) -> None:
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(3):
             (tmp_path / "photos" / name / f"{number}.jpg").write_bytes(b"broken")
-    done = har_sweep(*SMALL, "data=folder", "data.root=photos", cwd=tmp_path)
+    done = one_more(*SMALL, "data=folder", "data.root=photos", cwd=tmp_path)
     assert done.returncode == 2
     assert all(f"{name}/{number}.jpg" in done.stdout for name in "ab" for number in range(3))
     assert "Traceback" not in done.stdout + done.stderr
@@ -193,8 +207,7 @@ def test_bad_data_is_named_before_anything_starts(tmp_path: Path) -> None:
 def test_the_plan_tells_a_head_alone_from_the_whole_in_the_report_s_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [f"paths.{name}={tmp_path}/{name}" for name in ("runs", "cache", "data")]
-    asked = [[*SMALL, *paths, f"trainer.finetune={finetune}"] for finetune in ("full", "head")]
+    asked = [[*SMALL, f"paths.runs={tmp_path}/runs", f"trainer.finetune={finetune}"] for finetune in ("full", "head")]
     planned = plan(compose_runs(asked), Screen())
     assert [p.spec.name for p in planned] == ["test_resnet scratch", "test_resnet scratch (head only)"]
     assert [p.spec.label for p in planned] == ["test_resnet scratch", "test_resnet scratch (head only)"]
@@ -217,73 +230,103 @@ def test_a_file_system_without_hard_links_is_named_before_anything_starts(
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_weights_that_cannot_be_had_are_an_error_or_a_loud_fallback(tmp_path: Path) -> None:
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
-    tagged = [*SMALL, "model.pretrained_tag=r160_in1k", "trainer.epochs=1"]
-    refused = har_sweep(*tagged, "model.weights=pretrained", cwd=tmp_path, **offline)
-    assert refused.returncode == 2
-    assert "prefetch" in refused.stdout
-    several = [o for o in tagged if not o.startswith("model.timm_name")]
-    lacking = har_sweep(
-        "-m", *several, "model.timm_name=test_resnet,test_vit", "model.weights=pretrained", cwd=tmp_path, **offline
-    )
-    assert lacking.returncode == 2
-    assert all(name in lacking.stdout for name in ("test_resnet", "test_vit"))  # all that is missing at once
-    done = har_sweep(*tagged, "model.weights=if_available", cwd=tmp_path, **offline)
-    assert done.returncode == 0
-    (record,) = runs(tmp_path).values()
+KEY = "0123456789" * 4
+TAGGED = [*SMALL, "model.pretrained_tag=r160_in1k", "trainer.epochs=1"]
+
+
+@dataclass
+class CutOff:
+    """Where a user without a network was: their home, and of each command its exit status and what it said."""
+
+    home: Path
+    commands: dict[str, tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> CutOff:
+    folder = tmp_path_factory.mktemp("cut_off")
+    home = folder / "home" / "alice"
+    home.mkdir(parents=True)
+    several = [o for o in TAGGED if not o.startswith("model.timm_name")]
+    tracked = [o for o in ALONE if o != "tracking=none"]
+    lines = {
+        "refused": [*TAGGED, "model.weights=pretrained"],
+        "lacking": ["-m", *several, "model.timm_name=test_resnet,test_vit", "model.weights=pretrained"],
+        "if available": [*TAGGED, "model.weights=if_available", "paths.runs=if_available"],
+        "tracked": [*tracked, *(f"paths.{name}={home}/{name}" for name in ("runs", "cache", "data")),
+                    "sweep.name=my_sweep"],
+        "online": [*tracked, "tracking=wandb_online", "trainer.epochs=1", "paths.runs=online"],
+    }  # fmt: skip
+    with socket.socket() as unanswered:  # a port that nobody listens on
+        unanswered.bind(("127.0.0.1", 0))
+        environment = {
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(folder / "empty"),
+            "HOME": str(home),
+            "WANDB_BASE_URL": f"http://127.0.0.1:{unanswered.getsockname()[1]}",
+            "WANDB_API_KEY": KEY,
+        }
+        done = one_after_another(*lines.values(), cwd=folder, **environment)
+    return CutOff(home, dict(zip(lines, done, strict=True)))
+
+
+def only_run(runs_folder: Path) -> Record:
+    (file,) = runs_folder.glob("*/record.json")
+    return read_record(file)
+
+
+def test_weights_that_cannot_be_had_are_an_error_or_a_loud_fallback(cut_off: CutOff) -> None:
+    status, said = cut_off.commands["refused"]
+    assert status == 2
+    assert "prefetch" in said
+    status, said = cut_off.commands["lacking"]
+    assert status == 2
+    assert all(name in said for name in ("test_resnet", "test_vit"))  # all that is missing at once
+    status, said = cut_off.commands["if available"]
+    assert status == 0
+    record = only_run(cut_off.home.parent.parent / "if_available")
     assert record.model.weights == "scratch"
     assert record.model.weights_requested == "if_available"
     assert "scratch" in record.name
     assert any("SCRATCH" in warning for warning in record.warnings)
-    assert "SCRATCH" in done.stdout
+    assert "SCRATCH" in said
 
 
-def test_wandb_is_offline_by_default_without_an_account_and_without_homes(tmp_path: Path) -> None:
-    home = tmp_path / "home" / "alice"
-    home.mkdir(parents=True)
-    given = [o for o in SMALL if o != "tracking=none"]
-    paths = [f"paths.{name}={home}/{name}" for name in ("runs", "cache", "data")]
-    environment = {"HOME": str(home), "WANDB_API_KEY": "0123456789" * 4}
-    done = har_sweep(*given, *paths, "sweep.name=my_sweep", cwd=tmp_path, **environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (home / "runs").glob("test_resnet-*")
+def test_wandb_is_offline_by_default_without_an_account_and_without_homes(cut_off: CutOff) -> None:
+    status, said = cut_off.commands["tracked"]
+    assert status == 0, said
+    record = only_run(cut_off.home / "runs")
+    run = cut_off.home / "runs" / record.run_id
     (offline,) = (run / "wandb").glob("offline-run-*")
     (log,) = offline.glob("*.wandb")
     content = log.read_bytes()
-    record = read_record(run / "record.json")
     for expected in (record.run_id, "my_sweep", "cost/training/seconds", "val_accuracy", "confusion_matrix"):
         assert expected.encode() in content, expected
     assert not record.warnings or not any("Weights & Biases" in warning for warning in record.warnings)
     for file in (run / "record.json", run / "run.log", run / "config.yaml", *offline.rglob("*.*")):
         if file.is_file():
             text = file.read_bytes()
-            assert b"0123456789" * 4 not in text, file
+            assert KEY.encode() not in text, file
             if file.suffix != ".wandb":  # which says absolutely where files wait for `wandb sync`
-                assert str(home).encode() not in text, file
+                assert str(cut_off.home).encode() not in text, file
 
 
-def test_a_dead_network_does_not_stop_an_online_run(tmp_path: Path) -> None:
-    with socket.socket() as unanswered:  # a port that nobody listens on
-        unanswered.bind(("127.0.0.1", 0))
-        environment = {
-            "WANDB_BASE_URL": f"http://127.0.0.1:{unanswered.getsockname()[1]}",
-            "WANDB_API_KEY": "0123456789" * 4,
-        }
-        given = [o for o in SMALL if o != "tracking=none"]
-        done = har_sweep(*given, "tracking=wandb_online", "trainer.epochs=1", cwd=tmp_path, **environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = runs(tmp_path).values()
+def test_a_dead_network_does_not_stop_an_online_run(cut_off: CutOff) -> None:
+    status, said = cut_off.commands["online"]
+    assert status == 0, said
+    runs_folder = cut_off.home.parent.parent / "online"
+    record = only_run(runs_folder)
     assert record.status == "done"
     assert any("Weights & Biases" in warning for warning in record.warnings)
-    assert "0123456789" * 4 not in json.dumps(flatten(record)) + done.stdout
-    assert list((tmp_path / "runs" / record.run_id / "wandb").glob("offline-run-*"))
+    assert KEY not in json.dumps(flatten(record)) + said
+    assert list((runs_folder / record.run_id / "wandb").glob("offline-run-*"))
 
 
 def test_a_run_in_progress_is_left_to_whoever_computes_it_and_gone_on_with_if_they_die(tmp_path: Path) -> None:
-    first = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    first = start(*SMALL, cwd=tmp_path)
     wait_for(lambda: any(r.epochs for r in runs(tmp_path).values()), first)
-    second = start(*SMALL, "trainer.epochs=30", cwd=tmp_path)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that it is not done before the second begins
+    second = start(*SMALL, cwd=tmp_path)
     assert second.stdout
     assert any("which computes it" in line for line in second.stdout)  # reads until it says so
     os.killpg(first.pid, signal.SIGKILL)
@@ -297,7 +340,7 @@ def test_a_run_in_progress_is_left_to_whoever_computes_it_and_gone_on_with_if_th
 def test_runs_take_turns_by_model_and_several_go_at_once(tmp_path: Path) -> None:
     given = [o for o in SMALL if not o.startswith("model.timm_name")] + ["trainer.epochs=1", "launch.parallel=2"]
     models = ["model.name=a,b", "model.timm_name=test_resnet", "seed=0,1"]
-    done = har_sweep("-m", *given, *models, cwd=tmp_path)
+    done = one_more("-m", *given, *models, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     planned = re.findall(r"^  ([ab])-\w+ .* seed (\d)", done.stdout, re.MULTILINE)
     assert planned == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
@@ -320,7 +363,7 @@ def test_each_run_gets_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_failed_run_is_tried_again_as_often_as_asked(tmp_path: Path) -> None:
-    done = har_sweep(*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "launch.retries=2", cwd=tmp_path)
+    done = one_more(*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "launch.retries=2", cwd=tmp_path)
     assert done.returncode == 1
     (record,) = runs(tmp_path).values()
     assert [attempt.outcome for attempt in record.attempts] == ["failed"] * 3
@@ -348,7 +391,7 @@ def test_a_terminal_shows_a_bar_with_speed_loss_and_time_left(tmp_path: Path) ->
     ours, theirs = pty.openpty()
     size = {"TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40"}
     process = subprocess.Popen(
-        command(*SMALL, "trainer.epochs=40"), cwd=tmp_path, stdout=theirs, stderr=theirs, stdin=theirs,
+        command(*SMALL, "trainer.epochs=20"), cwd=tmp_path, stdout=theirs, stderr=theirs, stdin=theirs,
         env={**os.environ, **size},
     )  # fmt: skip
     os.close(theirs)
@@ -358,7 +401,7 @@ def test_a_terminal_shows_a_bar_with_speed_loss_and_time_left(tmp_path: Path) ->
     os.close(ours)
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"epoch \d+/40  step \d/4  [\d.]+ images/s  loss \d\.\d{4}  \d+:\d\d left", text)
+    assert re.search(r"epoch \d+/20  step \d/4  [\d.]+ images/s  loss \d\.\d{4}  \d+:\d\d left", text)
     assert "\x1b[" in shown.decode()
 
 
@@ -370,7 +413,7 @@ def _read(terminal: int) -> bytes:
 
 
 def test_plain_output_has_no_control_codes_and_starts_before_the_work(finished: Path) -> None:
-    again = har_sweep(*SMALL, cwd=finished)
+    again = one_more(*SMALL, cwd=finished)
     assert "\x1b" not in again.stdout
     assert again.stdout.startswith("har_sweep: 1 run asked for")
 

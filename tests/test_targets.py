@@ -20,7 +20,7 @@ from small import SMALL, har_sweep, runs
 from torch import nn
 
 from har_sweep.__main__ import main
-from har_sweep.config.compose import compose, expand
+from har_sweep.config.compose import compose, compose_runs, expand
 from har_sweep.config.identity import identify, make_run_id
 from har_sweep.config.schema import Config, PathsConfig
 from har_sweep.config.targets import check_unchanged, load, targets_of, version_of
@@ -28,6 +28,8 @@ from har_sweep.data.sources import list_items
 from har_sweep.device.compute import Compute
 from har_sweep.errors import InputError, RunFailure
 from har_sweep.events import no_progress
+from har_sweep.launch.plan import plan
+from har_sweep.launch.terminal import Screen
 from har_sweep.model.build import build_model
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.parts import answer, decide
@@ -518,11 +520,12 @@ def test_a_run_of_parts_that_are_all_ones_own(here: Path, capsys: pytest.Capture
         "nets.small", "torch.optim.RMSprop", "torch.optim.lr_scheduler.StepLR", "nets.noisy",
     }  # fmt: skip
     assert [epoch.learning_rate for epoch in record.epochs] == pytest.approx([1e-3, 1e-4, 1e-5])
-    for status, said, changed, override in (
-        (0, "1 done already", "", "launch.parallel=1"),
-        (0, "1 to do", "# another\n", "launch.dry_run=true"),
-        (2, "nets has no 'smal'", "", "model._target_=nets.smal"),
+    for status, said, override in (
+        (0, "1 done already", "launch.parallel=1"),
+        (2, "nets has no 'smal'", "model._target_=nets.smal"),
     ):
-        (here / "nets.py").write_text(NETS + changed)
         assert main([*given, override]) == status
         assert said in capsys.readouterr().out
+    (here / "nets.py").write_text(NETS + "# another\n")
+    [changed] = plan(compose_runs(expand(given)), Screen())
+    assert changed.state == "new"

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from small import SMALL, command, har_sweep, learned, runs
+from small import ALONE, command, har_sweep, learned, runs
 
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Record
@@ -26,7 +26,7 @@ from slurm.cluster import Cluster
 ROOT = Path(__file__).parents[2]
 EPOCHS = 16
 pytestmark = pytest.mark.timeout(600)
-TRAINING = [*(o for o in SMALL if o != "hardware=cpu"), f"trainer.epochs={EPOCHS}", "hardware.precision=fp32"]
+TRAINING = [*(o for o in ALONE if o != "hardware=cpu"), f"trainer.epochs={EPOCHS}", "hardware.precision=fp32"]
 ASKED = [
     "hardware=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=3", "hydra.launcher.timeout_min=5",
     "hydra.launcher.signal_delay_s=30", "launch.heartbeat_seconds=1",
