@@ -26,6 +26,7 @@ SMALL_MODEL = [
     "model.mean=[0.5,0.5,0.5]", "model.std=[0.5,0.5,0.5]",
 ]  # fmt: skip
 SMALL = [*SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu"]
+SMALL += ["hardware.precision=fp32"]  # so that no test waits for a measurement of which is fastest
 
 
 def small_spec(folder: Path, *overrides: str) -> RunSpec:
