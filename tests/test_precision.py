@@ -23,7 +23,7 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.doctor.machine import precision
 from har_sweep.errors import InputError
-from har_sweep.launch import speeds
+from har_sweep.launch import ask, speeds
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, race
 from har_sweep.launch.estimate import estimate
@@ -194,16 +194,17 @@ class Torch:
 
         @contextmanager
         def asking() -> Iterator[Callable[..., Any]]:
-            def ask(name: str, spec: RunSpec, *rest: Any) -> Measured:
+            def answered(name: str, spec: RunSpec, *rest: Any) -> Measured:
                 assert name == "measure"
                 self.asked.append(spec)
                 if isinstance(answer, Exception):
                     raise answer
                 return answer
 
-            yield ask
+            yield answered
 
-        monkeypatch.setattr(speeds, "asking_torch", asking)
+        for module in (ask, speeds):
+            monkeypatch.setattr(module, "asking_torch", asking)
 
 
 FASTER = measured(images(FP32, 20, 20, 20), images(OURS, 60, 60, 60), images(TORCHS, 40, 40, 40))

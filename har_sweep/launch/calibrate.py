@@ -222,13 +222,14 @@ def _checked(model: nn.Module, computes: Mapping[Way, Compute], count: int, spec
             continue
         if first is None:
             first = loss, gradient
-            patience = FIRST_SECONDS + HOPELESS * watch.seconds if spec.device == "cpu" else math.inf
+            first_seconds = watch.seconds
+            patience = FIRST_SECONDS + HOPELESS * first_seconds if spec.device == "cpu" else math.inf
         difference = abs(loss - first[0]) / max(first[0], 1e-3)
         found[way] = Figures(way, (watch.seconds / count,), difference, _cosine(first[1], gradient))
         if not math.isfinite(difference):
             found[way] = Figures(way, error="its loss is no number")
         elif watch.seconds > patience:
-            found[way] = Figures(way, error=f"its first step took {watch.seconds:.1f} s")
+            found[way] = Figures(way, error=f"its first step took {watch.seconds:.1f} s, fp32's {first_seconds:.1f} s")
     return found
 
 
@@ -240,7 +241,7 @@ def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float
         loss = F.cross_entropy(model(inputs), labels)
     scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
     gradient = torch.autograd.grad(loss * scale, weights, materialize_grads=True)
-    return loss.item(), [each / scale for each in gradient]
+    return loss.item(), [each / scale for each in gradient] if scale != 1 else list(gradient)
 
 
 def _cosine(one: list[Tensor], another: list[Tensor]) -> float:
