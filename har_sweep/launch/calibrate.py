@@ -35,7 +35,7 @@ HOPELESS = 2.0  # times as slow as fp32 in its first step: it gets no second ...
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
-PATIENCE = 4.0  # times the seconds asked for, while others compute
+PATIENCE = 6.0  # times the seconds asked for, while others compute
 LOSS_SCALE = 1024.0  # for fp16's small gradients
 CLASSES = 10
 
@@ -56,23 +56,15 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:
     Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
     model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
     """
-    left = budget((1 - EVALUATION_SHARE) * seconds)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
+    left = budget((1 - EVALUATION_SHARE) * seconds)
     began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
     build_seconds = time.monotonic() - began
     computes = {way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch") for way in ways}
-    # Alone in its batch, an image has no variance to be normalised by.
-    least = min(spec.device_batch, 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1)
-    before = left()
-    checked, count = _checked(model, computes, least, spec), least
-    if 2 * left() > before or len(ways) == 1:
-        steps = _steps(model, {way: computes[way] for way in ways if not checked[way].error}, spec)
-        set_train_mode(model, spec.config)
-        times, count = race(steps, least, spec.device_batch, left, partial(undisturbed, compute.device))
-        checked = {way: replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()}
+    figures, count = _trained(model, computes, spec, left)
     measured = Measured(
-        figures=tuple(checked.values()),
+        figures=figures,
         evaluation_seconds=0.0,
         build_seconds=build_seconds,
         batch_size=count,
@@ -82,6 +74,28 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:
     chosen = computes[choose(measured).way]
     evaluation_seconds = _evaluated(model, spec, chosen, count, budget(EVALUATION_SHARE * seconds))
     return replace(measured, evaluation_seconds=evaluation_seconds)
+
+
+def _trained(
+    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, left: Callable[[], float]
+) -> tuple[tuple[Figures, ...], int]:
+    """The figures of each way, and the images of a batch."""
+    size, batched = spec.model.input_size, any(isinstance(module, _BatchNorm) for module in model.modules())
+    least = min(spec.device_batch, 2 if batched else 1)  # an image alone has no variance to be normalised by
+    images = torch.randn(least, 3, size, size, generator=torch.Generator().manual_seed(0))
+    reference, compute = next(iter(computes.items()))
+    stopwatch, before = partial(undisturbed, compute.device), left()
+    checked = _checked(model, computes, images)
+    if 2 * left() > before or len(computes) == 1:
+        steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
+        set_train_mode(model, spec.config)
+        times, count = race(steps, least, spec.device_batch, left, stopwatch)
+        return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
+    with stopwatch() as watch:  # once more, for the first was charged with the start of threads, memory and kernels
+        _gradient(model, compute, images)
+    seconds = min(watch.seconds / least, *checked[reference].training_seconds)
+    checked[reference] = replace(checked[reference], training_seconds=(seconds,))
+    return tuple(checked.values()), least
 
 
 def budget(seconds: float) -> Callable[[], float]:
@@ -197,8 +211,8 @@ def _waited_seconds() -> float:
     return 1e-9 * nanoseconds
 
 
-def _checked(model: nn.Module, computes: Mapping[Way, Compute], count: int, spec: RunSpec) -> dict[Way, Figures]:
-    """Of each way, how far the loss and the gradient of ``count`` images are from the first way's, or its error.
+def _checked(model: nn.Module, computes: Mapping[Way, Compute], images: Tensor) -> dict[Way, Figures]:
+    """Of each way, how far the loss and the gradient of the same images are from the first way's, or its error.
 
     As in evaluation, without batch statistics and random draws: with two images batch normalisation multiplies the
     smallest difference until even sound gradients have nothing in common.
@@ -206,11 +220,8 @@ def _checked(model: nn.Module, computes: Mapping[Way, Compute], count: int, spec
     if len(computes) == 1:
         return {way: Figures(way) for way in computes}
     model.eval()
-    size, found = spec.model.input_size, dict[Way, Figures]()
-    images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    found = dict[Way, Figures]()
     first: tuple[float, list[Tensor]] | None = None
-    with torch.no_grad():  # lest the first be charged with the start of threads and memory
-        model(next(iter(computes.values())).move(images))
     for way, compute in computes.items():
         try:
             with undisturbed(compute.device) as watch:
@@ -223,9 +234,9 @@ def _checked(model: nn.Module, computes: Mapping[Way, Compute], count: int, spec
         if first is None:
             first = loss, gradient
             first_seconds = watch.seconds
-            patience = FIRST_SECONDS + HOPELESS * first_seconds if spec.device == "cpu" else math.inf
+            patience = FIRST_SECONDS + HOPELESS * first_seconds if compute.device.type == "cpu" else math.inf
         difference = abs(loss - first[0]) / max(first[0], 1e-3)
-        found[way] = Figures(way, (watch.seconds / count,), difference, _cosine(first[1], gradient))
+        found[way] = Figures(way, (watch.seconds / len(images),), difference, _cosine(first[1], gradient))
         if not math.isfinite(difference):
             found[way] = Figures(way, error="its loss is no number")
         elif watch.seconds > patience:

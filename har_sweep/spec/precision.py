@@ -8,7 +8,7 @@ from statistics import median
 from har_sweep.spec.hardware import Device
 
 MARGIN = 1.1  # times as fast as fp32, for anything else to be worth it
-MARGIN_OF_FEW, FEW_ROUNDS = 1.3, 3  # where a model is so slow that there were fewer rounds
+MARGIN_OF_FEW, FEW_ROUNDS = 1.5, 3  # where a model is so slow that there were fewer rounds
 KERNELS_MARGIN = 1.03
 LOSS_BOUND = 0.05  # as a share of fp32's loss
 GRADIENT_BOUND = 0.8  # the least cosine
