@@ -166,11 +166,11 @@ def test_a_model_too_slow_for_more_is_measured_by_one_step_each() -> None:
     assert len(stage.steps) == 2
 
 
-def test_what_is_far_behind_gets_no_second_step() -> None:
+def test_what_is_far_behind_gets_no_third_step() -> None:
     stage = Stage({FP32: 0.01, OURS: 0.5, TORCHS: 0.009})
     times, _ = stage.run(16, 4.0)
-    assert [way for way, _ in stage.steps].count(OURS) == 1
-    assert times[OURS] == (0.5,)
+    assert [way for way, _ in stage.steps].count(OURS) == 2
+    assert times[OURS] == pytest.approx((0.5,))
     assert len(times[TORCHS]) == len(times[FP32]) >= 3
 
 

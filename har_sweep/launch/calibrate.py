@@ -31,7 +31,7 @@ from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
 
 EVALUATION_SHARE = 0.1  # of the time
-HOPELESS = 2.0  # times as slow as fp32 in its first step: it gets no second ...
+HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
@@ -162,13 +162,14 @@ def race(
 
     reference, *others = steps
     first, took = round_of([*others, reference], least)
-    racing = [way for way in steps if first[way] <= HOPELESS * first[reference]]
     if took > left():
         return {way: (first[way],) for way in steps}, least
-    second, took = round_of(racing, least)
+    second, took = round_of(list(steps), least)
+    racing = [way for way in steps if second[way] <= HOPELESS * second[reference]]
+    took *= sum(second[way] for way in racing) / max(sum(second.values()), 1e-6)
     # A size costs one round to warm up and three for figures.
     count = max(least, min(most, int(least * left() / (4 * max(took, 1e-6)))))
-    rounds = [second]
+    rounds = [{way: second[way] for way in racing}]
     if count > least:
         round_of(racing, count)
         rounds = []
@@ -177,7 +178,7 @@ def race(
     while not rounds or (took < left() and len(rounds) < MOST_ROUNDS):
         turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
         rounds.append(turn)
-    gone = {way: (first[way],) for way in steps if way not in racing}
+    gone = {way: (second[way],) for way in steps if way not in racing}
     return gone | {way: tuple(each[way] for each in rounds) for way in racing}, count
 
 
