@@ -26,8 +26,11 @@ SMALL_MODEL = [
     "model=timm", "model.timm_name=test_resnet", "model.weights=scratch", "model.input_size=64",
     "model.mean=[0.5,0.5,0.5]", "model.std=[0.5,0.5,0.5]",
 ]  # fmt: skip
-# With images of their own, beside the runs.
-ALONE = [*SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu"]
+# With images of their own, beside the runs. In a precision that is named: no test waits until the fastest is measured.
+ALONE = [
+    *SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu",
+    "hardware.precision=fp32",
+]  # fmt: skip
 IMAGES = os.environ["TEST_IMAGES"]
 SMALL = [*ALONE, f"paths.data={IMAGES}/data", f"paths.cache={IMAGES}/cache"]
 

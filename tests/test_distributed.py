@@ -25,7 +25,7 @@ from har_sweep.record.folder import read_record
 from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
 from har_sweep.spec import hardware
-from har_sweep.spec.hardware import Device, cpu_device, resolve_hardware
+from har_sweep.spec.hardware import Device, cpu_device, resolve_device
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
@@ -206,8 +206,8 @@ def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(
     one_gpu = Device("cuda", "A GPU", 2**30, bf16=True)
     monkeypatch.setattr(hardware, "find_devices", lambda: (one_gpu, cpu_device()))
     with pytest.raises(InputError, match=r"device_count=2: this machine has 1 cuda device"):
-        resolve_hardware(HardwareConfig(device="cuda", device_count=2))
-    assert resolve_hardware(HardwareConfig(device="cpu", device_count=2))[0] == "cpu"
+        resolve_device(HardwareConfig(device="cuda", device_count=2))
+    assert resolve_device(HardwareConfig(device="cpu", device_count=2)).kind == "cpu"
     monkeypatch.undo()
     spec = small_spec(tmp_path, "hardware=slurm_gpu", "hardware.device_count=8", "hardware.precision=fp16")
     assert (spec.device, spec.precision) == ("cuda", "fp16")

@@ -33,7 +33,8 @@ class Doctor:
         (folder / "bin").mkdir()
 
     def __call__(self, *overrides: str, python: tuple[str, ...] = ("-m", "har_sweep.doctor")) -> tuple[int, str]:
-        command = [sys.executable, *python, *overrides]
+        # A precision, so that none has to be measured (tests/test_precision.py).
+        command = [sys.executable, *python, "hardware.precision=fp32", *overrides]
         done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout + done.stderr
 
@@ -222,7 +223,7 @@ def test_overrides_that_cannot_be_used_end_with_status_2(doctor: Doctor) -> None
 def test_a_terminal_gets_a_table(doctor: Doctor) -> None:
     ours, theirs = pty.openpty()
     doctor.env |= {"TERM": "xterm", "COLUMNS": "100"}
-    command = [sys.executable, "-m", "har_sweep.doctor"]
+    command = [sys.executable, "-m", "har_sweep.doctor", "hardware.precision=fp32"]
     process = subprocess.Popen(command, cwd=doctor.folder, env=doctor.env, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""

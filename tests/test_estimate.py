@@ -17,7 +17,7 @@ from small import small_spec
 
 from har_sweep.data.dataset import Dataset
 from har_sweep.events import Event, Step
-from har_sweep.launch import estimate as estimating
+from har_sweep.launch import ask
 from har_sweep.launch.estimate import Estimate, cheapness, estimate
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
@@ -184,8 +184,9 @@ def test_where_no_run_is_done_its_own_epochs_tell(like: Like, remember: Remember
 
 
 def test_models_without_a_record_go_by_their_macs_at_the_speed_of_others(like: Like, remember: Remember) -> None:
-    """A model that was never run is counted; one that cannot be is said to be unknown, and the others go on."""
-    wide = like("model.input_size=96")
+    """On a node, which is not here to be measured: a model that was never run is counted; one that cannot be is said
+    to be unknown, and the others go on."""
+    wide = like("model.input_size=96", *SLURM_CPU)
     broken = replace(wide, model=replace(wide.model, timm_name="no_such_model"))
     record = remember("one")
 
@@ -209,21 +210,25 @@ def test_models_without_a_record_go_by_their_macs_at_the_speed_of_others(like: L
     assert "timm has no model 'no_such_model'" in unknown.basis
 
 
-def test_without_any_record_this_machine_is_measured(
+def test_a_model_without_a_record_is_measured_on_this_machine_and_once(
     like: Like, remember: Remember, real: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records of other hardware do not count; of what stands for a node, that is said."""
-    monkeypatch.setattr(estimating, "CALIBRATION_SECONDS", 4.0)
+    """Records of other models and hardware do not count; of what stands for a node, that is said."""
+    remember("other", 90, lambda r: setattr(r.model, "timm_name", "other"))
     remember("elsewhere", 1, lambda r: setattr(r.hardware, "device_name", "Another CPU"))
     remember("one-thread", 1, lambda r: r.config["hardware"].update(cpu_threads=1))
     remember("head", 1, lambda r: r.config["trainer"].update(finetune="head"))
     local, longer, node = like(), like("trainer.epochs=30"), like(*SLURM_CPU, "hardware.device_count=2")
+    for file in Path(local.config.paths.cache).glob("speeds/*"):
+        file.unlink()
     here, there, more = estimate(new(local, node, longer), Screen())
-    assert here.basis == f"MACs and a calibration on this machine ({CPU}, {local.precision})"
-    assert there.basis == f"MACs and a calibration on this machine ({CPU}, fp32), not on the node"
+    assert here.basis == f"its steps on this machine ({CPU}, fp32)"
+    assert there.basis == f"its steps on this machine ({CPU}, fp32), not on the node"
     took = 3600 * (read_record(real.paths.record).cost.device_hours or 0)
     assert took / 50 < seconds(here) < 50 * took  # in the right unit; how busy this machine is, nobody knows
     assert seconds(here) < seconds(more) < 10 * seconds(here)
+    monkeypatch.setattr(ask, "ProcessPoolExecutor", None)
+    assert estimate(new(local, node, longer), Screen()) == [here, there, more]
 
 
 def test_what_cannot_be_known_is_said_with_what_to_do(like: Like) -> None:
@@ -245,8 +250,8 @@ def test_cheapest_first_goes_by_macs_and_measures_nothing(like: Like, remember: 
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with estimating.asking_torch() as ask, pytest.raises(estimating.Unanswered, match="died"):
-        ask("count_macs", Lethal())
+    with ask.asking_torch() as asked, pytest.raises(ask.Unanswered, match="died"):
+        asked("count_macs", Lethal())
 
 
 class Lethal:

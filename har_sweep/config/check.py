@@ -280,12 +280,17 @@ def check_launcher(config: Config, slurm: SlurmLauncher | None) -> None:
             f"hydra.launcher.additional_parameters={more} is no mapping of sbatch's options.", "Write {OPTION:VALUE}."
         )
     hardware = config.hardware
-    for name, value in (("device", hardware.device), ("precision", hardware.precision)):
-        if value == "auto":
-            raise InputError(
-                f"hardware.{name}=auto cannot be told before the job runs: it is part of what a run is.",
-                f"Say hardware.{name}=" + ("cuda or cpu." if name == "device" else "bf16, fp16 or fp32."),
-            )
+    if hardware.device == "auto":
+        raise InputError(
+            "hardware.device=auto cannot be told before the job runs: it is part of what a run is.",
+            "Say hardware.device=cuda or cpu.",
+        )
+    if hardware.precision == "auto":
+        raise InputError(
+            "hardware.precision=auto is decided by a measurement on the run's own device, which is not known when a "
+            "job is submitted; and nodes that differ would train one sweep in several precisions.",
+            "Say hardware.precision=bf16, fp16 or fp32; `python -m har_sweep.doctor` on a node shows which is fastest.",
+        )
     if slurm.gpus_per_node is not None and not re.fullmatch(r"([\w.-]+:)?\d+", slurm.gpus_per_node):
         raise InputError(
             f"hydra.launcher.gpus_per_node={slurm.gpus_per_node} is no number of GPUs.",

@@ -219,7 +219,7 @@ class HardwareConfig:
     device: str = _key("auto", "where runs run", choices=("auto", "cpu", "cuda", "mps"))
     device_count: int = _key(1, "devices for one run", low=1)
     precision: str = _key(
-        "auto", "auto takes bf16 where the processor has it", choices=("auto", "fp32", "bf16", "fp16")
+        "auto", "auto takes what trains the model fastest here, measured once", choices=("auto", "fp32", "bf16", "fp16")
     )
     memory_format: str = _key("channels_last", "layout of image tensors", choices=("channels_last", "contiguous"))
     tf32: bool = _key(True, "allow TF32 in float32 matrix products on CUDA")

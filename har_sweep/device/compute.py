@@ -28,12 +28,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """Where tensors live and how they are multiplied."""
+    """Where tensors live and how they are multiplied; ``own_kernels`` are for bf16 on a CPU."""
 
     device: torch.device
     precision: str
     memory_format: torch.memory_format
     compiled: bool = False
+    own_kernels: bool = True
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -41,7 +42,8 @@ class Compute:
         if self.precision == "fp32":
             yield
             return
-        faster = fast_kernels() if self.device.type == "cpu" and not self.compiled else nullcontext()
+        ours = self.own_kernels and self.device.type == "cpu" and not self.compiled
+        faster = fast_kernels() if ours else nullcontext()
         # No weight cache: an optimizer step follows every forward pass, so it would only hold memory.
         with torch.autocast(self.device.type, DTYPES[self.precision], cache_enabled=False), faster:
             yield
@@ -102,7 +104,8 @@ def prepare_compute(spec: RunSpec, ranks: Ranks) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(config.deterministic)
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    return Compute(device, precision, formats[config.memory_format], config.compile)
+    ours = spec.choice.way.kernels == "har_sweep"
+    return Compute(device, precision, formats[config.memory_format], config.compile, ours)
 
 
 @cache

@@ -24,7 +24,7 @@ MEMORY_WISHED_BYTES = 4 * 2**30
 def devices(configs: list[Config]) -> Iterator[Check]:
     """What could compute, and whether it is what the sweep asks for."""
     from har_sweep.errors import InputError
-    from har_sweep.spec.hardware import find_devices, resolve_hardware
+    from har_sweep.spec.hardware import find_devices, resolve_device
 
     found = find_devices()
     for device in found:
@@ -34,9 +34,34 @@ def devices(configs: list[Config]) -> Iterator[Check]:
         yield Check("GPU", NOTE, "none: sweeps run on the CPU", "With an NVIDIA GPU, `nvidia-smi` should list it.")
     for asked in distinct(config.hardware for config in configs):
         try:
-            resolve_hardware(asked)
+            resolve_device(asked)
         except InputError as e:
             yield Check("hardware", PROBLEM, e.message, e.hint)
+
+
+def precision(configs: list[Config]) -> Iterator[Check]:
+    """What ``hardware.precision=auto`` comes to for a small model, from what was measured here, now or before."""
+    from har_sweep.errors import InputError
+    from har_sweep.launch.ask import Unanswered, asking_torch
+    from har_sweep.launch.speeds import measured, small_run, ways_of
+    from har_sweep.spec.hardware import resolve_device
+    from har_sweep.spec.precision import choose
+
+    for hardware, cache in distinct((config.hardware, config.paths.cache) for config in configs):
+        if hardware.precision != "auto":
+            continue
+        try:
+            spec = small_run(resolve_device(hardware).kind, hardware, cache)
+            if len(ways_of(spec)) == 1:
+                yield Check("precision", OK, f"fp32: {spec.device} has nothing faster in hardware")
+                continue
+            with asking_torch() as ask:
+                choice = choose(measured(spec, ways_of(spec), ask, lambda: None))
+            yield Check("precision", OK, f"{spec.model.timm_name} in {choice.way}, {choice.why}")
+        except InputError:
+            continue  # which `devices` tells
+        except (Unanswered, OSError) as e:
+            yield Check("precision", NOTE, f"could not be measured: {e}", "Name hardware.precision=fp32 or bf16.")
 
 
 def cuda_in_torch() -> Check | None:

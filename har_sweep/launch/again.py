@@ -26,8 +26,9 @@ from har_sweep.launch.terminal import Screen
 from har_sweep.processes import FORK_SERVER
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import RunPaths, read_record
-from har_sweep.record.record import Record
+from har_sweep.record.record import Hardware, Record
 from har_sweep.spec.hardware import device_named, find_devices, logical_cores
+from har_sweep.spec.precision import Choice, Way, named
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan
 from har_sweep.stop import Stop, die_with_parent
@@ -149,11 +150,15 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
         sweep=record.sweeps[-1],
         model=plan,
         device=record.hardware.device,
-        precision=record.hardware.precision,
+        choice=_choice(record.hardware),
         dataset_file=dataset.file,
         warnings=(),
         halvings=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts),
     )
+
+
+def _choice(then: Hardware) -> Choice:
+    return Choice(Way(then.precision, then.kernels)) if then.kernels else named(then.precision)
 
 
 def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen) -> bool:

@@ -1,96 +1,273 @@
-"""What a planner asks torch, in a process of its own: a model's MACs, and how fast this machine trains it."""
+"""What a planner asks torch, in a process of its own: a model's MACs, and how fast this machine trains it, each way."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
-from har_sweep.device.compute import synchronise
+from har_sweep.device.compute import Compute, prepare_compute, synchronise
 from har_sweep.device.ranks import Ranks
+from har_sweep.errors import first_line
 from har_sweep.events import tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
+from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.stop import Stop
-from har_sweep.train.epoch import train_step
+from har_sweep.train.augmentation import augment
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
-from har_sweep.train.session import Session
 
-TRAINING_SHARE = 0.75  # of the time for measuring; the rest is for evaluation
+EVALUATION_SHARE = 0.1  # of the time
+HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
+FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
+LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
+MOST_ROUNDS = 30
+PATIENCE = 6.0  # times the seconds asked for, while others compute
+LOSS_SCALE = 1024.0  # for fp16's small gradients
+CLASSES = 10
 
 
 def count_macs(spec: RunSpec) -> int:
     """Multiply-adds of one image in a run's model."""
     size = spec.model.input_size
-    counted = static_costs(_untrained(spec, Dataset.read(spec.dataset_file)), [3, size, size])
+    counted = static_costs(_untrained(spec, len(Dataset.read(spec.dataset_file).classes)), [3, size, size])
     if counted.macs is None:
         raise ValueError(counted.not_counted)
     return counted.macs
 
 
-def measure_speed(spec: RunSpec, seconds: float) -> tuple[float, float, float]:
-    """Train and evaluate a run's model on random pixels, on one device, for about so many seconds.
+def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:
+    """Train a run's model, untrained and on random pixels, each way in turn for about so many seconds in all, and
+    evaluate it the way that ``choose`` takes; on a busy machine it lasts longer, but no more than ``PATIENCE`` times.
 
-    Returns seconds for an image in training, for an image in evaluation, and for building the model.
+    Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
+    model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
     """
-    config, size, device_count = spec.config, spec.model.input_size, spec.config.hardware.device_count
-    batch_size = config.trainer.batch_size // (device_count if spec.device == "cuda" else 1)
-    session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell_nobody, Stop())
-    compute = session.compute
+    compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
+    left = budget((1 - EVALUATION_SHARE) * seconds)
     began = time.monotonic()
-    model = _untrained(spec, session.dataset)
-    static_costs(model, [3, size, size])  # as every run does
-    model = compute.place(model)
+    model = compute.place(_untrained(spec, CLASSES))
     build_seconds = time.monotonic() - began
-    learner, generator = Learner(model, config, compute, Ranks(), 1, tell_nobody, 0), torch.Generator()
+    computes = {way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch") for way in ways}
+    figures, count = _trained(model, computes, spec, left)
+    measured = Measured(
+        figures=figures,
+        evaluation_seconds=0.0,
+        build_seconds=build_seconds,
+        batch_size=count,
+        batch_wanted=spec.device_batch,
+        cpu_threads=spec.config.hardware.cpu_threads,
+    )
+    chosen = computes[choose(measured).way]
+    evaluation_seconds = _evaluated(model, spec, chosen, count, budget(EVALUATION_SHARE * seconds))
+    return replace(measured, evaluation_seconds=evaluation_seconds)
+
+
+def _trained(
+    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, left: Callable[[], float]
+) -> tuple[tuple[Figures, ...], int]:
+    """The figures of each way, and the images of a batch."""
+    size, batched = spec.model.input_size, any(isinstance(module, _BatchNorm) for module in model.modules())
+    least = min(spec.device_batch, 2 if batched else 1)  # an image alone has no variance to be normalised by
+    images = torch.randn(least, 3, size, size, generator=torch.Generator().manual_seed(0))
+    reference, compute = next(iter(computes.items()))
+    stopwatch, before = partial(undisturbed, compute.device), left()
+    checked = _checked(model, computes, images)
+    if 2 * left() > before or len(computes) == 1:
+        steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
+        set_train_mode(model, spec.config)
+        times, count = race(steps, least, spec.device_batch, left, stopwatch)
+        return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
+    with stopwatch() as watch:  # once more, for the first was charged with the start of threads, memory and kernels
+        _gradient(model, compute, images)
+    seconds = min(watch.seconds / least, *checked[reference].training_seconds)
+    checked[reference] = replace(checked[reference], training_seconds=(seconds,))
+    return tuple(checked.values()), least
+
+
+def budget(seconds: float) -> Callable[[], float]:
+    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well."""
+    threads, wall, cpu = torch.get_num_threads(), time.monotonic(), time.process_time()
+
+    def left() -> float:
+        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / PATIENCE)
+
+    return left
+
+
+def _steps(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec) -> dict[Way, Callable[[int], None]]:
+    """A training step of each way, given a number of images; the model and its optimizer are the same for all."""
+    config, plan = replace(spec.config, trainer=replace(spec.config.trainer, on_oom="split")), spec.model
     pixels = torch.randint(256, (1, spec.source_size, spec.source_size, 3), dtype=torch.uint8)
-    labels = torch.randint(len(session.dataset.classes), (batch_size,))
-    forward = forward_of(model, spec.model, compute)
+    labels, generator = torch.randint(CLASSES, (spec.device_batch,)), torch.Generator()
+    learner = Learner(model, config, next(iter(computes.values())), Ranks(), 1, tell_nobody, 0)
 
-    def train(count: int) -> None:
-        train_step(learner, pixels.expand(count, -1, -1, -1), labels[:count], generator, session)
+    def step(learner: Learner, compute: Compute, count: int) -> None:
+        inputs, targets = augment(
+            compute.move(pixels.expand(count, -1, -1, -1)), compute.move(labels[:count]), config.augmentation,
+            plan.input_size, plan.mean, plan.std, generator, CLASSES,
+        )  # fmt: skip
+        learner.learn(inputs.contiguous(memory_format=compute.memory_format), targets)
 
-    def evaluate(count: int) -> None:
-        forward(compute.move(pixels[:, :size, :size].expand(count, -1, -1, -1)))
+    return {way: partial(step, learner.computing(compute), compute) for way, compute in computes.items()}
 
-    set_train_mode(model, config)
-    training = seconds_per_image(train, batch_size, TRAINING_SHARE * seconds, compute.device)
+
+def _evaluated(model: nn.Module, spec: RunSpec, compute: Compute, count: int, left: Callable[[], float]) -> float:
+    """Seconds an image in batches of ``count``."""
     model.eval()
-    evaluation = seconds_per_image(evaluate, batch_size, (1 - TRAINING_SHARE) * seconds, compute.device)
-    return training, evaluation, build_seconds
+    forward, size = forward_of(model, spec.model, compute), spec.model.input_size
+    pixels = torch.randint(256, (1, size, size, 3), dtype=torch.uint8)
+    images, way = compute.move(pixels.expand(count, -1, -1, -1)), Way(compute.precision)
+    stopwatch = partial(undisturbed, compute.device)
+    times, _ = race({way: lambda n: forward(images[:n])}, count, count, left, stopwatch)
+    return median(times[way])
 
 
-def seconds_per_image(step: Callable[[int], None], batch_size: int, seconds: float, device: torch.device) -> float:
-    """How long ``step(images)`` takes an image in batches, once warm; ``seconds`` are for the warm-up too.
+def race(
+    steps: Mapping[Way, Callable[[int], object]],
+    least: int,
+    most: int,
+    left: Callable[[], float],
+    stopwatch: Callable[[], AbstractContextManager[Watch]],
+) -> tuple[dict[Way, tuple[float, ...]], int]:
+    """Seconds an image of each ``step(images)``, one a round, and the number of images, from ``least`` to ``most``.
 
-    Batches grow to their size while there is time for it: a large model on a small machine is measured with less.
+    They take turns, so that what comes and goes hits all alike. The first step of a size is not counted, since a device
+    chooses its kernels in it, unless no time is left for a second. Those far behind the first then leave.
     """
-    deadline = time.monotonic() + seconds
-    count = min(2, batch_size)  # batch normalisation cannot do with one
+    repeats = dict.fromkeys(steps, 1)
 
-    def timed(steps: int) -> float:
-        began = time.monotonic()
-        for _ in range(steps):
-            step(count)
-        synchronise(device)
-        return (time.monotonic() - began) / steps
+    def round_of(ways: Sequence[Way], count: int) -> tuple[dict[Way, float], float]:
+        """Seconds an image of each, and what it took of the time."""
+        found, before = {}, left()
+        for way in ways:
+            with stopwatch() as watch:
+                for _ in range(repeats[way]):
+                    steps[way](count)
+            found[way] = watch.seconds / repeats[way] / count
+        return found, before - left()
 
-    while timed(1) < seconds / 10 and count < batch_size:
-        count = min(2 * count, batch_size)
-    step_seconds = timed(1)
-    if (left := deadline - time.monotonic()) > step_seconds:
-        step_seconds = timed(int(left / step_seconds))
-    return step_seconds / count
+    reference, *others = steps
+    first, took = round_of([*others, reference], least)
+    if took > left():
+        return {way: (first[way],) for way in steps}, least
+    second, took = round_of(list(steps), least)
+    racing = [way for way in steps if second[way] <= HOPELESS * second[reference]]
+    took *= sum(second[way] for way in racing) / max(sum(second.values()), 1e-6)
+    # A size costs one round to warm up and three for figures.
+    count = max(least, min(most, int(least * left() / (4 * max(took, 1e-6)))))
+    rounds = [{way: second[way] for way in racing}]
+    if count > least:
+        round_of(racing, count)
+        rounds = []
+    repeats |= {way: max(1, int(LEAST_SECONDS / max(second[way] * count, 1e-6))) for way in racing}
+    took *= count / least
+    while not rounds or (took < left() and len(rounds) < MOST_ROUNDS):
+        turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
+        rounds.append(turn)
+    gone = {way: (second[way],) for way in steps if way not in racing}
+    return gone | {way: tuple(each[way] for each in rounds) for way in racing}, count
 
 
-def _untrained(spec: RunSpec, dataset: Dataset) -> nn.Module:
+@dataclass
+class Watch:
+    seconds: float = 0.0
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[Watch]:
+    """How long it takes what is done inside; on a CPU, without the time for which others had the cores that it wanted.
+
+    That is the time that passed less what its threads waited for a core, and no less than what they computed if all
+    did so at once. (Threads wait for each other at the same time, so their waiting adds up to more than was lost.)
+    """
+    watch, wall, cpu, waited = Watch(), time.monotonic(), time.process_time(), _waited_seconds()
+    yield watch
+    synchronise(device)
+    watch.seconds = time.monotonic() - wall
+    if device.type == "cpu":
+        lost = _waited_seconds() - waited
+        watch.seconds = max((time.process_time() - cpu) / torch.get_num_threads(), watch.seconds - lost)
+
+
+def _waited_seconds() -> float:
+    """For which this process's threads, added up, were ready and had no core; 0 where the kernel does not say."""
+    nanoseconds = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # a thread that has just ended
+            nanoseconds += int(file.read_text().split()[1])
+    return 1e-9 * nanoseconds
+
+
+def _checked(model: nn.Module, computes: Mapping[Way, Compute], images: Tensor) -> dict[Way, Figures]:
+    """Of each way, how far the loss and the gradient of the same images are from the first way's, or its error.
+
+    As in evaluation, without batch statistics and random draws: with two images batch normalisation multiplies the
+    smallest difference until even sound gradients have nothing in common.
+    """
+    if len(computes) == 1:
+        return {way: Figures(way) for way in computes}
+    model.eval()
+    found = dict[Way, Figures]()
+    first: tuple[float, list[Tensor]] | None = None
+    for way, compute in computes.items():
+        try:
+            with undisturbed(compute.device) as watch:
+                loss, gradient = _gradient(model, compute, images)
+        except RuntimeError as e:
+            if first is None:
+                raise
+            found[way] = Figures(way, error=first_line(e))
+            continue
+        if first is None:
+            first = loss, gradient
+            first_seconds = watch.seconds
+            patience = FIRST_SECONDS + HOPELESS * first_seconds if compute.device.type == "cpu" else math.inf
+        difference = abs(loss - first[0]) / max(first[0], 1e-3)
+        found[way] = Figures(way, (watch.seconds / len(images),), difference, _cosine(first[1], gradient))
+        if not math.isfinite(difference):
+            found[way] = Figures(way, error="its loss is no number")
+        elif watch.seconds > patience:
+            found[way] = Figures(way, error=f"its first step took {watch.seconds:.1f} s, fp32's {first_seconds:.1f} s")
+    return found
+
+
+def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float, list[Tensor]]:
+    inputs = compute.move(images).contiguous(memory_format=compute.memory_format)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=compute.device)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    with compute.autocast():
+        loss = F.cross_entropy(model(inputs), labels)
+    scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
+    gradient = torch.autograd.grad(loss * scale, weights, materialize_grads=True)
+    return loss.item(), [each / scale for each in gradient] if scale != 1 else list(gradient)
+
+
+def _cosine(one: list[Tensor], another: list[Tensor]) -> float:
+    def product(a: list[Tensor], b: list[Tensor]) -> float:
+        return sum(torch.dot(x.flatten(), y.flatten()).item() for x, y in zip(a, b, strict=True))
+
+    if one is another:
+        return 1.0
+    norms = product(one, one) * product(another, another)
+    cosine = product(one, another) / math.sqrt(norms) if norms else 1.0
+    return cosine if math.isfinite(cosine) else 0.0
+
+
+def _untrained(spec: RunSpec, classes: int) -> nn.Module:
     """The run's model without its weights, which need not be here."""
     scratch = replace(spec.model, weights="scratch", weights_file=None)
-    return build_model(spec.config, scratch, len(dataset.classes), lambda text: None)
+    return build_model(spec.config, scratch, classes, lambda text: None)

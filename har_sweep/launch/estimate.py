@@ -1,4 +1,4 @@
-"""What runs will cost, before any is started: by the records of runs like them, else by MACs and a speed.
+"""What runs will cost, before any is started: by the records of runs like them, else by measuring a step of each.
 
 Imports no torch: what needs it is asked of a process of its own.
 """
@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import first_line
 from har_sweep.files import atomic
+from har_sweep.launch.ask import Ask, Unanswered, asking_torch
 from har_sweep.launch.evidence import (
     FEW,
     Model,
@@ -36,15 +30,10 @@ from har_sweep.launch.evidence import (
 from har_sweep.launch.job import with_threads
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
+from har_sweep.launch.speeds import measured
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import SPAWN
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.stop import die_with_parent
-
-CALIBRATION_SECONDS = 12.0  # beside what importing torch and building the model take
-Ask = Callable[..., Any]
-"""Calls a function of ``calibrate``, given its name and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +49,12 @@ Known = tuple[Speed | None, str]
 """A speed, if there is one to go by, and what it is known from."""
 
 
-class Unanswered(Exception):
-    """Torch could not do what it was asked for."""
-
-
 def estimate(planned: list[Planned], screen: Screen) -> list[Estimate]:
-    """What each run will take; measures this machine for some seconds where nothing else tells."""
+    """What each run will take; measures a model on this machine for some seconds where nothing else tells."""
     past = past_runs(planned)
     works = _works(planned, past)
     with asking_torch() as ask:
-        known = iter(_known([work for work in works if work], past, ask, screen, calibrating=True))
+        known = iter(_known([work for work in works if work], past, ask, screen, measuring=True))
     return [
         _estimate(work, *next(known)) if work else _priced(p.spec, 0.0, "its record, as it is done")
         for p, work in zip(planned, works, strict=True)
@@ -82,7 +67,7 @@ def cheapness(planned: list[Planned], screen: Screen) -> list[float]:
     works = _works(planned, past)
     todo = [work for work in works if work]
     with asking_torch() as ask:
-        speeds = [speed for speed, _ in _known(todo, past, ask, screen, calibrating=False)]
+        speeds = [speed for speed, _ in _known(todo, past, ask, screen, measuring=False)]
         if None in speeds:
             macs = _macs(todo, past, ask, screen)
             speeds = [_of_macs(macs[work.model]) for work in todo]
@@ -128,10 +113,11 @@ def _priced(spec: RunSpec, device_hours: float, basis: str) -> Estimate:
     return Estimate(device_hours, None if rate is None else device_hours * rate, basis)
 
 
-def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibrating: bool) -> list[Known]:
-    """How fast each will go: by its own model's records, else by others' and MACs, else by a calibration and MACs."""
+def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, measuring: bool) -> list[Known]:
+    """How fast each will go: by its own model's records, else by measuring it on this machine; where that is another
+    one than its own, or measuring is not wanted, by others' records and MACs first."""
     kinds = {work.kind: work for work in works}
-    known, others = dict[str, Known](), dict[str, list[Past]]()
+    known, others, unknown = dict[str, Known](), dict[str, list[Past]](), list[Work]()
     for kind, work in kinds.items():
         like = [p for p in past if p.speed and is_like(p, work)]
         if same := most_alike([p for p in like if p.model == work.model], work)[:FEW]:
@@ -140,54 +126,45 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, calibr
                 speed,
                 f"{evidence_told(same)} of {work.spec.config.model.name} on {same[0].hardware.device_name}",
             )
-        elif counted := most_alike([p for p in like if p.macs], work):
+        elif (work.on_cluster or not measuring) and (counted := most_alike([p for p in like if p.macs], work)):
             others[kind] = list({p.model: p for p in reversed(counted)}.values())  # of each model its latest
-        elif calibrating and _is_here(work):
-            others[kind] = []
+        elif measuring and _is_here(work):
+            unknown.append(work)
         else:
             known[kind] = None, _nothing(work)
     macs = _macs([kinds[kind] for kind in others], past, ask, screen) if others else {}
-    groups: defaultdict[tuple[object, ...], dict[str, tuple[Work, int]]] = defaultdict(dict)
     for kind, counted in others.items():
-        work, count = kinds[kind], macs[kinds[kind].model]
-        if isinstance(count, str):
-            known[kind] = None, f"nothing: its MACs cannot be counted ({count})"
-        elif counted:
-            speed = median_speed([p.speed.scaled(count / p.macs) for p in counted if p.speed and p.macs])
-            device = counted[0].hardware.device_name
-            whose = "other models" if len(counted) > 1 else "another model"
-            known[kind] = speed, f"MACs, at the speed of {evidence_told(counted)} of {whose} on {device}"
-        else:
-            groups[_setting(work.spec)][kind] = work, count
-    for group in groups.values():
-        known |= _calibrated(group, CALIBRATION_SECONDS / len(groups), ask, screen)
+        known[kind] = _by_macs(macs[kinds[kind].model], counted)
+    for n, work in enumerate(unknown):
+        what = f"Measuring how fast this machine trains {work.spec.model.timm_name}, about 3 s"
+        known[work.kind] = _measured(work, ask, partial(screen.progress, what, n, len(unknown)))
     return [known[work.kind] for work in works]
 
 
-def _calibrated(group: dict[str, tuple[Work, int]], seconds: float, ask: Ask, screen: Screen) -> dict[str, Known]:
-    """The speed of each run of a setting by that of the cheapest model, measured on this machine."""
-    cheapest, fewest = min(group.values(), key=lambda pair: pair[1])
-    spec, device = cheapest.spec, device_named(cheapest.spec.device)
-    screen.progress(f"Measuring how fast this machine trains {spec.model.timm_name}, about 20 s", 0, 0)
-    plain = replace(spec.config, hardware=replace(spec.config.hardware, compile=False))  # compiling takes minutes
-    try:
-        measured = Speed(*ask("measure_speed", replace(spec, config=plain), seconds))
-    except Unanswered as e:
-        return dict.fromkeys(group, (None, f"nothing: this machine could not be measured ({e})"))
-    if spec.device == "cuda":  # one was measured; all train, one evaluates
-        measured = replace(measured, training=measured.training / spec.config.hardware.device_count)
-    compiled = ", not compiled" if spec.config.hardware.compile else ""
-    here = f"MACs and a calibration on this machine ({device}, {spec.precision}{compiled})"
-    return {
-        kind: (measured.scaled(count / fewest), f"{here}, not on the node" if work.on_cluster else here)
-        for kind, (work, count) in group.items()
-    }
+def _by_macs(count: int | str, counted: list[Past]) -> Known:
+    if isinstance(count, str):
+        return None, f"nothing: its MACs cannot be counted ({count})"
+    speed = median_speed([p.speed.scaled(count / p.macs) for p in counted if p.speed and p.macs])
+    whose = "other models" if len(counted) > 1 else "another model"
+    return speed, f"MACs, at the speed of {evidence_told(counted)} of {whose} on {counted[0].hardware.device_name}"
 
 
-def _setting(spec: RunSpec) -> tuple[object, ...]:
-    """What, beside the device's make, decides how many MACs a second it does."""
-    ours = spec.config.hardware
-    return spec.device, spec.precision, ours.device_count, spec.config.trainer.finetune, ours.compile, ours.cpu_threads
+def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
+    """The speed of a run's own steps on this machine: from when its precision was chosen, if its batches and threads
+    are those, else measured on its own."""
+    spec, hardware = work.spec, work.spec.config.hardware
+    found = spec.choice.measured
+    if found is None or (found.batch_wanted, found.cpu_threads) != (spec.device_batch, hardware.cpu_threads):
+        try:
+            found = measured(spec, (spec.choice.way,), ask, tell)
+        except Unanswered as e:
+            return None, f"nothing: this machine could not be measured ({e})"
+    rate = next(f.images_per_second for f in found.figures if f.way == spec.choice.way) or 0.0
+    training = 1 / rate / (hardware.device_count if spec.device == "cuda" else 1)  # one was measured; all train
+    compiled = ", not compiled" if hardware.compile else ""
+    here = f"its steps on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
+    basis = f"{here}, not on the node" if work.on_cluster else here
+    return Speed(training, found.evaluation_seconds, found.build_seconds), basis
 
 
 def _is_here(work: Work) -> bool:
@@ -233,42 +210,3 @@ def _macs(works: list[Work], past: list[Past], ask: Ask, screen: Screen) -> dict
 
 def _key(model: Model) -> str:
     return f"{model[0]} {model[1]}"
-
-
-@contextmanager
-def asking_torch() -> Iterator[Ask]:
-    """Inside, questions are answered by a process with torch; it is started by the first of them."""
-    pool: ProcessPoolExecutor | None = None
-
-    def ask(name: str, *args: Any) -> Any:
-        nonlocal pool
-        pool = pool or ProcessPoolExecutor(1, SPAWN, _begin_silently)
-        try:
-            return pool.submit(_answer, name, *args).result()
-        except BrokenProcessPool as e:
-            pool = None
-            raise Unanswered("the process that tried it died; `python -m har_sweep.doctor` checks torch") from e
-
-    try:
-        yield ask
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-
-
-def _begin_silently() -> None:
-    """The process: nothing that it prints is shown, and it does not outlive whoever asks."""
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(silence, stream)
-    die_with_parent()
-
-
-def _answer(name: str, *args: Any) -> Any:
-    """In the process: call a function of ``calibrate``."""
-    try:
-        from har_sweep.launch import calibrate
-
-        return getattr(calibrate, name)(*args)
-    except Exception as e:
-        raise Unanswered(first_line(e)) from None

@@ -142,7 +142,9 @@ def slots(specs: list[RunSpec]) -> list[Slot]:
                 f"Runs that share a GPU cannot be compared; launch.parallel={most} is the most.",
             )
         groups = [ids[n * per_run : (n + 1) * per_run] for n in range(parallel or most)]
-        return [Slot({"CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
+        # Indices as nvidia-smi and the planner count; by itself CUDA puts the fastest first.
+        ordered = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return [Slot({**ordered, "CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
     threads = max(1, logical_cores() // (parallel or 1)) if parallel and parallel > 1 else None
     return [Slot({}, threads)] * (parallel or 1)
 

@@ -21,15 +21,17 @@ from har_sweep.files import redact_text
 from har_sweep.launch.job import failures
 from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
+from har_sweep.launch.speeds import choices
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.choices import CHOICES, choice_word
 from har_sweep.record.claim import take_claim
 from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
-from har_sweep.spec.hardware import resolve_hardware
+from har_sweep.spec.hardware import resolve_device
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.parts import decide
+from har_sweep.spec.precision import named
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
 
@@ -65,38 +67,22 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     InputError
         if any of them could not run: then none is started.
     """
-    hardware = [(run.config.hardware, run.slurm) for run in runs]
-    targets = [(h.device, h.precision) if slurm else resolve_hardware(h) for h, slurm in hardware]
-    configs = [run.config for run in runs]
-    hub = Hub()
-    models: dict[tuple[object, ...], ModelPlan] = {}
-    refused: dict[tuple[object, ...], InputError] = {}
-    with screen.live(), usable_folders(*(config.paths for config in configs)):
-        versions = decide(configs, screen.progress)
+    devices = [h.device if run.slurm else resolve_device(h).kind for run in runs for h in [run.config.hardware]]
+    with screen.live(), usable_folders(*(run.config.paths for run in runs)):
+        versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))
             for run, targets in zip(runs, versions, strict=True)
         ]
         configs = [run.config for run in runs]
-        for config in configs:
-            key = _model_key(config)
-            if key not in models and key not in refused:
-                try:
-                    models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
-                except InputError as e:
-                    refused[key] = e
-        _refuse(refused.values())
+        models = _models(configs, screen)
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
-    name = configs[0].sweep.name or sweep_name([run.overrides for run in runs])
+        drafts = _drafts(runs, devices, models, datasets, common)
+        chosen = choices(drafts, screen)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
-    git = git_state()
-    if common is None:
-        common = set.intersection(*(set(run.overrides) for run in runs))
-    for place, (run, target) in enumerate(zip(runs, targets, strict=True)):
-        model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
-        choices = [o for o in run.overrides if o not in common and not o.startswith("model=")]
-        spec = _spec(replace(run, config=_decided(run.config, model)), choices, target, name, model, dataset, git)
+    for place, (draft, choice, config) in enumerate(zip(drafts, chosen, configs, strict=True)):
+        spec = _identified(replace(draft, choice=choice), datasets[_data_key(config)])
         specs.setdefault(spec.run_id, spec)
         places[spec.run_id].append(place)
     return [replace(p, places=tuple(places[p.spec.run_id])) for p in _seen(list(specs.values()))]
@@ -127,6 +113,20 @@ def _model_key(config: Config) -> tuple[object, ...]:
 
 def _data_key(config: Config) -> tuple[object, ...]:
     return (str(config.data), *astuple(config.paths))
+
+
+def _models(configs: list[Config], screen: Screen) -> dict[tuple[object, ...], ModelPlan]:
+    """Each distinct model decided once."""
+    hub, models, refused = Hub(), dict[tuple[object, ...], ModelPlan](), dict[tuple[object, ...], InputError]()
+    for config in configs:
+        key = _model_key(config)
+        if key not in models and key not in refused:
+            try:
+                models[key] = resolve(config.model, hub, Path(config.paths.cache), screen.progress)
+            except InputError as e:
+                refused[key] = e
+    _refuse(refused.values())
+    return models
 
 
 def _datasets(pairs: list[tuple[Config, ModelPlan]], screen: Screen) -> dict[tuple[object, ...], Dataset]:
@@ -164,25 +164,38 @@ def _decided(config: Config, model: ModelPlan) -> Config:
     return replace(config, model=decided)
 
 
-def _spec(
+def _drafts(
+    runs: list[Composed],
+    devices: list[str],
+    models: dict[tuple[object, ...], ModelPlan],
+    datasets: dict[tuple[object, ...], Dataset],
+    common: set[str] | None,
+) -> list[RunSpec]:
+    """Each run, decided but for what has to be measured, and so without an id."""
+    sweep = runs[0].config.sweep.name or sweep_name([run.overrides for run in runs])
+    git = git_state()
+    if common is None:
+        common = set.intersection(*(set(run.overrides) for run in runs))
+    drafts = []
+    for run, device in zip(runs, devices, strict=True):
+        model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
+        varied = [o for o in run.overrides if o not in common and not o.startswith("model=")]
+        decided = replace(run, config=_decided(run.config, model))
+        drafts.append(_draft(decided, varied, device, sweep, model, dataset, git))
+    return drafts
+
+
+def _draft(
     run: Composed,
-    choices: list[str],
-    target: tuple[str, str],
+    varied: list[str],
+    device: str,
     sweep: str,
     model: ModelPlan,
     dataset: Dataset,
     git: tuple[str | None, bool | None],
 ) -> RunSpec:
-    """One run, all decided; ``target`` is its device kind and precision, ``choices`` what the sweep varies."""
-    config, (device, precision) = run.config, target
-    identified = identify(
-        config,
-        weights=model.weights,
-        dataset=dataset.fingerprint,
-        split=dataset.split_fingerprint,
-        device=device,
-        precision=precision,
-    )
+    """``varied`` are the overrides that tell the run from the sweep's others."""
+    config = run.config
     warnings = [*model.warnings, *dataset.notes]
     if dataset.synthetic:
         warnings.append(
@@ -201,15 +214,15 @@ def _spec(
     start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
     name = f"{config.model.name} {start}".strip() + in_brackets(config)
     return RunSpec(
-        run_id=make_run_id(config.model.name, identified),
+        run_id="",
         name=name,
-        label=" ".join([name, *(_short(choice) for choice in choices if choice.partition("=")[0] not in CHOICES)]),
+        label=" ".join([name, *(_short(choice) for choice in varied if choice.partition("=")[0] not in CHOICES)]),
         config=config,
         overrides=run.overrides,
         sweep=sweep,
         model=model,
         device=device,
-        precision=precision,
+        choice=named("fp32" if config.hardware.precision == "auto" else config.hardware.precision),
         dataset_file=dataset.file,
         warnings=tuple(warnings),
         slurm=run.slurm,
@@ -217,6 +230,19 @@ def _spec(
         git_commit=git[0],
         git_dirty=git[1],
     )
+
+
+def _identified(spec: RunSpec, dataset: Dataset) -> RunSpec:
+    """With its id, which needs all to be decided."""
+    identified = identify(
+        spec.config,
+        weights=spec.model.weights,
+        dataset=dataset.fingerprint,
+        split=dataset.split_fingerprint,
+        device=spec.device,
+        precision=spec.precision,
+    )
+    return replace(spec, run_id=make_run_id(spec.config.model.name, identified))
 
 
 def in_brackets(config: Config) -> str:

@@ -193,6 +193,9 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         )
     if len(todo) > LISTED_RUNS:
         screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
+    chosen = [p.spec for p in todo if p.spec.choice.why]
+    for what in dict.fromkeys(f"{s.model.timm_name} on {s.device} in {s.precision}, {s.choice.why}" for s in chosen):
+        screen.say(f"  {what}.")
     for asked, specs in resource_shapes([p.spec for p in todo if p.on_cluster]):
         gpus = f"{asked['gpus_per_node']} GPU, " if "gpus_per_node" in asked else ""
         place = asked.get("partition", "the default partition")

@@ -45,13 +45,21 @@ class Environment:
 
 @dataclass
 class Hardware:
-    """What really ran: never ``auto``."""
+    """What really ran: never ``auto``.
+
+    ``kernels`` are ``torch``'s or ``har_sweep``'s. Where the precision was chosen by measuring, ``chosen`` says why,
+    and ``images_per_second`` what each could train on the device, in batches of ``measured_batch_size`` at the most.
+    """
 
     device: str
     device_name: str
     device_count: int
     precision: str
     cpu_threads: int | None = None
+    kernels: str | None = None
+    chosen: str = ""
+    images_per_second: dict[str, float] = field(default_factory=dict)
+    measured_batch_size: int | None = None
 
 
 @dataclass

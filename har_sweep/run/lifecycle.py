@@ -73,7 +73,7 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
         overrides=spec.overrides,
         started_at=utc_now(),
         environment=environment(spec.git_commit, spec.git_dirty),
-        hardware=Hardware(spec.device, spec.device, config.hardware.device_count, spec.precision),
+        hardware=_hardware(spec),
         dataset=DatasetInfo(
             name=dataset.name,
             fingerprint=dataset.fingerprint,
@@ -94,6 +94,16 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
         selection=config.trainer.selection,
         warnings=list(spec.warnings),
     )
+
+
+def _hardware(spec: RunSpec) -> Hardware:
+    """As far as it is known before the run's process has opened the device."""
+    choice, count = spec.choice, spec.config.hardware.device_count
+    return Hardware(
+        spec.device, spec.device, count, spec.precision, kernels=choice.way.kernels, chosen=choice.why,
+        images_per_second=choice.images_per_second,
+        measured_batch_size=choice.measured.batch_size if choice.measured else None,
+    )  # fmt: skip
 
 
 def conclude(record: Record, status: Status, why: str | None) -> None:

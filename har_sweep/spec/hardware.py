@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -16,26 +18,38 @@ from har_sweep.errors import InputError
 
 @dataclass(frozen=True)
 class Device:
-    """A device that could run a run. ``memory_bytes`` is its own, or the machine's for a CPU."""
+    """A device that could run a run. ``memory_bytes`` is its own, or the machine's for a CPU; None if it is not told.
+
+    ``bf16`` and ``fp16`` say what it multiplies in hardware; ``instructions`` are a processor's for vectors and
+    matrices, of which a hypervisor may hide some; ``uuid`` is what NVIDIA calls it.
+    """
 
     kind: str
     name: str
     memory_bytes: int | None
     bf16: bool
+    fp16: bool = False
+    instructions: str = ""
+    uuid: str = ""
 
 
 @cache
 def find_devices() -> tuple[Device, ...]:
     """The devices of this machine, the fastest kind first; the CPU is always the last."""
-    found = list(_nvidia())
+    found = list(_nvidia()[1])
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         found.append(Device("mps", "Apple GPU", None, bf16=False))
     return (*found, cpu_device())
 
 
+def device_of(kind: str) -> Device:
+    """This machine's first device of a kind, or one of which nothing is known."""
+    return next((device for device in find_devices() if device.kind == kind), Device(kind, kind, None, bf16=False))
+
+
 def device_named(kind: str) -> str:
     """The name of this machine's first device of a kind."""
-    return next((device.name for device in find_devices() if device.kind == kind), kind)
+    return device_of(kind).name
 
 
 @cache
@@ -49,36 +63,65 @@ def cpu_device() -> Device:
         name = fields.get("model name", name)
         flags = set(fields.get("flags", fields.get("Features", "")).split())
     bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-    return Device("cpu", name, psutil.virtual_memory().total, bf16)
+    vectors = sorted(flag for flag in flags if flag.startswith(("avx", "amx", "fma", "sve", "asimd", "i8mm", "bf16")))
+    return Device("cpu", name, psutil.virtual_memory().total, bf16, instructions=" ".join(vectors))
 
 
-def _nvidia() -> list[Device]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return []
+def _nvidia() -> tuple[list[Device], list[Device]]:
+    """NVIDIA's devices in this machine, as ``nvidia-smi`` lists them, and those that CUDA_VISIBLE_DEVICES leaves."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception:  # no driver, no library: no NVIDIA device
-        return []
+        return [], []
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            Device(
-                "cuda",
-                pynvml.nvmlDeviceGetName(handle),
-                pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-                bf16=pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0] >= 8,
-            )
-            for handle in handles
-        ]
+        count = pynvml.nvmlDeviceGetCount()
+        found = [_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(n)) for n in range(count)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            return found, found
+        named = (_named_device(pynvml, part.strip(), found) for part in visible.split(","))
+        return found, [device for device in takewhile(bool, named) if device]  # as CUDA, which stops at a wrong one
     finally:
         pynvml.nvmlShutdown()
 
 
-def resolve_hardware(config: HardwareConfig) -> tuple[str, str]:
-    """What ``auto`` means here, on this machine: ``(device kind, precision)``.
+def _named_device(pynvml: Any, part: str, found: list[Device]) -> Device | None:
+    """What an entry of ``CUDA_VISIBLE_DEVICES`` names: an index, the beginning of a UUID, or a part of a card."""
+    if part.isdigit():
+        return found[int(part)] if int(part) < len(found) else None
+    if part.startswith("MIG-"):
+        try:
+            return replace(_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByUUID(part)), uuid=part)
+        except pynvml.NVMLError:
+            return None
+    matching = [device for device in found if part and device.uuid.startswith(part)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _nvidia_device(pynvml: Any, handle: Any) -> Device:
+    def told(ask: str, unknown: Any) -> Any:
+        """What a card tells; some do not know their memory (it is the machine's), or not to everybody."""
+        try:
+            return getattr(pynvml, ask)(handle)
+        except pynvml.NVMLError:
+            return unknown
+
+    memory = told("nvmlDeviceGetMemoryInfo", None)
+    capability = tuple(told("nvmlDeviceGetCudaComputeCapability", (0, 0)))
+    return Device(
+        "cuda",
+        told("nvmlDeviceGetName", "NVIDIA GPU"),
+        memory.total if memory else None,
+        bf16=capability >= (8, 0),
+        fp16=capability >= (7, 0),
+        uuid=told("nvmlDeviceGetUUID", ""),
+    )
+
+
+def resolve_device(config: HardwareConfig) -> Device:
+    """The device of this machine that a run gets, the first of its kind.
 
     Raises
     ------
@@ -86,27 +129,49 @@ def resolve_hardware(config: HardwareConfig) -> tuple[str, str]:
         if the devices asked for are not here, or do not compute in the precision asked for.
     """
     here = {device.kind: device for device in reversed(find_devices())}
+    if config.device in ("auto", "cuda") and "cuda" not in here:
+        _check_mask()
     kind = find_devices()[0].kind if config.device == "auto" else config.device
     if kind not in here:
         raise InputError(
             f"hardware.device={kind}: this machine has {', '.join(here)}.",
             "Use hardware=auto, or check the driver with `python -m har_sweep.doctor`.",
         )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = len(visible.split(",")) if visible and kind == "cuda" else sum(d.kind == kind for d in find_devices())
-    if config.device_count > count and kind != "cpu":  # a CPU counts for as many as it is asked to be
+    device, alike = here[kind], [each for each in find_devices() if each.kind == kind]
+    if config.device_count > len(alike) and kind != "cpu":  # a CPU counts for as many as it is asked to be
         raise InputError(
-            f"hardware.device_count={config.device_count}: this machine has {count} {kind} device(s).",
-            f"Take hardware.device_count={count} or less.",
+            f"hardware.device_count={config.device_count}: this machine has {len(alike)} {kind} device(s).",
+            f"Take hardware.device_count={len(alike)} or less.",
         )
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if here[kind].bf16 else "fp32"
-    if precision == "fp16" and kind != "cuda":
+    if config.precision == "fp16" and kind != "cuda":
         raise InputError(
             f"hardware.precision=fp16 does not train on {kind}.", "Use hardware.precision=auto, bf16 or fp32."
         )
-    return kind, precision
+    if config.precision == "bf16" and kind == "cuda" and not device.bf16:
+        raise InputError(
+            f"hardware.precision=bf16: {device.name} does not multiply in bf16.", "Use hardware.precision=auto or fp16."
+        )
+    kinds = {(each.name, each.bf16, each.fp16): each for each in alike}
+    if kind == "cuda" and len(kinds) > 1:
+        shown = ",".join(each.uuid for each in alike if each.name == device.name)
+        raise InputError(
+            f"This machine's GPUs are not alike ({', '.join(name for name, *_ in kinds)}): costs of runs on one could "
+            "not be compared with costs of runs on another.",
+            f"Name those that shall be used: CUDA_VISIBLE_DEVICES={shown}",
+        )
+    return device
+
+
+def _check_mask() -> None:
+    """Refuse to take the CPU because the mask names no GPU by mistake."""
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if mask in ("", "-1") or not (hidden := _nvidia()[0]):
+        return
+    listed = ", ".join(f"{n} ({device.name}, {device.uuid})" for n, device in enumerate(hidden))
+    raise InputError(
+        f"CUDA_VISIBLE_DEVICES={mask} names no GPU of this machine, which has {listed}.",
+        "Name some of these, unset it to use them all, or take hardware=cpu.",
+    )
 
 
 def logical_cores() -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from har_sweep.config.schema import Config, SlurmLauncher
 from har_sweep.record.folder import RunPaths
+from har_sweep.spec.precision import Choice
 from har_sweep.spec.weights import ModelPlan
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """``device`` and ``precision`` are what ``auto`` came to; ``dataset_file`` is what ``prepare_dataset`` wrote;
-    ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of the code that planned it;
-    ``failures_allowed`` counts those of earlier sweeps too. ``slurm`` is what a job on a cluster asks for, None on this
-    machine; ``hydra`` is the whole composed config where Hydra has something to do around the job.
+    """``device`` and ``choice``, precision and kernels, are what ``auto`` came to; ``dataset_file`` is what
+    ``prepare_dataset`` wrote; ``label`` tells the run from the sweep's others; ``git_commit`` and ``git_dirty`` are of
+    the code that planned it; ``failures_allowed`` counts those of earlier sweeps too. ``slurm`` is what a job on a
+    cluster asks for, None on this machine; ``hydra`` is the whole composed config where Hydra has something to do
+    around the job.
 
     The run's owner adds ``claim``, the number it writes under, and ``halvings``, how often batches are cut in two
     from the start because the system has killed the run for its memory.
@@ -33,7 +35,7 @@ class RunSpec:
     sweep: str
     model: ModelPlan
     device: str
-    precision: str
+    choice: Choice
     dataset_file: Path
     warnings: tuple[str, ...]
     slurm: SlurmLauncher | None = None
@@ -45,8 +47,18 @@ class RunSpec:
     halvings: int = 0
 
     @property
+    def precision(self) -> str:
+        return self.choice.way.precision
+
+    @property
     def paths(self) -> RunPaths:
         return RunPaths(Path(self.config.paths.runs) / self.run_id, self.claim)
+
+    @property
+    def device_batch(self) -> int:
+        """Images of a full batch that a device computes at once; ranks on one CPU share it as they do the batch."""
+        devices = self.config.hardware.device_count if self.device == "cuda" else 1
+        return max(1, self.config.trainer.batch_size // devices)
 
     @property
     def source_size(self) -> int:

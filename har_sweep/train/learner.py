@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -102,6 +103,13 @@ class Learner:
                 Line(f"Out of memory: batches now go in {self._accumulation_steps} micro-batches.", warning=True)
             )
             return None
+
+    def computing(self, compute: Compute) -> Learner:
+        """The same model, optimizer and state, on the same device in another precision."""
+        other = copy.copy(self)
+        other._compute = compute
+        other._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""

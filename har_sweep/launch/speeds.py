@@ -1,0 +1,138 @@
+"""How fast this machine trains a model, each way that it can: measured once, and kept in ``paths.cache``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from har_sweep.config.compose import compose
+from har_sweep.config.schema import HardwareConfig
+from har_sweep.files import atomic
+from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.launch.terminal import Screen
+from har_sweep.spec.hardware import cores, device_of, logical_cores
+from har_sweep.spec.hub import Hub
+from har_sweep.spec.precision import Choice, Measured, Way, choose, named, ways
+from har_sweep.spec.run_spec import RunSpec
+from har_sweep.spec.weights import resolve
+
+CHOOSING_SECONDS = 4.0  # with building the model about 5
+TIMING_SECONDS = 2.0  # of one way alone
+VERSION = 1  # of what is measured and how; another one's figures do not count
+
+
+Setting = dict[str, Any]
+"""All that a measurement is of, as plain values."""
+
+
+def choices(specs: list[RunSpec], screen: Screen) -> list[Choice]:
+    """Of each run the precision and kernels that are fastest for its model on this machine, or what ``spec.choice`` is
+    already where there is nothing to choose.
+
+    It is one decision for all runs of an architecture, whatever their batches, optimizers and augmentations (the first
+    to ask is measured), so that they can be compared, and so that runs which are done are found again. What cannot be
+    measured trains in fp32, which is said.
+    """
+    asked = [_name(_setting(spec, several)) if len(several := ways_of(spec)) > 1 else "" for spec in specs]
+    # Of each question the first run, in the order asked for.
+    first = {name: spec for name, spec in zip(reversed(asked), reversed(specs), strict=True) if name}
+    kept = {name: _kept(spec, _setting(spec, ways_of(spec))) for name, spec in reversed(first.items())}
+    found = {name: choose(figures) for name, figures in kept.items() if figures}
+    missing = {name: first[name] for name in kept if name not in found}
+    with asking_torch() as ask:
+        for n, (name, spec) in enumerate(missing.items(), 1):
+            model = spec.config.model.name
+            which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
+            what = f"Measuring which precision is fastest here for {which}, about 5 s"
+            try:
+                found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
+            except Unanswered as e:
+                found[name] = Choice(Way("fp32"))
+                screen.warn(f"{model} trains in fp32: which precision is fastest here could not be measured ({e}).")
+    return [found.get(name, spec.choice) for name, spec in zip(asked, specs, strict=True)]
+
+
+def ways_of(spec: RunSpec) -> tuple[Way, ...]:
+    """Between what a run's device can choose: the precision alone where the user named it."""
+    hardware = spec.config.hardware
+    if hardware.precision != "auto":
+        return (named(hardware.precision).way,)
+    return ways(device_of(spec.device), hardware.compile)
+
+
+def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], None]) -> Measured:
+    """What is kept, or else, after ``tell()``, is measured and kept. Models are not compiled for it: it takes minutes.
+
+    Raises
+    ------
+    Unanswered
+        if it cannot be measured.
+    """
+    setting = _setting(spec, ways)
+    if kept := _kept(spec, setting):
+        return kept
+    tell()
+    plain = replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, compile=False)))
+    found: Measured = ask("measure", plain, ways, CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS)
+    with atomic(_file(spec, setting)) as out:
+        out.write(msgspec.json.format(msgspec.json.encode({"setting": setting, "measured": found}), indent=1))
+    return found
+
+
+def small_run(device: str, hardware: HardwareConfig, cache_folder: str) -> RunSpec:
+    """ResNet-18 as its default config would train it, for ``measured`` alone: it has no images, id or weights."""
+    config = compose(["model=resnet18", "model.weights=scratch"])
+    config = replace(config, hardware=hardware, paths=replace(config.paths, cache=cache_folder))
+    model = resolve(config.model, Hub(), Path(cache_folder))
+    return RunSpec(
+        run_id="", name="", label="", config=config, overrides=[], sweep="", model=model, device=device,
+        choice=named("fp32"), dataset_file=Path(), warnings=(),
+    )  # fmt: skip
+
+
+def _setting(spec: RunSpec, ways: tuple[Way, ...]) -> Setting:
+    """A batch size counts only where there is nothing to choose: the choice is one for all."""
+    hardware = spec.config.hardware
+    setting = {
+        **_machine(spec.device),
+        "model": [spec.model.timm_name, spec.model.input_size, spec.config.trainer.finetune],
+        "hardware": [hardware.memory_format, hardware.tf32, hardware.deterministic, hardware.cpu_threads],
+        "ways": [way.key for way in ways],
+    }
+    return setting if len(ways) > 1 else setting | {"batch": [spec.config.trainer.batch_size, hardware.device_count]}
+
+
+@cache
+def _machine(kind: str) -> Setting:
+    device = device_of(kind)
+    return {
+        "version": VERSION,
+        "device": [kind, device.name, device.instructions, cores(), logical_cores()],
+        "packages": [importlib.metadata.version(name) for name in ("torch", "timm")],
+    }
+
+
+def _kept(spec: RunSpec, setting: Setting) -> Measured | None:
+    """What is kept of a setting; None if it is not there, not whole or of another."""
+    with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError, TypeError):
+        found = msgspec.json.decode(_file(spec, setting).read_bytes())
+        if found["setting"] == setting:
+            return msgspec.convert(found["measured"], Measured)
+    return None
+
+
+def _file(spec: RunSpec, setting: Setting) -> Path:
+    return Path(spec.config.paths.cache) / "speeds" / f"{_name(setting)}.json"
+
+
+def _name(setting: Setting) -> str:
+    return hashlib.sha256(json.dumps(setting).encode()).hexdigest()[:16]

@@ -1,0 +1,156 @@
+"""Which precision a run computes in, and by whose kernels: chosen by how fast each trained on the run's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from har_sweep.spec.hardware import Device
+
+MARGIN = 1.1  # times as fast as fp32, for anything else to be worth it
+MARGIN_OF_FEW, FEW_ROUNDS = 1.5, 3  # where a model is so slow that there were fewer rounds
+KERNELS_MARGIN = 1.03
+LOSS_BOUND = 0.05  # as a share of fp32's loss
+GRADIENT_BOUND = 0.8  # the least cosine
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to compute a training: ``kernels`` are ``torch``'s or ``har_sweep``'s (``device/cpu_kernels.py``)."""
+
+    precision: str
+    kernels: str = "torch"
+
+    @property
+    def key(self) -> str:
+        """Its name in files."""
+        return self.precision if self.kernels == "torch" else f"{self.precision}_{self.kernels}"
+
+    def __str__(self) -> str:
+        return self.precision if self.kernels == "torch" else f"{self.precision} by our kernels"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of a way: seconds an image in training, one a round in which all took turns, so that rounds
+    can be compared one by one; and a step's loss and gradient beside fp32's, from the same weights and images.
+    ``error`` says why there is nothing."""
+
+    way: Way
+    training_seconds: tuple[float, ...] = ()
+    loss_difference: float = 0.0
+    gradient_cosine: float = 1.0
+    error: str = ""
+
+    @property
+    def images_per_second(self) -> float | None:
+        return 1 / median(self.training_seconds) if self.training_seconds else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on a device, in batches of ``batch_size``, as large as there was time for up to the ``batch_wanted``,
+    with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes."""
+
+    figures: tuple[Figures, ...]
+    evaluation_seconds: float
+    build_seconds: float
+    batch_size: int
+    batch_wanted: int
+    cpu_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run's way, why it was taken (empty where there was nothing to choose), and what was measured, if it was."""
+
+    way: Way
+    why: str = ""
+    measured: Measured | None = None
+
+    @property
+    def images_per_second(self) -> dict[str, float]:
+        """Of each way that was measured."""
+        figures = self.measured.figures if self.measured else ()
+        return {f.way.key: rate for f in figures if (rate := f.images_per_second)}
+
+
+def ways(device: Device, compiled: bool = False) -> tuple[Way, ...]:
+    """What could be the fastest on a device, fp32 first; it alone where nothing else is computed in hardware."""
+    lower = "bf16" if device.bf16 else "fp16" if device.fp16 else None
+    if lower is None:
+        return (Way("fp32"),)
+    if device.kind == "cpu" and not compiled:
+        return Way("fp32"), Way("bf16", "har_sweep"), Way("bf16")
+    return Way("fp32"), Way(lower)
+
+
+def named(precision: str) -> Choice:
+    """What the user named: nothing is measured, and bf16 on a CPU is computed by our kernels."""
+    return Choice(Way(precision, "har_sweep" if precision == "bf16" else "torch"))
+
+
+def choose(measured: Measured) -> Choice:
+    """The fastest way that computes what fp32 does; fp32 unless another is clearly faster.
+
+    Clearly: ``MARGIN`` times as fast as fp32 (``MARGIN_OF_FEW`` with fewer than ``FEW_ROUNDS`` rounds), both in three
+    rounds of four and by the fastest rounds of either. A narrower lead is worth less than that the choice stays what it
+    is from one measurement to the next: precision is part of what a run is. Kernels are not; ours stay unless torch's
+    are ``KERNELS_MARGIN`` times as fast.
+
+    What fp32 does: the loss of one step differs by no more than ``LOSS_BOUND`` of it, and the gradients point the same
+    way, with a cosine of ``GRADIENT_BOUND`` at least. Sound bf16 had 0.92 to 0.9999 in ResNet-18, ViT-Ti, MobileNetV4
+    and EfficientNet-Lite0, the last with the least; kernels that are wrong, and fp16 that overflows, have about 0.
+    """
+    fp32, *others = measured.figures
+    fast = [(_lead(fp32, f), f) for f in others if not _spoils(f) and _is_clear(fp32, f)]
+    if not fast:
+        return Choice(fp32.way, _why(fp32, others), measured)
+    lead, best = max(fast, key=lambda pair: pair[0])
+    for other_lead, other in fast:
+        if other.way.kernels == "har_sweep" and lead < KERNELS_MARGIN * other_lead:
+            best = other
+    return Choice(best.way, _why(best, [f for f in measured.figures if f is not best]), measured)
+
+
+def _ratios(fp32: Figures, other: Figures) -> list[float]:
+    return [slow / fast for slow, fast in zip(fp32.training_seconds, other.training_seconds, strict=False)]
+
+
+def _lead(fp32: Figures, other: Figures) -> float:
+    """How many times as fast as fp32."""
+    return median(_ratios(fp32, other))
+
+
+def _is_clear(fp32: Figures, other: Figures) -> bool:
+    ratios = sorted(_ratios(fp32, other))
+    if not ratios:
+        return False
+    margin = MARGIN if len(ratios) >= FEW_ROUNDS else MARGIN_OF_FEW
+    best_to_best = min(fp32.training_seconds) / min(other.training_seconds)
+    return min(best_to_best, ratios[len(ratios) // 4]) >= margin
+
+
+def _spoils(figures: Figures) -> str:
+    """Why a way does not compute what fp32 does; empty if it does."""
+    if figures.error:
+        return figures.error
+    if not figures.loss_difference <= LOSS_BOUND:
+        return f"its loss is {100 * figures.loss_difference:.2g} % off"
+    if not figures.gradient_cosine >= GRADIENT_BOUND:
+        return f"its gradient has a cosine of {figures.gradient_cosine:.2f} with fp32's"
+    return ""
+
+
+def _why(best: Figures, others: list[Figures]) -> str:
+    """``fastest here: 23.9 images/s against 14.9 in bf16``, and what was no choice."""
+    rate = best.images_per_second or 0.0
+    beaten = {str(f.way): f.images_per_second for f in others if f.images_per_second and not _spoils(f)}
+    said = []
+    if beaten:
+        rank = "fastest here" if rate >= max(beaten.values()) else "no other is clearly faster here"
+        said.append(
+            f"{rank}: {rate:.3g} images/s against " + ", ".join(f"{n:.3g} in {way}" for way, n in beaten.items())
+        )
+    said += [f"{f.way} is no choice: {why}" for f in others if (why := _spoils(f))]
+    return "; ".join(said)

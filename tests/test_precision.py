@@ -1,0 +1,490 @@
+"""``hardware.precision=auto``: what is fastest here, measured once, kept, and never at the price of what is learned."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import SMALL, small_spec
+
+from har_sweep.config.check import check_launcher
+from har_sweep.config.compose import compose_runs
+from har_sweep.config.schema import HardwareConfig, SlurmLauncher
+from har_sweep.data.dataset import Dataset
+from har_sweep.device.compute import Compute
+from har_sweep.doctor.machine import precision
+from har_sweep.errors import InputError
+from har_sweep.launch import ask, speeds
+from har_sweep.launch.ask import Unanswered
+from har_sweep.launch.calibrate import Watch, race
+from har_sweep.launch.estimate import estimate
+from har_sweep.launch.plan import Planned, plan
+from har_sweep.launch.sweep import announce
+from har_sweep.launch.terminal import Screen
+from har_sweep.run.lifecycle import new_record
+from har_sweep.spec import hardware
+from har_sweep.spec.hardware import Device, cpu_device, find_devices, resolve_device
+from har_sweep.spec.precision import Figures, Measured, Way, choose, named, ways
+from har_sweep.spec.run_spec import RunSpec
+
+FP32, OURS, TORCHS = Way("fp32"), Way("bf16", "har_sweep"), Way("bf16")
+AUTO = "hardware.precision=auto"
+
+
+def measured(*figures: Figures) -> Measured:
+    return Measured(figures, 0.01, 0.5, 16, 16)
+
+
+def images(way: Way, *per_second: float, **others: Any) -> Figures:
+    return Figures(way, tuple(1 / rate for rate in per_second), **others)
+
+
+def chosen(*figures: Figures) -> Way:
+    return choose(measured(*figures)).way
+
+
+# The rule.
+
+
+def test_the_fastest_is_taken_and_said_with_its_figures() -> None:
+    amx = choose(measured(images(FP32, 23.9, 24, 23.8), images(OURS, 70, 71, 69), images(TORCHS, 50, 51, 49)))
+    assert (amx.way, amx.why) == (OURS, "fastest here: 70 images/s against 23.9 in fp32, 50 in bf16")
+    no_amx = choose(measured(images(FP32, 23.9, 24, 23.8), images(OURS, 14.9, 15, 14.8)))
+    assert (no_amx.way, no_amx.why) == (FP32, "fastest here: 23.9 images/s against 14.9 in bf16 by our kernels")
+    assert no_amx.images_per_second == pytest.approx({"fp32": 23.9, "bf16_har_sweep": 14.9})
+
+
+def test_a_narrow_margin_takes_fp32_and_is_not_called_the_fastest() -> None:
+    narrow = choose(measured(images(FP32, 20, 20, 20), images(OURS, 21.5, 21.6, 21.4)))
+    assert (narrow.way, narrow.why[:33]) == (FP32, "no other is clearly faster here: ")
+    assert chosen(images(FP32, 20, 20, 20), images(OURS, 22.5, 22.6, 22.4)) == OURS
+
+
+def test_noise_flips_nothing() -> None:
+    """Rounds are compared one by one, so a load that slows a whole round is no lead, nor is one lucky round."""
+    assert chosen(images(FP32, 20, 5, 20, 6), images(OURS, 20, 5, 20, 6)) == FP32
+    assert chosen(images(FP32, 20, 20, 2, 20), images(OURS, 20, 20, 20, 20)) == FP32
+    assert chosen(images(FP32, 20, 20, 2, 2, 20, 20), images(OURS, 18, 18, 20, 20, 19, 19)) == FP32
+    assert chosen(images(FP32, 20, 20, 20, 20), images(OURS, 40, 40, 4, 40)) == OURS
+    assert chosen(images(FP32, 20), images(OURS, 28)) == FP32  # of a single round more is asked
+    assert chosen(images(FP32, 20), images(OURS, 40)) == OURS
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    [
+        ({"loss_difference": 0.06}, "its loss is 6 % off"),
+        ({"gradient_cosine": 0.3}, "its gradient has a cosine of 0.30 with fp32's"),
+        ({"gradient_cosine": float("nan")}, "its gradient has a cosine of nan with fp32's"),
+        ({"error": "its loss is no number"}, "its loss is no number"),
+    ],
+)
+def test_what_does_not_compute_what_fp32_does_is_no_choice(spoilt: dict[str, Any], why: str) -> None:
+    alone = choose(measured(images(FP32, 20, 20, 20), images(OURS, 60, 60, 60, **spoilt)))
+    assert (alone.way, alone.why) == (FP32, f"bf16 by our kernels is no choice: {why}")
+    assert chosen(images(FP32, 20, 20, 20), images(OURS, 60, 60, 60, **spoilt), images(TORCHS, 30, 30, 30)) == TORCHS
+
+
+def test_a_way_that_raised_is_told_and_leaves_the_others() -> None:
+    found = choose(measured(images(FP32, 20, 20, 20), Figures(OURS, error="no kernel"), images(TORCHS, 30, 30, 30)))
+    assert found.way == TORCHS
+    assert found.why == "fastest here: 30 images/s against 20 in fp32; bf16 by our kernels is no choice: no kernel"
+
+
+def test_our_kernels_stay_unless_torchs_are_faster() -> None:
+    assert chosen(images(FP32, 20, 20, 20), images(OURS, 40, 40, 40), images(TORCHS, 40.5, 40.5, 40.5)) == OURS
+    assert chosen(images(FP32, 20, 20, 20), images(OURS, 40, 40, 40), images(TORCHS, 44, 44, 44)) == TORCHS
+
+
+def test_only_what_is_computed_in_hardware_is_measured() -> None:
+    assert ways(Device("cpu", "", None, bf16=False)) == (FP32,)
+    assert ways(Device("mps", "", None, bf16=False)) == (FP32,)
+    assert ways(Device("cpu", "", None, bf16=True)) == (FP32, OURS, TORCHS)
+    assert ways(Device("cpu", "", None, bf16=True), compiled=True) == (FP32, TORCHS)
+    assert ways(Device("cuda", "", None, bf16=True, fp16=True)) == (FP32, Way("bf16"))
+    assert ways(Device("cuda", "T4", None, bf16=False, fp16=True)) == (FP32, Way("fp16"))
+
+
+# The measurement.
+
+
+class Stage:
+    """Steps that take the time they are said to, by a clock of their own."""
+
+    def __init__(self, seconds_an_image: dict[Way, float], first_step: float = 0.0) -> None:
+        self.now, self.steps = 0.0, list[tuple[Way, int]]()
+        self._seconds, self._first = seconds_an_image, first_step
+
+    def run(self, most: int, deadline: float) -> tuple[dict[Way, tuple[float, ...]], int]:
+        def step(way: Way) -> Callable[[int], None]:
+            def taken(count: int) -> None:
+                new = (way, count) not in self.steps
+                self.steps.append((way, count))
+                self.now += self._seconds[way] * count + self._first * new
+
+            return taken
+
+        return race({w: step(w) for w in self._seconds}, 2, most, lambda: deadline - self.now, self._watching)
+
+    @contextmanager
+    def _watching(self) -> Iterator[Watch]:
+        began, watch = self.now, Watch()
+        yield watch
+        watch.seconds = self.now - began
+
+
+def test_a_slow_first_step_of_a_size_does_not_count() -> None:
+    stage = Stage({FP32: 0.01, OURS: 0.008}, first_step=0.5)
+    times, count = stage.run(16, 20.0)
+    assert count == 16
+    assert times[FP32] == pytest.approx([0.01] * len(times[FP32]))
+    assert times[OURS] == pytest.approx([0.008] * len(times[FP32]))
+    assert len(times[FP32]) >= 3
+
+
+def test_batches_grow_to_what_there_is_time_for() -> None:
+    stage = Stage({FP32: 0.1, OURS: 0.1})
+    times, count = stage.run(64, 6.0)
+    assert 2 < count < 64
+    assert len(times[FP32]) >= 3
+    assert stage.now < 7.0
+
+
+def test_a_model_too_slow_for_more_is_measured_by_one_step_each() -> None:
+    stage = Stage({FP32: 1.0, OURS: 0.6})
+    times, count = stage.run(64, 4.0)
+    assert (times, count) == ({FP32: (1.0,), OURS: (0.6,)}, 2)
+    assert len(stage.steps) == 2
+
+
+def test_what_is_far_behind_gets_no_third_step() -> None:
+    stage = Stage({FP32: 0.01, OURS: 0.5, TORCHS: 0.009})
+    times, _ = stage.run(16, 4.0)
+    assert [way for way, _ in stage.steps].count(OURS) == 2
+    assert times[OURS] == pytest.approx((0.5,))
+    assert len(times[TORCHS]) == len(times[FP32]) >= 3
+
+
+# What is kept of it.
+
+
+@pytest.fixture
+def bf16_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor that says it multiplies bf16, whatever this one does."""
+    monkeypatch.setattr(hardware, "find_devices", lambda: (replace(cpu_device(), bf16=True),))
+    speeds._machine.cache_clear()
+    yield
+    speeds._machine.cache_clear()
+
+
+class Torch:
+    """Stands for the process with torch: answers with figures and counts the questions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Measured | Exception) -> None:
+        self.asked: list[RunSpec] = []
+
+        @contextmanager
+        def asking() -> Iterator[Callable[..., Any]]:
+            def answered(name: str, spec: RunSpec, *rest: Any) -> Measured:
+                assert name == "measure"
+                self.asked.append(spec)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+
+            yield answered
+
+        for module in (ask, speeds):
+            monkeypatch.setattr(module, "asking_torch", asking)
+
+
+FASTER = measured(images(FP32, 20, 20, 20), images(OURS, 60, 60, 60), images(TORCHS, 40, 40, 40))
+Draft = Callable[..., RunSpec]
+
+
+@pytest.fixture
+def asked(bf16_here: None, monkeypatch: pytest.MonkeyPatch) -> Torch:
+    return Torch(monkeypatch, FASTER)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    return small_spec(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def draft(base: RunSpec, tmp_path: Path) -> Draft:
+    """A run before its precision is chosen, with a cache of the test's own."""
+
+    def make(precision: str = "auto", **trainer: Any) -> RunSpec:
+        config = replace(
+            base.config,
+            hardware=replace(base.config.hardware, precision=precision),
+            trainer=replace(base.config.trainer, **trainer),
+            paths=replace(base.config.paths, cache=str(tmp_path)),
+        )
+        return replace(base, config=config)
+
+    return make
+
+
+def ways_chosen(*drafts: RunSpec) -> list[Way]:
+    return [choice.way for choice in speeds.choices(list(drafts), Screen())]
+
+
+def test_one_question_serves_all_runs_of_a_model_and_every_later_sweep(asked: Torch, draft: Draft) -> None:
+    alike = draft(), replace(draft(), config=replace(draft().config, seed=1)), draft(batch_size=8), draft(epochs=9)
+    assert ways_chosen(*alike) == [OURS] * 4
+    assert ways_chosen(*alike[::-1]) == [OURS] * 4
+    assert len(asked.asked) == 1
+    assert ways_chosen(draft(), draft(finetune="head")) == [OURS] * 2
+    assert len(asked.asked) == 2  # fewer gradients: another question
+
+
+def test_what_the_user_names_is_not_measured_and_is_part_of_what_a_run_is(asked: Torch, tmp_path: Path) -> None:
+    auto, bf16, fp32 = (small_spec(tmp_path, f"hardware.precision={word}") for word in ("auto", "bf16", "fp32"))
+    assert auto.run_id == bf16.run_id != fp32.run_id
+    assert len(asked.asked) == 1
+
+
+def test_a_sweep_asks_once_for_each_model_and_says_how_many(
+    asked: Torch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*SMALL, AUTO, *(f"paths.{name}={tmp_path}/{name}" for name in ("runs", "cache", "data"))]
+    runs = compose_runs([[*given, f"model.input_size={size}", f"seed={size}"] for size in (32, 64, 32)])
+    assert [p.spec.precision for p in plan(runs, Screen())] == ["bf16"] * 2
+    assert len(asked.asked) == 2
+    assert "Measuring which precision is fastest here for test_resnet (2/2), about 5 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "garbage",
+        lambda text: text[: len(text) // 2],
+        lambda text: "{}",
+        lambda text: "[]",
+        lambda text: text.replace('"measured"', '"other"'),
+        lambda text: json.dumps({**json.loads(text), "measured": {"figures": []}}),
+        lambda text: text.replace(torch.__version__.partition("+")[0], "1.0.0"),
+        lambda text: text.replace(json.dumps(cpu_device().name), '"Another CPU"'),
+    ],
+)
+def test_a_file_that_is_broken_or_of_something_else_is_never_believed(
+    spoil: Callable[[str], str], asked: Torch, draft: Draft, tmp_path: Path
+) -> None:
+    ways_chosen(draft())
+    (file,) = (tmp_path / "speeds").iterdir()
+    whole = file.read_text()
+    file.write_text(spoil(whole))
+    assert file.read_text() != whole
+    assert ways_chosen(draft()) == [OURS]
+    assert len(asked.asked) == 2
+    assert file.read_text() == whole
+
+
+def test_another_torch_or_machine_measures_anew(asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways_chosen(draft())
+    hidden = replace(cpu_device(), bf16=True, instructions="avx512_bf16")  # a hypervisor hid the rest
+    monkeypatch.setattr(hardware, "find_devices", lambda: (hidden,))
+    speeds._machine.cache_clear()
+    ways_chosen(draft())
+    assert len(asked.asked) == 2
+    monkeypatch.setattr(speeds.importlib.metadata, "version", lambda name: "99")
+    speeds._machine.cache_clear()
+    ways_chosen(draft())
+    assert len(asked.asked) == 3
+
+
+def test_what_cannot_be_measured_trains_in_fp32_and_says_so(
+    bf16_here: None, draft: Draft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torchs = Torch(monkeypatch, Unanswered("it died"))
+    assert ways_chosen(draft()) == [FP32]
+    said = "test_resnet trains in fp32: which precision is fastest here could not be measured (it died)"
+    assert said in " ".join(capsys.readouterr().out.split())
+    ways_chosen(draft())
+    assert len(torchs.asked) == 2  # nothing was kept
+
+
+def test_a_processor_without_bf16_is_asked_nothing(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "find_devices", lambda: (replace(cpu_device(), bf16=False),))
+    torchs = Torch(monkeypatch, FASTER)
+    assert ways_chosen(draft()) == [FP32]
+    assert not torchs.asked
+
+
+def test_it_is_really_measured_in_a_process_of_its_own_and_once(
+    bf16_here: None, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (choice,) = speeds.choices([draft()], Screen())
+    assert choice.measured
+    assert [f.way for f in choice.measured.figures] == [FP32, OURS, TORCHS]
+    for f in choice.measured.figures:
+        sound = f.images_per_second and f.loss_difference < 0.05 and f.gradient_cosine > 0.9
+        assert sound or (f.way != FP32 and f.error.startswith("its first step took"))
+    torchs = Torch(monkeypatch, FASTER)
+    assert speeds.choices([draft()], Screen()) == [choice]
+    (estimated,) = estimate([Planned(replace(draft(), choice=choice), "new")], Screen())
+    assert estimated.basis == f"its steps on this machine ({cpu_device().name}, {choice.way.precision})"
+    assert not torchs.asked
+
+
+# Where it is told, and what it changes.
+
+
+def test_the_screen_and_the_record_say_what_was_decided_and_why(
+    asked: Torch, draft: Draft, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(draft(), choice=speeds.choices([draft()], Screen())[0])
+    announce([Planned(spec, "new")], Screen())
+    why = "fastest here: 60 images/s against 20 in fp32, 40 in bf16"
+    assert f"test_resnet on cpu in bf16, {why}." in capsys.readouterr().out
+    found = new_record(spec, Dataset.read(spec.dataset_file)).hardware
+    assert (found.precision, found.kernels, found.chosen, found.measured_batch_size) == ("bf16", "har_sweep", why, 16)
+    assert found.images_per_second == pytest.approx({"fp32": 20, "bf16_har_sweep": 60, "bf16": 40})
+    named_by_user = replace(spec, choice=named("bf16"))
+    found = new_record(named_by_user, Dataset.read(spec.dataset_file)).hardware
+    assert (found.kernels, found.chosen, found.images_per_second) == ("har_sweep", "", {})
+
+
+def test_the_doctor_measures_a_small_model_and_shows_the_figures(asked: Torch, tmp_path: Path) -> None:
+    (run,) = compose_runs([[AUTO, "hardware.device=cpu", f"paths.cache={tmp_path}"]])
+    for _ in range(2):
+        (check,) = precision([run.config, run.config])
+        assert (
+            check.finding == "resnet18 in bf16 by our kernels, fastest here: 60 images/s against 20 in fp32, 40 in bf16"
+        )
+    assert len(asked.asked) == 1
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_kernels_that_were_chosen_compute(ours: bool) -> None:
+    compute = Compute(torch.device("cpu"), "bf16", torch.channels_last, own_kernels=ours)
+    before = F.scaled_dot_product_attention
+    with compute.autocast():
+        assert (F.scaled_dot_product_attention is not before) == ours
+
+
+def test_a_cluster_is_told_why_its_precision_is_named() -> None:
+    (run,) = compose_runs([["hardware=cpu"]])
+    with pytest.raises(InputError, match=r"precision=auto is decided by a measurement on the run's own device"):
+        check_launcher(run.config, SlurmLauncher())
+
+
+# NVIDIA's devices, by a library that says what it is told to.
+
+
+class NVMLError(Exception):
+    pass
+
+
+def card(name: str, capability: Any, uuid: str, memory: Any = 2**34) -> dict[str, Any]:
+    return {"Name": name, "CudaComputeCapability": capability, "UUID": uuid, "MemoryInfo": memory}
+
+
+A100, T4 = card("A100", (8, 0), "GPU-a100"), card("T4", (7, 5), "GPU-t4")
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def install(*cards: dict[str, Any], visible: str | None = None) -> None:
+        def tell(what: str) -> Callable[[dict[str, Any]], Any]:
+            def told(handle: dict[str, Any]) -> Any:
+                if isinstance(handle[what], Exception):
+                    raise handle[what]
+                return SimpleNamespace(total=handle[what]) if what == "MemoryInfo" else handle[what]
+
+            return told
+
+        def by_uuid(uuid: str) -> dict[str, Any]:
+            found = [part for one in cards for part in one.get("parts", []) if part["UUID"] == uuid]
+            if not found:
+                raise NVMLError("Not Found")
+            return found[0]
+
+        fake: Any = SimpleNamespace(
+            NVMLError=NVMLError,
+            nvmlInit=lambda: None,
+            nvmlShutdown=lambda: None,
+            nvmlDeviceGetCount=lambda: len(cards),
+            nvmlDeviceGetHandleByIndex=lambda n: cards[n],
+            nvmlDeviceGetHandleByUUID=by_uuid,
+            **{f"nvmlDeviceGet{what}": tell(what) for what in A100},
+        )
+        monkeypatch.setitem(sys.modules, "pynvml", fake)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        find_devices.cache_clear()
+
+    yield install
+    find_devices.cache_clear()
+
+
+def gpus() -> list[str]:
+    return [device.uuid for device in find_devices() if device.kind == "cuda"]
+
+
+@pytest.mark.parametrize("why", ["Not Supported", "Insufficient Permissions"])
+def test_a_memory_that_is_not_told_is_unknown_and_no_error(nvml: Callable[..., None], why: str) -> None:
+    nvml(card("GB10", (12, 1), "GPU-gb10", NVMLError(why)), A100)
+    memory = [device.memory_bytes for device in find_devices() if device.kind == "cuda"]
+    assert memory == [None, 2**34]
+
+
+def test_what_a_card_computes_in_follows_from_its_capability(nvml: Callable[..., None]) -> None:
+    nvml(card("P100", (6, 0), "GPU-p100"), card("V100", (7, 0), "GPU-v100"), T4, A100, card("H100", (9, 0), "GPU-h100"))
+    found = [(device.bf16, device.fp16) for device in find_devices() if device.kind == "cuda"]
+    assert found == [(False, False), (False, True), (False, True), (True, True), (True, True)]
+
+
+def test_the_device_that_is_visible_decides(nvml: Callable[..., None]) -> None:
+    """By index, UUID or the beginning of one; like CUDA, no further than the first name that is wrong."""
+    for visible, expected in {
+        "1": ["GPU-t4"],
+        "1,0": ["GPU-t4", "GPU-a100"],
+        "GPU-t4": ["GPU-t4"],
+        "GPU-a, 1": ["GPU-a100", "GPU-t4"],
+        "0,7,1": ["GPU-a100"],
+        "": [],
+        "-1": [],
+    }.items():
+        nvml(A100, T4, visible=visible)
+        assert gpus() == expected, visible
+    assert resolve_device(HardwareConfig()).kind == "cpu"
+    nvml(A100, T4, visible="1")
+    assert ways(resolve_device(HardwareConfig())) == (FP32, Way("fp16"))
+    with pytest.raises(InputError, match="T4 does not multiply in bf16"):
+        resolve_device(HardwareConfig(precision="bf16"))
+    part = card("A100 MIG 1g.5gb", (8, 0), "MIG-1", NVMLError("Insufficient Permissions"))
+    nvml({**A100, "parts": [part]}, visible="MIG-1")
+    assert gpus() == ["MIG-1"]
+
+
+@pytest.mark.parametrize("visible", ["3", "GPU-x", "MIG-x", "all"])
+def test_a_mask_that_names_nothing_is_refused_with_what_there_is(nvml: Callable[..., None], visible: str) -> None:
+    nvml(A100, T4, visible=visible)
+    for device in ("auto", "cuda"):
+        with pytest.raises(InputError, match=rf"CUDA_VISIBLE_DEVICES={visible} names no GPU.*0 \(A100, GPU-a100\), 1"):
+            resolve_device(HardwareConfig(device=device))
+    assert resolve_device(HardwareConfig(device="cpu")).kind == "cpu"
+
+
+def test_cards_that_are_not_alike_are_not_mixed(nvml: Callable[..., None]) -> None:
+    nvml(A100, T4, {**T4, "UUID": "GPU-t4-2"})
+    with pytest.raises(InputError, match=r"not alike \(A100, T4\)") as refused:
+        resolve_device(HardwareConfig())
+    assert "CUDA_VISIBLE_DEVICES=GPU-a100" in refused.value.hint
+    nvml(A100, T4, visible="1,1")
+    assert resolve_device(HardwareConfig(device_count=2)).name == "T4"
