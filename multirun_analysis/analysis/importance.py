@@ -21,9 +21,11 @@ def find_importances(runs: Runs, candidates: Sequence[Candidate], settings: Sequ
     found = {}
     for place, candidate in enumerate(candidates):
         trials = [trial for trial in candidate.trials if not np.isnan(trial.selection)]
+        if len(trials) < FEWEST_TRIALS:
+            continue
         tried = runs.frame[list(settings)].iloc[[trial.rows[0] for trial in trials]]
         tried = tried.loc[:, tried.astype(str).nunique() > 1]
-        if len(trials) >= FEWEST_TRIALS and len(tried.columns):
+        if len(tried.columns):
             found[place] = _importance(tried, np.array([trial.selection for trial in trials]))
     return found
 
