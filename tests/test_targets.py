@@ -295,7 +295,8 @@ def test_what_will_do_is_asked_once(here: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as without:
         without.setattr(subprocess, "run", None)
         decide([chosen], no_progress)
-    (here / "light.py").write_text("def large(num_classes): ...")
+    # Of another length: Python takes a file of the same length and second for the one that it compiled.
+    (here / "light.py").write_text("def larger(num_classes): ...")
     with pytest.raises(InputError, match="light has no 'small'"):
         decide([chosen], no_progress)
 
