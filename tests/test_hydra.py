@@ -340,6 +340,30 @@ def test_a_plug_in_of_others_that_lacks_a_module_is_left_out_with_a_word(tmp_pat
     assert "It is left out." in asked.stdout + asked.stderr
 
 
+BROKEN_SWEEPER = """
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+
+class Broken(Sweeper):
+    def __init__(self):
+        import nothing_like_it
+    def setup(self, **given): ...
+    def sweep(self, arguments): ...
+
+ConfigStore.instance().store(group="hydra/sweeper", name="broken", node={"_target_": "hydra_plugins.broken.Broken"})
+"""
+
+
+def test_a_sweeper_that_lacks_a_module_is_refused_by_name_and_nothing_starts(tmp_path: Path) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "broken.py").write_text(BROKEN_SWEEPER)
+    asked = har_sweep("-m", "hydra/sweeper=broken", cwd=tmp_path, PYTHONPATH=_path(tmp_path), COLUMNS="500")
+    assert asked.returncode == 2
+    assert "broken could not begin: ModuleNotFoundError No module named 'nothing_like_it'." in asked.stdout + asked.stderr
+    assert "Traceback" not in asked.stdout + asked.stderr
+    assert not list(tmp_path.glob("runs/*/record.json"))
+
+
 # A run and a sweep, each with much of Hydra asked for at once.
 
 AROUND = [

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, read_write
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import sweep_name
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.errors import InputError, RunFailure, first_line
 from har_sweep.launch.journal import sweep_folder
 from har_sweep.launch.objective import check_classes, check_objective, direction, objective_of
 from har_sweep.launch.plan import Planned, plan
@@ -101,16 +101,19 @@ class Search:
                 hydra.sweep.dir = str(folder / re.sub(r"[^\w.=-]+", "_", study.label))
             Path(hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         random.seed(0)  # Optuna 2's grid draws from Python's own generator
-        sweeper = Plugins.instance().instantiate_sweeper(
-            config=study.config, hydra_context=context, task_function=application
-        )
         try:
+            sweeper = Plugins.instance().instantiate_sweeper(
+                config=study.config, hydra_context=context, task_function=application
+            )
             sweeper.sweep(arguments=study.arguments)
         except (InputError, RunFailure):
             raise
         except Exception as e:
             if not study.trials:
-                text = f"{self.sweeper} could not begin: {type(e).__name__} {e}".strip()
+                cause: BaseException = e
+                while cause.__cause__:  # Hydra wraps what a plug-in raises
+                    cause = cause.__cause__
+                text = f"{self.sweeper} could not begin: {type(cause).__name__} {first_line(cause)}"
                 raise InputError(f"{text}.", "Its settings are hydra.sweeper.*; docs/search.md has versions.") from e
             if any(trial.values for trial in study.trials):
                 raise
