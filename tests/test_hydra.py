@@ -359,8 +359,9 @@ def test_a_sweeper_that_lacks_a_module_is_refused_by_name_and_nothing_starts(tmp
     (tmp_path / "hydra_plugins" / "broken.py").write_text(BROKEN_SWEEPER)
     asked = har_sweep("-m", "hydra/sweeper=broken", cwd=tmp_path, PYTHONPATH=_path(tmp_path), COLUMNS="500")
     assert asked.returncode == 2
-    assert "broken could not begin: ModuleNotFoundError No module named 'nothing_like_it'." in asked.stdout + asked.stderr
-    assert "Traceback" not in asked.stdout + asked.stderr
+    said = asked.stdout + asked.stderr
+    assert "broken could not begin: ModuleNotFoundError No module named 'nothing_like_it'." in said
+    assert "Traceback" not in said
     assert not list(tmp_path.glob("runs/*/record.json"))
 
 

@@ -145,7 +145,7 @@ def _unlike(runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quan
     ]:
         if column in runs.frame.columns:
             text = as_text(runs.frame, [column])[column].tolist()
-            values = [sorted({text[row] for row in c.rows or c.unfinished} - {"-"}) for c in candidates]
+            values = [sorted({text[row] for row in c.rows} - {"-"}) for c in candidates]  # what is unfinished has none
             counts = Counter(own[0] for own in values if len(own) == 1)
             usual = [value for value, count in counts.items() if count == max(counts.values())]
             found.append([_odd(what, own, usual, affected) for own in values])
