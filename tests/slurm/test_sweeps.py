@@ -190,20 +190,33 @@ def test_an_administrators_requeue_loses_nothing(
     assert len(only(tmp_path).attempts) == 2
 
 
+# As long as a job may take, on processors of any speed; of nothing else.
+PACED = """
+import os
+import time
+
+def paced(images):
+    time.sleep(0.5 if "SLURM_JOB_ID" in os.environ else 0)
+    return images
+"""
+
+
 def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluster, tmp_path: Path) -> None:
-    # A job has 20 seconds; fast processors train for 36.
-    longer = ["trainer.epochs=150", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"]
-    done = sweep(cluster, tmp_path, *SWEEP, *longer)
+    here = tmp_path / "here"
+    here.mkdir()
+    for folder in (tmp_path, here):
+        (folder / "paced.py").write_text(PACED)
+    # A job has 20 seconds, and its 40 steps take as long without what is computed in them.
+    longer = ["trainer.epochs=10", "augmentation._target_=paced.paced"]
+    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"]
+    done = sweep(cluster, tmp_path, *SWEEP, *longer, *limits)
     assert done.returncode == 0, done.stdout
     attempts = only(tmp_path).attempts
     assert len(attempts) >= 2
     assert {attempt.outcome for attempt in attempts[:-1]} == {"interrupted"}
     assert all("time limit" in (attempt.error or "") for attempt in attempts[:-1])
-    here = tmp_path / "here"
-    here.mkdir()
-    assert (
-        har_sweep(*TRAINING, "hardware=cpu", "hardware.cpu_threads=1", "trainer.epochs=150", cwd=here).returncode == 0
-    )
+    done = har_sweep(*TRAINING, "hardware=cpu", "hardware.cpu_threads=1", *longer, cwd=here)
+    assert done.returncode == 0, done.stdout
     same(tmp_path, learned(here))
 
 
