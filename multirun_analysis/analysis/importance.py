@@ -12,7 +12,7 @@ from multirun_analysis.findings import Candidate, Importance
 from multirun_analysis.sources.runs import Runs
 
 FEWEST_TRIALS = 10  # fewer tell a forest nothing
-TREES = 200
+TREES = 64
 
 
 def find_importances(runs: Runs, candidates: Sequence[Candidate], settings: Sequence[str]) -> dict[int, Importance]:
