@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -85,6 +85,9 @@ class Machine:
         ours = (2 - busy) * seconds
         self.counted += spent(seconds, ours, 2 * seconds, busy * seconds)
 
+    def now(self) -> float:
+        return self.counted.seconds
+
     def __call__(self) -> Counters:
         return self.counted
 
@@ -108,19 +111,16 @@ def test_a_quiet_moment_is_waited_for_no_longer_than_there_is_patience_and_it_is
 
 def timed(machine: Machine, busy: Iterable[float]) -> list[Any]:
     """Latency on a machine that is so busy in each of the five windows; a call takes as long as others let it."""
-    now, of_window = 0.0, [0.0, *busy]
-    calls = 0
+    of_window, calls = [0.0, *busy], 0
 
     def forward(example: torch.Tensor) -> torch.Tensor:
-        nonlocal now, calls
+        nonlocal calls
         window = 0 if calls < 5 else 1 + (calls - 5) // 10
         calls += 1
-        seconds = 0.005 / (1 - of_window[window] / 2)
-        machine.go_on(seconds, of_window[window])
-        now += seconds
+        machine.go_on(0.005 / (1 - of_window[window] / 2), of_window[window])
         return example
 
-    return time_calls(forward, torch.zeros(1), CPU, Meter(TWO, machine), lambda: now)
+    return time_calls(forward, torch.zeros(1), CPU, Meter(TWO, machine), machine.now)
 
 
 def test_latency_is_that_of_the_undisturbed_windows() -> None:
@@ -139,64 +139,49 @@ def test_where_no_window_is_undisturbed_all_count_and_are_marked() -> None:
 
 
 def test_images_a_second_are_those_of_the_undisturbed_windows_of_a_pass() -> None:
-    machine, now = Machine(), 0.0
-    windows = Pass(CPU, Meter(TWO, machine), lambda: now)
+    machine = Machine()
+    windows = Pass(CPU, Meter(TWO, machine), machine.now)
     for busy in (0, 0, 1, 1, 0):
-        now += (seconds := 0.25 / (1 - busy / 2))
-        machine.go_on(seconds, busy)
+        machine.go_on(0.25 / (1 - busy / 2), busy)
         windows(25)
-    now += 0.01  # after the last batch
-    machine.go_on(0.01, 0)
+    machine.go_on(0.01, 0)  # after the last batch
     found = windows.end()
     assert [window.images for window in found] == [25] * 5
     assert images_per_second(found) == pytest.approx(125 / 1.76)
     assert images_per_second(undisturbed(found)) == pytest.approx(75 / 0.76)
 
 
-def trained(clock: TrainingClock, machine: Machine, go_on: Callable[[float], None], busy: Iterable[float]) -> None:
+def trained(clock: TrainingClock, machine: Machine, busy: Iterable[float]) -> None:
     for each in busy:
         with clock.waiting():
             pass
-        seconds = 0.5 / (1 - each / 2)
-        machine.go_on(seconds, each)
-        go_on(seconds)
+        machine.go_on(0.5 / (1 - each / 2), each)
         clock.step(8)
     clock.pause()
 
 
 def test_training_tells_its_disturbed_share_and_its_images_a_second_are_of_undisturbed_seconds() -> None:
-    machine, now = Machine(), 0.0
-
-    def go_on(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    clock = TrainingClock(CPU, Meter(TWO, machine), lambda: now)
-    trained(clock, machine, go_on, [0] * 3 + [0, 0, 1, 1, 0, 0])
+    machine = Machine()
+    clock = TrainingClock(CPU, Meter(TWO, machine), machine.now)
+    trained(clock, machine, [0] * 3 + [0, 0, 1, 1, 0, 0])
     machine.go_on(100, 2)  # validation
-    go_on(100)
     first = clock.cost()
     assert first.images_per_second == pytest.approx(16)
     assert first.images_disturbed_share == pytest.approx(0, abs=1e-9)
     assert first.disturbed_share == pytest.approx(1 / 5.5)  # of two seconds half was taken
 
-    resumed = TrainingClock(CPU, Meter(TWO, machine), lambda: now)
+    resumed = TrainingClock(CPU, Meter(TWO, machine), machine.now)
     resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
     assert resumed.cost() == first
-    trained(resumed, machine, go_on, [1] * 3)
+    trained(resumed, machine, [1] * 3)
     assert resumed.cost().disturbed_share == pytest.approx(2.5 / 8.5)
     assert resumed.cost().images_per_second == first.images_per_second
 
 
 def test_training_that_was_disturbed_throughout_has_all_of_its_seconds() -> None:
-    machine, now = Machine(), 0.0
-
-    def go_on(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    clock = TrainingClock(CPU, Meter(TWO, machine), lambda: now)
-    trained(clock, machine, go_on, [1] * 7)
+    machine = Machine()
+    clock = TrainingClock(CPU, Meter(TWO, machine), machine.now)
+    trained(clock, machine, [1] * 7)
     cost = clock.cost()
     assert cost.images_per_second == pytest.approx(8)
     assert cost.images_disturbed_share == cost.disturbed_share == pytest.approx(0.5)

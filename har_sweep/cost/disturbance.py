@@ -201,7 +201,7 @@ class SystemCounters:
             ours=self._ours(),
             busy=sum(getattr(core, name) for core in times for name in counted) if known else None,
             stolen=sum(getattr(core, "steal", 0.0) for core in times),
-            waited=self._waited(),
+            waited=waited_seconds([helper.pid for helper in self._helpers]),
             throttled=sum(_number_after(file, name) / unit for file, name, unit in self._limits),
             slowed=device_slowed + (sum(heat) / len(heat) if heat else 0.0),
             device_others=device_others,
@@ -218,22 +218,25 @@ class SystemCounters:
             seconds += times.user + times.system
         return seconds
 
-    def _waited(self) -> float | None:
-        nanoseconds = 0
-        for pid in ("self", *(helper.pid for helper in self._helpers)):
+
+def waited_seconds(helpers: Sequence[int] = ()) -> float | None:
+    """For which the threads of this process and its ``helpers`` (their ids), added up, were ready and had no core; None
+    where the kernel does not count it."""
+    nanoseconds = 0
+    for pid in ("self", *helpers):
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            if pid == "self":
+                return None
+            continue
+        for thread in threads:
             try:
-                threads = os.listdir(f"/proc/{pid}/task")
-            except OSError:
-                if pid == "self":
+                nanoseconds += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                if thread == str(os.getpid()):  # a kernel that does not count it
                     return None
-                continue
-            for thread in threads:
-                try:
-                    nanoseconds += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1])
-                except (FileNotFoundError, ProcessLookupError):
-                    if thread == str(os.getpid()):  # a kernel that does not count it
-                        return None
-        return nanoseconds / 1e9
+    return nanoseconds / 1e9
 
 
 def _limits() -> Iterator[tuple[Path, str, float]]:

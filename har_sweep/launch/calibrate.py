@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from har_sweep.cost.disturbance import waited_seconds
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute, synchronise
@@ -194,22 +194,13 @@ def undisturbed(device: torch.device) -> Iterator[Watch]:
     That is the time that passed less what its threads waited for a core, and no less than what they computed if all
     did so at once. (Threads wait for each other at the same time, so their waiting adds up to more than was lost.)
     """
-    watch, wall, cpu, waited = Watch(), time.monotonic(), time.process_time(), _waited_seconds()
+    watch, wall, cpu, waited = Watch(), time.monotonic(), time.process_time(), waited_seconds() or 0.0
     yield watch
     synchronise(device)
     watch.seconds = time.monotonic() - wall
     if device.type == "cpu":
-        lost = _waited_seconds() - waited
+        lost = (waited_seconds() or 0.0) - waited
         watch.seconds = max((time.process_time() - cpu) / torch.get_num_threads(), watch.seconds - lost)
-
-
-def _waited_seconds() -> float:
-    """For which this process's threads, added up, were ready and had no core; 0 where the kernel does not say."""
-    nanoseconds = 0
-    for file in Path("/proc/self/task").glob("*/schedstat"):
-        with suppress(OSError):  # a thread that has just ended
-            nanoseconds += int(file.read_text().split()[1])
-    return 1e-9 * nanoseconds
 
 
 def _checked(model: nn.Module, computes: Mapping[Way, Compute], images: Tensor) -> dict[Way, Figures]:

@@ -20,14 +20,14 @@ def undisturbed(
 ) -> pd.DataFrame:
     """The numbers without those that were disturbed, where their candidate has others of the same cost."""
     counted = numbers.copy()
-    for cost in _disturbed(runs, costs):
-        shares, values = _shares(runs, cost), counted[cost.column].to_numpy(float, copy=True)
+    for column, shares in _disturbed(runs, costs).items():
+        values = counted[column].to_numpy(float, copy=True)
         for candidate in candidates:
             rows = np.array(candidate.rows or candidate.unfinished, int)
             disturbed = shares[rows] > DISTURBED
             if (~disturbed & ~np.isnan(values[rows])).any():
                 values[rows[disturbed]] = np.nan
-        counted[cost.column] = values
+        counted[column] = values
     return counted
 
 
@@ -57,14 +57,16 @@ def mark_disturbed(
 ) -> list[list[Mark]]:
     """Of each candidate, its costs that are of a busy machine, with how much of the time was taken at the most."""
     marks: list[list[Mark]] = []
-    disturbed = _disturbed(runs, costs)
+    # Of each such cost its share of each run, nan where the run's number does not count.
+    disturbed = {
+        column: np.where(counted[column].notna(), shares, np.nan) for column, shares in _disturbed(runs, costs).items()
+    }
     for candidate in candidates:
         rows = np.array(candidate.rows or candidate.unfinished, int)
         worst = dict[str, float]()
-        for cost in disturbed:
-            shares = _shares(runs, cost)[rows][counted[cost.column].notna().to_numpy()[rows]]
-            if (share := float(np.nanmax(shares, initial=0.0))) > DISTURBED:
-                worst[cost.column] = share
+        for column, shares in disturbed.items():
+            if (share := float(np.nanmax(shares[rows], initial=0.0))) > DISTURBED:
+                worst[column] = share
         detail = f"others took {100 * max(worst.values(), default=0.0):.0f} % of the time"
         marks.append([Mark(CAUSE, frozenset(worst), detail, sets_aside=True)] if worst else [])
     return marks
@@ -90,9 +92,10 @@ def without(means: pd.DataFrame, aside: dict[str, list[int]]) -> pd.DataFrame:
     return kept
 
 
-def _disturbed(runs: Runs, costs: Sequence[Quantity]) -> list[Quantity]:
-    """The costs that were disturbed in any run."""
-    return [cost for cost in costs if (_shares(runs, cost) > DISTURBED).any()]
+def _disturbed(runs: Runs, costs: Sequence[Quantity]) -> dict[str, np.ndarray]:
+    """``_shares`` of the costs that were disturbed in any run, by column."""
+    of_all = {cost.column: _shares(runs, cost) for cost in costs}
+    return {column: shares for column, shares in of_all.items() if (shares > DISTURBED).any()}
 
 
 def _shares(runs: Runs, cost: Quantity) -> np.ndarray:
