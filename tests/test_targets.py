@@ -355,6 +355,24 @@ def test_each_layer_learns_at_a_fraction_of_the_next_one_s_rate(schedule: str) -
     assert blocks[-1] < 1
 
 
+@pytest.mark.parametrize("chosen", ["optimizer=adam", "optimizer=adamw_finetune", "optimizer.name=lamb"])
+@pytest.mark.parametrize("schedule", ["scheduler=constant", "scheduler.name=poly"])
+def test_the_new_classifier_learns_at_a_rate_of_its_own(chosen: str, schedule: str) -> None:
+    model, settings = vit(), config(chosen, "optimizer.lr=1e-3", "optimizer.head_lr=0.5", schedule)
+    optimizer = build_optimizer(model, settings.optimizer, CPU)
+    build_schedule(optimizer, settings.scheduler, 5, 2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    head = {id(p) for p in model.head.parameters()}  # type: ignore[union-attr]
+    assert {rates[p] for p in head} == {pytest.approx(0.5)}
+    assert max(rate for p, rate in rates.items() if p not in head) == pytest.approx(1e-3)
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_a_head_rate_needs_a_model_that_says_which_layer_is_its_head() -> None:
+    with pytest.raises(InputError, match=r"optimizer\.head_lr=0\.1: the model does not say"):
+        optimizer_of(nn.Sequential(nn.Linear(2, 2)), "optimizer.head_lr=0.1")
+
+
 SCHEDULES = [
     ["scheduler=constant", "scheduler.warmup_epochs=0.5"],
     ["scheduler=cosine"],

@@ -18,9 +18,12 @@ import timm
 import torch
 from loopback import REPO, TINY, LoopbackHub, environment, loopback_hub
 from safetensors.torch import load_file, save_file
+from small import SMALL
 
-from har_sweep.config.compose import compose
+from har_sweep.config.compose import compose, compose_runs
 from har_sweep.errors import InputError, RunFailure
+from har_sweep.launch.plan import plan
+from har_sweep.launch.terminal import Screen
 from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers
 from har_sweep.spec.hub import Hub
@@ -45,7 +48,7 @@ def hub(tiny_weights: Path) -> Iterator[LoopbackHub]:
 PLAN = """
 import dataclasses, json, sys, time
 from pathlib import Path
-from har_sweep.config.compose import compose
+from har_sweep.config.compose import compose, compose_runs
 from har_sweep.errors import InputError
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.weights import resolve
@@ -238,3 +241,23 @@ def test_wrong_weights_name_what_is_right(
         plan_here(tmp_path, f"model.weights='{weights.format(folder=folder)}'")
     assert message.format(folder=folder) in caught.value.message
     assert hint.format(folder=folder) in caught.value.hint
+
+
+def test_files_that_do_not_fit_are_refused_while_planning_and_what_fits_is_looked_into_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [f"paths.{key}={tmp_path / key}" for key in ("runs", "cache")]
+    wrong, tensors = list[Path](), {"one": torch.zeros(3)}
+    for name in ("a", "b"):
+        wrong.append(tmp_path / f"{name}.safetensors")
+        save_file(tensors, wrong[-1])
+        tensors["two"] = torch.ones(3)
+    with pytest.raises(InputError) as refused:
+        plan(compose_runs([[*SMALL, *paths, f"model.weights='{file}'"] for file in wrong]), Screen())
+    assert all(f"{file} brings only 0%" in refused.value.message for file in wrong)
+    right = tmp_path / "right.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), right)
+    capsys.readouterr()
+    for looked in (True, False):
+        plan(compose_runs([[*SMALL, *paths, f"model.weights='{right}'"]]), Screen())
+        assert ("Looking whether" in capsys.readouterr().out) == looked

@@ -79,6 +79,9 @@ class OptimizerConfig:
     layer_decay: Optional[float] = _key(
         None, "each layer learns at this times the next one's rate; null is off", above=0.0, high=1.0, neutral=True
     )
+    head_lr: Optional[float] = _key(
+        None, "learning rate of the new classifier; null is optimizer.lr", above=0.0, neutral=True
+    )
     _target_: Optional[str] = _target("in place of a name: a torch optimizer's class")
     arguments: dict[str, Any] = _arguments()
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,14 +14,12 @@ import msgspec
 from har_sweep.config.check import usable_folders
 from har_sweep.config.schema import Config
 from har_sweep.data.prepare import prepare_dataset
-from har_sweep.errors import ClaimLost, InputError, RunFailure, nearest
-from har_sweep.events import Event, Line
-from har_sweep.files import redact_text
-from har_sweep.launch.job import log_to
+from har_sweep.errors import InputError, RunFailure, nearest
+from har_sweep.events import Tell
+from har_sweep.launch.apart import apart
 from har_sweep.launch.journal import read_sweeps
 from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import FORK_SERVER
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Hardware, Record
@@ -31,7 +27,7 @@ from har_sweep.spec.hardware import device_named, find_devices, logical_cores
 from har_sweep.spec.precision import Choice, Way, named
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan
-from har_sweep.stop import Stop, die_with_parent
+from har_sweep.stop import Stop
 
 
 def measure_again(names: list[str], folder: Path, patience_seconds: float, screen: Screen) -> int:
@@ -43,11 +39,11 @@ def measure_again(names: list[str], folder: Path, patience_seconds: float, scree
         before anything was measured, if one of them cannot be on this machine.
     """
     specs = plan_again(find_runs(names, folder), screen)
-    FORK_SERVER.set_forkserver_preload(["har_sweep.launch.preload"])
     failed = 0
     with screen.live():
         for number, spec in enumerate(specs, 1):
-            failed += not _measured(spec, f"[{number}/{len(specs)}] {spec.run_id}", patience_seconds, screen)
+            label = f"[{number}/{len(specs)}] {spec.run_id}"
+            failed += apart(partial(_measure, spec, patience_seconds), label, spec.paths.log, screen) is None
     rows = [(read_record(spec.paths.record), spec.name, spec.run_id, "done") for spec in specs]
     screen.table("What counts of all that was measured", rows)
     return int(failed > 0)
@@ -161,49 +157,12 @@ def _choice(then: Hardware) -> Choice:
     return Choice(Way(then.precision, then.kernels)) if then.kernels else named(then.precision)
 
 
-def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen) -> bool:
-    """Whether a run's process has measured it; shows what that tells."""
-    screen.progress(f"{label}  Loading torch and timm", 0, 0, of=label)
-    ours, theirs = FORK_SERVER.Pipe(duplex=False)
-    process = FORK_SERVER.Process(target=_job, args=(spec, patience_seconds, theirs))
-    process.start()
-    theirs.close()
-    try:
-        while True:
-            screen.show(label, ours.recv())
-    except EOFError:
-        process.join()
-    finally:
-        process.kill()  # where Ctrl-C came first: nothing is half written
-        process.join()
-        screen.over(label)
-    if process.exitcode is not None and process.exitcode < 0:
-        screen.warn(f"{label}  Its process died: {signal.Signals(-process.exitcode).name}. Its record is as it was.")
-    return process.exitcode == 0
-
-
-def _job(spec: RunSpec, patience_seconds: float, connection: Connection) -> None:
-    """The process: its output goes to ``run.log``, its events to ``connection``; ends with status 1 if it failed."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    log = log_to(spec.paths.log)
-
-    def tell(event: Event) -> None:
-        log(event)
-        connection.send(event)
-
+def _measure(spec: RunSpec, patience_seconds: float, tell: Tell) -> None:
+    """In the process: measure a run under a claim."""
     from har_sweep.run.remeasure import remeasure
 
-    try:
-        claim = take_claim(spec.paths.folder, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
-        if claim is None:
-            raise RunFailure("claimed", "Another process has the run.", "Give the same command when that is over.")
-        with claim:
-            remeasure(replace(spec, claim=claim.number), tell, Stop(), patience_seconds)
-    except (RunFailure, InputError, ClaimLost) as e:
-        tell(Line(" ".join([f"It could not be measured: {e}", getattr(e, "hint", "")]).strip(), warning=True))
-        sys.exit(1)
-    except Exception as e:
-        print(redact_text(traceback.format_exc()), flush=True)
-        tell(Line(f"It could not be measured: {e} The traceback is in {spec.paths.log}.", warning=True))
-        sys.exit(1)
+    claim = take_claim(spec.paths.folder, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if claim is None:
+        raise RunFailure("claimed", "Another process has the run.", "Give the same command when that is over.")
+    with claim:
+        remeasure(replace(spec, claim=claim.number), tell, Stop(), patience_seconds)

@@ -20,7 +20,7 @@ from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute, synchronise
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import first_line
+from har_sweep.errors import InputError, RunFailure, first_line
 from har_sweep.events import tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
@@ -47,6 +47,15 @@ def count_macs(spec: RunSpec) -> int:
     if counted.macs is None:
         raise ValueError(counted.not_counted)
     return counted.macs
+
+
+def refusal(spec: RunSpec) -> tuple[str, str] | None:
+    """Why a run's model cannot be built from its weights, and what to do; None if it can be."""
+    try:
+        build_model(spec.config, spec.model, CLASSES, lambda text: None)
+    except (InputError, RunFailure) as e:
+        return str(e), e.hint
+    return None
 
 
 def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:

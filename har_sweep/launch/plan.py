@@ -18,6 +18,8 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
 from har_sweep.files import redact_text
+from har_sweep.launch.ask import asking_torch
+from har_sweep.launch.fits import check_weights
 from har_sweep.launch.job import failures
 from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
@@ -32,6 +34,7 @@ from har_sweep.spec.hardware import resolve_device
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.parts import decide
 from har_sweep.spec.precision import named
+from har_sweep.spec.recipe import doubt
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
 
@@ -78,7 +81,9 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
         models = _models(configs, screen)
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
         drafts = _drafts(runs, devices, models, datasets, common)
-        chosen = choices(drafts, screen)
+        with asking_torch() as ask:
+            check_weights(drafts, ask, screen)
+            chosen = choices(drafts, ask, screen)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, choice, config) in enumerate(zip(drafts, chosen, configs, strict=True)):
@@ -197,6 +202,8 @@ def _draft(
     """``varied`` are the overrides that tell the run from the sweep's others."""
     config = run.config
     warnings = [*model.warnings, *dataset.notes]
+    if doubtful := doubt(config, model, len(dataset.indices("train"))):
+        warnings.append(doubtful)
     if dataset.synthetic:
         warnings.append(
             f"The {dataset.name} images are synthetic: drawn, not photographed. Accuracies say nothing about real ones."

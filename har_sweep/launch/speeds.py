@@ -17,7 +17,7 @@ import msgspec
 from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.files import atomic
-from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import cores, device_of, logical_cores
 from har_sweep.spec.hub import Hub
@@ -34,7 +34,7 @@ Setting = dict[str, Any]
 """All that a measurement is of, as plain values."""
 
 
-def choices(specs: list[RunSpec], screen: Screen) -> list[Choice]:
+def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
     """Of each run the precision and kernels that are fastest for its model on this machine, or what ``spec.choice`` is
     already where there is nothing to choose.
 
@@ -48,16 +48,15 @@ def choices(specs: list[RunSpec], screen: Screen) -> list[Choice]:
     kept = {name: _kept(spec, _setting(spec, ways_of(spec))) for name, spec in reversed(first.items())}
     found = {name: choose(figures) for name, figures in kept.items() if figures}
     missing = {name: first[name] for name in kept if name not in found}
-    with asking_torch() as ask:
-        for n, (name, spec) in enumerate(missing.items(), 1):
-            model = spec.config.model.name
-            which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
-            what = f"Measuring which precision is fastest here for {which}, about 5 s"
-            try:
-                found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
-            except Unanswered as e:
-                found[name] = Choice(Way("fp32"))
-                screen.warn(f"{model} trains in fp32: which precision is fastest here could not be measured ({e}).")
+    for n, (name, spec) in enumerate(missing.items(), 1):
+        model = spec.config.model.name
+        which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
+        what = f"Measuring which precision is fastest here for {which}, about 5 s"
+        try:
+            found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
+        except Unanswered as e:
+            found[name] = Choice(Way("fp32"))
+            screen.warn(f"{model} trains in fp32: which precision is fastest here could not be measured ({e}).")
     return [found.get(name, spec.choice) for name, spec in zip(asked, specs, strict=True)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,15 @@ from torch import Tensor, nn
 
 from har_sweep.errors import InputError
 from har_sweep.model.head import classifiers
+
+NAMINGS = {
+    r"(\w+\.)*encoder\.layers\.encoder_layer_\d+\.": "torchvision's",
+    r"features\.\d+\.": "torchvision's",
+    r"(\w+\.)*layer\.\d+\.attention\.": "Hugging Face transformers'",
+    r"(\w+\.)*resblocks\.\d+\.": "CLIP's",
+    r"_(blocks\.\d+\.|conv_)": "EfficientNet-PyTorch's",
+}
+"""Whose models name their tensors so, by how a name begins; timm reads those that its own models have adapters for."""
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,8 +81,35 @@ def load_user_file(model: nn.Module, path: Path, warn: Callable[[str], None]) ->
         few = "; ".join(part if len(part) < 300 else f"{part[:300]} ..." for part in listed.split("; "))
         raise InputError(
             f"model.weights={path} brings only {share:.0%} of {type(model).__name__}'s tensors. {few}",
-            "Is it a file of another architecture? Check model.timm_name.",
+            _why_so_little(path, given, {k: v for k, v in own.items() if not k.endswith(counters)}),
         )
     if listed:
         warn(f"model.weights={path} brings {share:.1%} of the model; keys that do not fit: {listed}")
     model.load_state_dict(fits, strict=False)
+
+
+def _why_so_little(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What to do about tensors with other names than the model's, judged by their names, or else by their shapes."""
+    given = {k: v for k, v in given.items() if not k.endswith("num_batches_tracked")}
+    prefix = min(given).partition(".")[0] + "."
+    if (
+        all(k.startswith(prefix) for k in given)
+        and len({k.removeprefix(prefix) for k in given} & own.keys()) > len(own) / 2
+    ):
+        return f"All its names begin with '{prefix}', as a training framework writes them: save them without."
+    named = next((whose for start, whose in NAMINGS.items() if any(re.match(start, k) for k in given)), None)
+    names = f"Its names seem to be {named}." if named else ""
+    if Counter(v.shape for v in own.values()) <= Counter(v.shape for v in given.values()):
+        way = "It has a tensor of every shape that the model has, under other names: "
+        if path.suffix == ".safetensors":
+            way += "convert the file that it was made of, which has them in their order."
+        else:
+            way += (
+                "`python examples/convert_weights.py FILE TIMM_NAME OUTPUT.safetensors` (of har_sweep's repository) "
+                "gives them timm's, in order."
+            )
+    elif named:
+        way = "timm's are needed: convert the file, or take model.weights=pretrained."
+    else:
+        way = "Is it a file of another architecture? Check model.timm_name."
+    return f"{names} {way}".strip()

@@ -55,7 +55,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step; with ``optimizer.layer_decay`` the last layer's."""
+        """Of the next step; with ``layer_decay`` the last layer's, with ``head_lr`` the larger one."""
         return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def learn(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

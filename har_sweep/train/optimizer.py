@@ -21,6 +21,7 @@ from har_sweep.config.sections import OURS, settings_of
 from har_sweep.config.targets import load, make
 from har_sweep.device.compute import Compute
 from har_sweep.errors import InputError
+from har_sweep.model.head import classifiers
 
 
 class Schedule(Protocol):
@@ -52,11 +53,33 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, compute: Compute)
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Any]:
-    """The parameters that are trained, in timm's groups where they differ; ``lr_scale`` is a group's share of the rate.
+    """The parameters that are trained, in groups where they differ; ``lr_scale`` is a group's share of the rate.
 
     Layer-wise decay follows BEiT (Bao et al. 2021, arXiv:2106.08254): the last layer learns at ``optimizer.lr``, each
-    earlier one at ``layer_decay`` times the next one's rate.
+    earlier one at ``layer_decay`` times the next one's rate. The classifier has ``optimizer.head_lr``, if it is given.
+
+    Raises
+    ------
+    InputError
+        for ``optimizer.head_lr`` with a model that does not say which layer is its classifier.
     """
+    groups = _timms_groups(model, config)
+    if config.head_lr is None:
+        return groups
+    if not (head := {id(p) for layer in classifiers(model) for p in layer.parameters()}):
+        raise InputError(
+            f"optimizer.head_lr={config.head_lr:g}: the model does not say which layer is its classifier.",
+            "Give it a method get_classifier() that returns the layer, as timm's models have, or leave the key out.",
+        )
+    split = []
+    for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+        for rate in ({}, {"lr_scale": config.head_lr / config.lr}):
+            if parameters := [p for p in group["params"] if (id(p) in head) == bool(rate)]:
+                split.append(group | rate | {"params": parameters})
+    return split
+
+
+def _timms_groups(model: nn.Module, config: OptimizerConfig) -> list[Any]:
     decays_all = config.weight_decay_spares is None
     never_decayed: Any = () if decays_all else getattr(model, "no_weight_decay", set)()
     if config.layer_decay is not None:
