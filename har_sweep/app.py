@@ -35,7 +35,7 @@ from har_sweep.config.compose import (
 )
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
-from har_sweep.errors import InputError, RunFailure, nearest
+from har_sweep.errors import InputError, RunFailure, check_platform, nearest
 
 if TYPE_CHECKING:
     from har_sweep.launch.search import Search
@@ -150,6 +150,7 @@ def run_hydra(arguments: list[str], screen: Screen | None = None) -> Application
     InputError
         in our words, whatever Hydra found wrong.
     """
+    check_platform()
     arguments, overrides = _read(arguments)
     application = Application(screen)
     for plugin in load_plugins():

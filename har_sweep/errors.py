@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,15 @@ class ClaimLost(Exception):
 
 class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint; the same command goes on from it."""
+
+
+def check_platform() -> None:
+    """Raise InputError where there can be no sweeps."""
+    if sys.platform == "win32":
+        raise InputError(
+            "Sweeps need processes and files as Linux and macOS have them; this is Windows.",
+            "Give the same command inside WSL 2 (`wsl --install`, once). `python -m multirun_analysis` works here too.",
+        )
 
 
 FREE_SOME = "Free some disk and give the same command again; it goes on from here."

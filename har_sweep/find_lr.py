@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(arguments)
 
-    from har_sweep.errors import InputError, system_errors_told
-    from har_sweep.launch.rates import find_rates
+    from har_sweep.errors import InputError, check_platform, system_errors_told
     from har_sweep.launch.terminal import Screen
 
     screen = Screen()
@@ -43,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"--steps {args.steps} are too few to see a curve.", "Give 10 or more.")
         if not 0 < args.lowest < args.highest < float("inf"):
             raise InputError(f"--from {args.lowest:g} --to {args.highest:g} is no range.", "Give 0 < from < to.")
+        check_platform()
+        from har_sweep.launch.rates import find_rates
+
         with system_errors_told():
             return find_rates(args.overrides, args.steps, (args.lowest, args.highest), args.out, screen)
     except InputError as e:

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
 
     from har_sweep.config.which import parse_names
-    from har_sweep.errors import InputError
+    from har_sweep.errors import InputError, check_platform
 
     try:
         args, names, folder = parse_names(parser, arguments, "RUN", "its id, the beginning of it, or a sweep's name")
@@ -33,11 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         Screen().error(e.message, e.hint)
         return 2
 
-    from har_sweep.launch.again import measure_again
     from har_sweep.launch.terminal import Screen
 
     screen = Screen()
     try:
+        check_platform()
+        from har_sweep.launch.again import measure_again
+
         return measure_again(names, folder, args.wait, screen)
     except InputError as e:
         screen.error(e.message, e.hint)

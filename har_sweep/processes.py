@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import ClassVar
+
+if sys.platform != "win32":
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 
 class _Here(BaseProcess):
@@ -40,19 +43,21 @@ class _Spawned(_Here, SpawnProcess):
     pass
 
 
-class _Forked(_Here, ForkServerProcess):
-    pass
-
-
 class _Spawning(SpawnContext):
     Process = _Spawned
 
 
-class _Forking(ForkServerContext):
-    Process = _Forked
+SPAWN = _Spawning()
 
+if sys.platform != "win32":
 
-SPAWN, FORK_SERVER = _Spawning(), _Forking()
+    class _Forked(_Here, ForkServerProcess):
+        pass
+
+    class _Forking(ForkServerContext):
+        Process = _Forked
+
+    FORK_SERVER = _Forking()
 
 
 @contextmanager

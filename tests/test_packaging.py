@@ -224,3 +224,32 @@ def test_commits_and_hosted_ci_run_what_people_run() -> None:
     linux, macos = (step["run"].split(" #")[0] for step in job["steps"][-2:])
     assert linux.endswith(" .ci/run")
     assert macos == "make lint types test"
+
+
+WINDOWS = """
+import multiprocessing.context, psutil, sys
+sys.platform, linux = "win32", sys.platform
+import har_sweep.processes
+sys.platform = linux  # for what else is imported
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize("command", ["__main__", "find_lr", "measure"])
+def test_on_windows_a_sweep_is_refused_in_a_sentence(tmp_path: Path, command: str) -> None:
+    (tmp_path / "runs" / "resnet18-0").mkdir(parents=True)
+    words = ["resnet18-0"] if command == "measure" else ["model=resnet18"]
+    code = f"import har_sweep.app, har_sweep.launch.terminal{WINDOWS}from har_sweep.{command} import main\n"
+    asked = run(sys.executable, "-c", f"{code}sys.platform = 'win32'\nsys.exit(main({words}))", cwd=tmp_path)
+    assert asked.returncode == 2, asked.stderr
+    assert "this is Windows." in asked.stdout
+    assert "WSL 2" in asked.stdout
+
+
+def test_the_analysis_needs_nothing_that_windows_lacks(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("model,accuracy,params\na,0.8,10\nb,0.7,5\n")
+    code = f"{WINDOWS}from multirun_analysis.__main__ import main\nsys.exit(main())"
+    asked = run(sys.executable, "-c", code, "table.csv", "--accuracy", "accuracy", "--cost", "params:min", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    assert (tmp_path / "report" / "index.html").exists()
