@@ -28,8 +28,8 @@ SMALL_MODEL = [
 ]  # fmt: skip
 # With images of their own, beside the runs. In a precision that is named: no test waits until the fastest is measured.
 ALONE = [
-    *SMALL_MODEL, "trainer.epochs=3", "trainer.batch_size=16", "tracking=none", "hardware=cpu",
-    "hardware.precision=fp32",
+    *SMALL_MODEL, "data.images_per_class=6", "trainer.epochs=3", "trainer.batch_size=16", "tracking=none",
+    "hardware=cpu", "hardware.precision=fp32",
 ]  # fmt: skip
 IMAGES = os.environ["TEST_IMAGES"]
 SMALL = [*ALONE, f"paths.data={IMAGES}/data", f"paths.cache={IMAGES}/cache"]

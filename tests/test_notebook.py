@@ -13,7 +13,8 @@ from small import SMALL, runs
 
 from har_sweep.record.folder import RunPaths
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "quick_start.ipynb"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLE, ON_A_SERVICE = EXAMPLES / "quick_start.ipynb", EXAMPLES / "colab.ipynb"
 SWEEP = f"import har_sweep\ndone = har_sweep.sweep({[*SMALL, 'trainer.epochs=1']})\ndone"
 REFUSED = "try:\n    har_sweep.sweep(modle=1)\nexcept har_sweep.InputError as e:\n    print(e.hint)"
 ENDLESS = f"har_sweep.sweep({SMALL}, trainer={{'epochs': 100000}})"
@@ -59,8 +60,23 @@ def test_the_example_runs_in_a_kernel_and_shows_its_sweep_and_what_was_found(tmp
     assert (tmp_path / "report" / "index.html").exists()
 
 
-def test_the_example_is_kept_without_outputs() -> None:
-    for cell in nbformat.read(EXAMPLE, as_version=4).cells:
+def test_the_example_for_a_notebook_service_runs_but_for_what_only_the_service_has(tmp_path: Path) -> None:
+    notebook = nbformat.read(ON_A_SERVICE, as_version=4)
+    left_out = [cell for cell in notebook.cells if "colab" in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if cell not in left_out]
+    [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    choices = [*SMALL, "trainer.epochs=1"]
+    parameters.source = f"KEPT, CHOICES = {str(tmp_path / 'drive')!r}, {choices!r}"
+    executed(notebook, tmp_path)
+    assert [record.status for record in runs(tmp_path / "drive").values()] == ["done"]
+    assert (tmp_path / "drive" / "report" / "index.html").exists()
+    commands = "\n".join(cell.source for cell in left_out)
+    assert all(line in commands for line in ("drive.mount(", "%pip install -q har_sweep", "har_sweep.doctor"))
+
+
+@pytest.mark.parametrize("example", [EXAMPLE, ON_A_SERVICE], ids=lambda path: path.stem)
+def test_the_examples_are_kept_without_outputs(example: Path) -> None:
+    for cell in nbformat.read(example, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 

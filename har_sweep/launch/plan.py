@@ -206,7 +206,8 @@ def _draft(
         warnings.append(doubtful)
     if dataset.synthetic:
         warnings.append(
-            f"The {dataset.name} images are synthetic: drawn, not photographed. Accuracies say nothing about real ones."
+            f"The {dataset.name} images are synthetic: drawn, not photographed. What holds of them need not hold of "
+            "real ones."
         )
     if dataset.skipped:
         count = len(dataset.skipped)

@@ -21,7 +21,7 @@ from multirun_analysis.analysis.epochs import mark_undertrained, read_epochs, wi
 from multirun_analysis.analysis.families import compare_families, find_families, in_families
 from multirun_analysis.analysis.fronts import find_fronts, resample, signed_costs, spent_by
 from multirun_analysis.analysis.importance import find_importances
-from multirun_analysis.analysis.marks import mark_candidates
+from multirun_analysis.analysis.marks import limits, mark_candidates
 from multirun_analysis.analysis.predictions import read_predictions
 from multirun_analysis.analysis.question import Asked, Question, understand
 from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank, summarise
@@ -69,7 +69,7 @@ def analyse_block(
 ) -> Block:
     """Everything about one dataset, or one value of what is asked by: the candidates among ``rows``, and what can be
     said of them."""
-    accuracy, selecting, costs, notes = asked.accuracy, asked.selecting, asked.costs, list[str]()
+    accuracy, selecting, costs, notes = asked.accuracy, asked.selecting, asked.costs, limits(runs, rows.tolist())
     found = find_candidates(runs, rows, asked.label, selecting, numbers[selecting.column], notes)
     if asked.family:
         found = in_families(runs, found, asked.family)

@@ -118,6 +118,17 @@ def _learned(
     return marks
 
 
+def limits(runs: Runs, rows: Sequence[int]) -> list[str]:
+    """How far what is found of some runs goes, if their images are all synthetic."""
+    if not runs.are_records or not all(value is True for value in runs.column("dataset/synthetic").iloc[rows]):
+        return []
+    return [
+        "The images are drawn, not photographed. What is certain here is so of drawings like these and of models that "
+        "were started and trained like these, on few images and for few epochs; how the same models compare on "
+        "photographs, or from pretrained weights where these had none, it does not say."
+    ]
+
+
 def _varied(means: pd.DataFrame, deviations: pd.DataFrame, measured: Sequence[Quantity]) -> Marks:
     """Costs that differ between a candidate's runs by more than measuring explains."""
     columns = [cost.column for cost in measured]
