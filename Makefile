@@ -3,6 +3,7 @@
 # make bench   speed, side by side with what people use instead        make bench-gpu   the same on a CUDA device
 # make test-cluster   tests on a real SLURM; as root on Debian, whose packages it installs
 # make test-faults    the whole table of faults, of which make test has a draw; power cuts as root alone
+# make test-oldest test-newest    the versions that pyproject.toml allows, of all but torch; what needs no torch
 # make audit   known vulnerabilities of the locked packages; needs the network
 
 PYTHON ?= python3
@@ -16,7 +17,13 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --
 # Whole files to each process, as the fixtures of many of them train; the longest first (tests/conftest.py).
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test test-faults test-cluster bench bench-gpu lint types format doctor lock audit
+NO_TORCH = analysis candidates choice config identity multirun_analysis numbers pareto plots record sources split statistics
+WITHOUT_TORCH = $(shell $(PY) -c 'import re, tomllib; \
+	needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+	print(*(repr(need) for need in needs if not re.match("torch|timm|fvcore", need)))') \
+	'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'nbclient>=0.10'
+
+.PHONY: sweep test test-oldest test-newest test-faults test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.sweep
@@ -27,6 +34,14 @@ test: .venv/.dev .venv/.hydra-1.4
 	@tests/browser.sh
 	@$(PY) -m pytest $(PARALLEL)
 	@PYTHONPATH=$(CURDIR)/.venv/hydra-1.4 $(PY) -m pytest $(PARALLEL) tests/test_config.py tests/test_hydra.py
+
+# What people's own environments have, in one beside .venv.
+test-oldest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-oldest test-newest: .venv/.dev
+	@$(PY) -m uv venv --quiet --clear --python $(PY) .venv/versions
+	@$(PY) -m uv pip install --quiet --python .venv/versions/bin/python --resolution $(RESOLUTION) $(WITHOUT_TORCH)
+	@.venv/versions/bin/python -m pytest $(PARALLEL) $(NO_TORCH:%=tests/test_%.py)
 
 test-faults: .venv/.dev
 	@FAULTS=all $(PY) -m pytest $(PARALLEL) tests/faults

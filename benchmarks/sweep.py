@@ -34,7 +34,9 @@ from har_sweep.record.folder import read_record, write_record
 from har_sweep.record.record import Record
 
 RUNS, DONE = 20, 200
-SHORT = ["model=resnet18", "model.weights=scratch", "model.input_size=32", "trainer.epochs=1", "hardware=cpu"]
+RESNET18 = ["model=resnet18", "model.weights=scratch", "data.images_per_class=6", "trainer.epochs=1"]
+FULL_SIZE = [*RESNET18, "model.input_size=224", "hardware=cpu"]
+SHORT = [*RESNET18, "model.input_size=32", "hardware=cpu"]
 
 
 SEEDS = itertools.count(1000, RUNS)  # of runs that nobody has done
@@ -157,7 +159,7 @@ def submitting(place: Path) -> list[float]:
 def first_step(place: Path) -> float:
     """Seconds from the command to the end of a new run's first training step."""
     seed, began = next(SEEDS), time.time()
-    har_sweep(place, "model=resnet18", "model.weights=scratch", "hardware=cpu", "trainer.epochs=1", f"seed={seed}")
+    har_sweep(place, *FULL_SIZE, f"seed={seed}")
     (log,) = (f.with_name("run.log") for f in place.glob("runs/*/record.json") if _is(f, seed))
     line = next(line for line in log.read_text().splitlines() if " step 1/" in line)
     return datetime.fromisoformat(line.split()[0]).timestamp() - began
@@ -194,7 +196,7 @@ def main() -> None:
             lambda: har_sweep(done_place, *SHORT, seeds(0, DONE)), lambda: hydras(place, "done=true", seeds(0, DONE))[0]
         )
         lines = take_turns(lambda: first_line(done_place))[0]
-        har_sweep(place, "model=resnet18", "model.weights=scratch", "hardware=cpu", "trainer.epochs=1", "seed=0")
+        har_sweep(place, *FULL_SIZE, "seed=0")
         steps = take_turns(lambda: first_step(place))[0]
         helps = take_turns(lambda: answer(place, "--help"))[0]
         configs = take_turns(lambda: answer(place, "--cfg", "job"))[0]
