@@ -64,12 +64,18 @@ def precision(configs: list[Config]) -> Iterator[Check]:
             yield Check("precision", NOTE, f"could not be measured: {e}", "Name hardware.precision=fp32 or bf16.")
 
 
-def cuda_in_torch() -> Check | None:
+def cuda_in_torch(cache_folder: str) -> Check | None:
     """Whether torch, asked in a process of its own, can use the GPU that the driver shows; None without one."""
+    from har_sweep.errors import InputError
+    from har_sweep.launch.kernels import check_kernels
     from har_sweep.spec.hardware import find_devices
 
     if find_devices()[0].kind != "cuda":
         return None
+    try:
+        check_kernels(find_devices()[0], cache_folder)
+    except InputError as e:
+        return Check("torch on the GPU", PROBLEM, e.message, e.hint)
     code = "import torch; torch.zeros(1, device='cuda'); print('CUDA', torch.version.cuda)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if asked.returncode == 0:

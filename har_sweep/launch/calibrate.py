@@ -1,4 +1,5 @@
-"""What a planner asks torch, in a process of its own: a model's MACs, and how fast this machine trains it, each way."""
+"""What a planner asks torch, in a process of its own: a model's MACs, how fast this machine trains it, each way, and
+for which cards there are kernels."""
 
 from __future__ import annotations
 
@@ -47,6 +48,11 @@ def count_macs(spec: RunSpec) -> int:
     if counted.macs is None:
         raise ValueError(counted.not_counted)
     return counted.macs
+
+
+def architectures() -> list[str]:
+    """What torch has kernels for, as it names them; none if it cannot use a GPU at all."""
+    return torch.cuda.get_arch_list()
 
 
 def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:

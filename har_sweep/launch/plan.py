@@ -19,6 +19,7 @@ from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
 from har_sweep.files import redact_text
 from har_sweep.launch.job import failures
+from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.speeds import choices
@@ -67,8 +68,11 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     InputError
         if any of them could not run: then none is started.
     """
-    devices = [h.device if run.slurm else resolve_device(h).kind for run in runs for h in [run.config.hardware]]
+    here = {n: resolve_device(run.config.hardware) for n, run in enumerate(runs) if not run.slurm}
+    devices = [here[n].kind if n in here else run.config.hardware.device for n, run in enumerate(runs)]
     with screen.live(), usable_folders(*(run.config.paths for run in runs)):
+        for device, cache in {(device, runs[n].config.paths.cache) for n, device in here.items()}:
+            check_kernels(device, cache)
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))
