@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import ClaimLost, InputError, RunFailure, nearest
 from har_sweep.events import Event, Line
 from har_sweep.files import redact_text
+from har_sweep.launch.cards import own_cards
 from har_sweep.launch.job import log_to
 from har_sweep.launch.journal import read_sweeps
 from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
@@ -47,7 +49,10 @@ def measure_again(names: list[str], folder: Path, patience_seconds: float, scree
     failed = 0
     with screen.live():
         for number, spec in enumerate(specs, 1):
-            failed += not _measured(spec, f"[{number}/{len(specs)}] {spec.run_id}", patience_seconds, screen)
+            label = f"[{number}/{len(specs)}] {spec.run_id}"
+            cards = [device for device in find_devices() if device.kind == spec.device == "cuda"][:1]
+            with own_cards(cards, partial(_waiting, label, screen)):
+                failed += not _measured(spec, label, patience_seconds, screen)
     rows = [(read_record(spec.paths.record), spec.name, spec.run_id, "done") for spec in specs]
     screen.table("What counts of all that was measured", rows)
     return int(failed > 0)
@@ -106,7 +111,7 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
         raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
     if there.device not in {device.kind for device in find_devices()}:
         raise InputError(f"{run} ran on {there.device}, which this machine lacks.", "Measure it where it ran.")
-    if (here := device_named(there.device)) != there.device_name:
+    if (here := device_named(there.device)) != there.device_name.rpartition(" then ")[2]:
         raise InputError(f"{run} ran on {there.device_name}; this is {here}.", "Measure it where it ran.")
     if there.device == "cpu" and (there.cpu_threads or 0) > logical_cores():
         raise InputError(
@@ -161,6 +166,10 @@ def _choice(then: Hardware) -> Choice:
     return Choice(Way(then.precision, then.kernels)) if then.kernels else named(then.precision)
 
 
+def _waiting(label: str, screen: Screen, why: str) -> None:
+    screen.progress(f"{label}  {why}", 0, 0, of=label)
+
+
 def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen) -> bool:
     """Whether a run's process has measured it; shows what that tells."""
     screen.progress(f"{label}  Loading torch and timm", 0, 0, of=label)
@@ -184,6 +193,7 @@ def _measured(spec: RunSpec, label: str, patience_seconds: float, screen: Screen
 
 def _job(spec: RunSpec, patience_seconds: float, connection: Connection) -> None:
     """The process: its output goes to ``run.log``, its events to ``connection``; ends with status 1 if it failed."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that its first is that which the parent holds
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     log = log_to(spec.paths.log)
