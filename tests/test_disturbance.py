@@ -155,8 +155,8 @@ def trained(clock: TrainingClock, machine: Machine, busy: Iterable[float]) -> No
     for each in busy:
         with clock.waiting():
             pass
-        machine.go_on(0.5 / (1 - each / 2), each)
-        clock.step(8)
+        with clock.step(8):
+            machine.go_on(0.5 / (1 - each / 2), each)
     clock.pause()
 
 

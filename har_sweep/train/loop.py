@@ -44,6 +44,8 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     pace = Pace(session.images * epochs)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
+    if not selected_elsewhere:
+        note_device(trained, clock, session)
 
     with stop.deferred():
         while trained.epoch < epochs:
@@ -68,6 +70,20 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
                 "weights_damaged", f"The weights of the selected epoch are lost: {e}.", "The same command trains anew."
             ) from e
     return trained
+
+
+def note_device(trained: Trained, clock: TrainingClock, session: Session) -> None:
+    """Take this device into the training's; where another began it, say so, for the times of the two do not add up."""
+    name = session.compute.device_name
+    if trained.devices[-1:] == [name]:
+        return
+    if trained.devices:
+        clock.another_device()
+        session.warn(
+            f"It was trained on {trained.devices[-1]} to epoch {trained.epoch + 1}, step {trained.step}, and goes on "
+            f"with {name}: its training time is of both, and not to be compared; its images/s are of {name}."
+        )
+    trained.devices.append(name)
 
 
 def validate(learner: Learner, trained: Trained, learning_rate: float, session: Session) -> None:
