@@ -21,6 +21,7 @@ from small import small_spec, what_was_learned
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step
+from har_sweep.launch.calibrate import together
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
@@ -199,6 +200,15 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
     record = run(planned(*TWO, "optimizer=sgd", "optimizer.lr=1e30"))
     assert record.error
     assert record.error.kind == "non_finite_loss"
+
+
+def test_what_several_devices_train_together_is_measured(planned: Planned) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert together(planned(*RANDOM, *TWO), 0.1) > 0
+    finally:
+        torch.set_num_threads(threads)
+    assert not ranks_above_0()
 
 
 def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(

@@ -29,6 +29,7 @@ from har_sweep.launch.calibrate import Watch, race
 from har_sweep.launch.estimate import estimate
 from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.plan import Planned, plan
+from har_sweep.launch.speeds import warnings_of_several
 from har_sweep.launch.sweep import announce
 from har_sweep.launch.terminal import Screen
 from har_sweep.run.lifecycle import new_record
@@ -578,6 +579,44 @@ def test_a_driver_that_is_too_old_for_torch_is_refused_with_the_one_that_is_need
         resolve_device(HardwareConfig())
     monkeypatch.setattr(hardware, "torch_build", lambda: Build("", None))  # nothing is known
     assert resolve_device(HardwareConfig()).kind == "cuda"
+
+
+def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    rates = {8: 900.0, 256: 1700.0}
+
+    @contextmanager
+    def asking() -> Iterator[Callable[..., Any]]:
+        def ask(name: str, spec: RunSpec, *_: Any) -> Any:
+            asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
+            if spec.config.trainer.batch_size == 64:
+                raise Unanswered("out of memory")
+            one = measured(images(named(spec.precision).way, 1000.0))
+            return rates[spec.config.trainer.batch_size] if name == "together" else one
+
+        yield ask
+
+    monkeypatch.setattr(speeds, "asking_torch", asking)
+    base = replace(small_spec(tmp_path, f"paths.cache={tmp_path}"), device="cuda")
+
+    def run(batch: int, count: int) -> RunSpec:
+        config, hardware = base.config, replace(base.config.hardware, device_count=count)
+        trainer = replace(config.trainer, batch_size=batch)
+        return replace(base, config=replace(config, hardware=hardware, trainer=trainer))
+
+    specs = [run(8, 2), run(256, 2), run(8, 1), run(8, 2), replace(run(8, 2), device="cpu"), run(64, 2)]
+    slow, fast, alone, again, cpu, unknown = warnings_of_several(specs, Screen())
+    assert slow == again
+    assert slow.startswith(
+        "2 GPUs train test_resnet in batches of 8 at 900 images/s, one at 1000: take hardware.device"
+    )
+    assert fast == alone == cpu == ""
+    assert unknown == "Whether 2 GPUs train test_resnet faster than one could not be measured (out of memory)."
+    assert asked == ["measure 1 8", "together 2 8", "measure 1 256", "together 2 256", "measure 1 64"]
+    warnings_of_several(specs[:5], Screen())
+    assert len(asked) == 5  # it is kept
 
 
 def test_the_build_of_torch_is_known_without_importing_it() -> None:

@@ -22,7 +22,7 @@ from har_sweep.launch.job import failures
 from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
-from har_sweep.launch.speeds import choices
+from har_sweep.launch.speeds import choices, warnings_of_several
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.choices import CHOICES, choice_word
@@ -83,10 +83,13 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
         drafts = _drafts(runs, devices, models, datasets, common)
         chosen = choices(drafts, screen)
+        drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
+        said = warnings_of_several(drafts, screen)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
-    for place, (draft, choice, config) in enumerate(zip(drafts, chosen, configs, strict=True)):
-        spec = _identified(replace(draft, choice=choice), datasets[_data_key(config)])
+    for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):
+        told = replace(draft, warnings=(*draft.warnings, *filter(None, [warning])))
+        spec = _identified(told, datasets[_data_key(config)])
         specs.setdefault(spec.run_id, spec)
         places[spec.run_id].append(place)
     return [replace(p, places=tuple(places[p.spec.run_id])) for p in _seen(list(specs.values()))]
