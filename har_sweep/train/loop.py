@@ -44,8 +44,7 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     pace = Pace(session.images * epochs)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
-    if not selected_elsewhere:
-        note_device(trained, clock, session)
+    note_device(trained, clock, session)
 
     with stop.deferred():
         while trained.epoch < epochs:
@@ -78,11 +77,14 @@ def note_device(trained: Trained, clock: TrainingClock, session: Session) -> Non
     if trained.devices[-1:] == [name]:
         return
     if trained.devices:
-        clock.another_device()
+        complete = trained.epoch == session.spec.config.trainer.epochs
+        where = "all of it" if complete else f"it up to step {trained.step} of epoch {trained.epoch + 1}"
         session.warn(
-            f"It was trained on {trained.devices[-1]} to epoch {trained.epoch + 1}, step {trained.step}, and goes on "
-            f"with {name}: its training time is of both, and not to be compared; its images/s are of {name}."
+            f"{trained.devices[-1]} trained {where}, and {name} goes on with it: their times do not add up, and are "
+            "not to be compared."
         )
+        if not complete:
+            clock.another_device()
     trained.devices.append(name)
 
 
