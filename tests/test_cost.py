@@ -434,6 +434,7 @@ def test_the_share_in_which_the_device_waited_for_the_host(monkeypatch: pytest.M
     resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
     assert resumed.cost() == cost
     assert TrainingClock(CPU).cost().host_wait_share is None
+    assert hasattr(torch.cuda, "_sleep")  # what holds it
 
 
 def test_the_memory_of_kernels_that_are_tried_is_not_in_the_peak_unless_there_is_no_other_step() -> None:

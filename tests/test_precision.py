@@ -21,7 +21,8 @@ from har_sweep.config.compose import compose_runs
 from har_sweep.config.schema import HardwareConfig, SlurmLauncher
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
-from har_sweep.doctor.machine import precision
+from har_sweep.doctor.finding import PROBLEM
+from har_sweep.doctor.machine import devices, precision
 from har_sweep.errors import InputError
 from har_sweep.launch import ask, kernels, speeds
 from har_sweep.launch.ask import Unanswered
@@ -546,9 +547,12 @@ def test_a_card_without_kernels_is_refused_before_anything_starts_and_torch_is_a
     monkeypatch.setattr(kernels, "asking_torch", asking)
     nvml(card("Tesla V100", (7, 0), "GPU-v100"))
     planning = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs", "hardware.device=cuda"]
+    composed = compose_runs([[*SMALL, *planning]])
     for _ in range(2):
         with pytest.raises(InputError, match=r"Tesla V100 has compute capability 7\.0.*it has them for 7\.5, 8\.0"):
-            plan(compose_runs([[*SMALL, *planning]]), Screen())
+            plan(composed, Screen())
+    problems = [check.finding for check in devices([composed[0].config]) if check.status == PROBLEM]
+    assert [problem.split(",")[0] for problem in problems] == ["Tesla V100 has compute capability 7.0"]
     assert asked == ["architectures"]
     (kept,) = (tmp_path / "cache").glob("kernels-torch-*.json")
     kept.write_text("[")  # half written

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from concurrent.futures import Future
-from functools import partial
 
 from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check
 from har_sweep.doctor.inputs import datasets, weights
@@ -57,8 +56,7 @@ def examine(overrides: list[str]) -> list[Check]:
     runs = compose_runs([list(choice) for choice in choices])
     configs = [run.config for run in runs]
     hub = in_background(Hub(ANSWER_SECONDS).problem)
-    torch_check = partial(cuda_in_torch, configs[0].paths.cache)
-    away: list[Future[Check | None]] = [in_background(torch_check), in_background(wandb), in_background(slurm)]
+    away: list[Future[Check | None]] = [in_background(cuda_in_torch), in_background(wandb), in_background(slurm)]
     here = [run.config for run in runs if run.slurm is None]
     checks = [*devices(here), *precision(here), *machine(), *disk(configs), *datasets(configs)]
     hub_problem = hub.result()

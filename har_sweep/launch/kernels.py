@@ -35,6 +35,6 @@ def _architectures(cache_folder: Path, ask: Ask) -> list[str]:
     except Unanswered:
         return []
     if found:
-        with atomic(file, "w") as out:
+        with suppress(OSError), atomic(file, "w") as out:  # else it is asked again
             json.dump(found, out)
     return found
