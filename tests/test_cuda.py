@@ -31,7 +31,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.device.ranks import Ranks
 from har_sweep.events import tell_nobody
 from har_sweep.launch import cards, local
-from har_sweep.launch.cards import Held, own_cards, strangers, take_cards
+from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
 from har_sweep.launch.terminal import Screen
 from har_sweep.run.execute import execute
 from har_sweep.spec.hardware import Device
@@ -309,6 +309,11 @@ def test_two_sweeps_do_not_share_a_card_and_the_other_is_named(monkeypatch: pyte
     assert isinstance(refused, str)
     assert refused.startswith("NVIDIA L4 (GPU-of-a-test) is computed on by another sweep, process ")
     assert f"process {os.getpid()} (" in refused
+    with any_card([L4, other]) as place:
+        assert place == 1
+        assert isinstance(take_cards([other]), str)
+    with any_card([L4]) as place:  # which another sweep has
+        assert place == 0
     free = take_cards([other])  # what was to be had was not kept
     assert isinstance(free, Held)
     free.release()

@@ -58,13 +58,16 @@ def architectures() -> list[str]:
     return torch.cuda.get_arch_list()
 
 
-def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:
+def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -> Measured:
     """Train a run's model, untrained and on random pixels, each way in turn for about so many seconds in all, and
     evaluate it the way that ``choose`` takes; on a busy machine it lasts longer, but no more than ``PATIENCE`` times.
+    ``card`` is which of the visible GPUs does it.
 
     Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
     model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
     """
+    if spec.device == "cuda" and card:
+        torch.cuda.set_device(card)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
     left = budget((1 - EVALUATION_SHARE) * seconds)
     began = time.monotonic()

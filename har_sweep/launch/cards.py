@@ -50,6 +50,19 @@ def take_cards(cards: Sequence[Device]) -> Held | str:
 
 
 @contextmanager
+def any_card(cards: Sequence[Device]) -> Iterator[int]:
+    """Inside, one of the cards is held: which, by its place. The first, not held, if other sweeps have them all."""
+    for place, card in enumerate(cards):
+        if isinstance(held := take_cards([card]), Held):
+            try:
+                yield place
+            finally:
+                held.release()
+            return
+    yield 0
+
+
+@contextmanager
 def own_cards(cards: Sequence[Device], tell_waiting: Callable[[str], None]) -> Iterator[None]:
     """Inside, the cards are held; waits for them."""
     while isinstance(held := take_cards(cards), str):

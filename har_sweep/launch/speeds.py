@@ -18,8 +18,9 @@ from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.files import atomic
 from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.launch.cards import any_card
 from har_sweep.launch.terminal import Screen
-from har_sweep.spec.hardware import cores, device_of, logical_cores
+from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
@@ -84,7 +85,8 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
         return kept
     tell()
     seconds = CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS
-    found: Measured = ask("measure", _uncompiled(spec), ways, seconds)
+    with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as card:
+        found: Measured = ask("measure", _uncompiled(spec), ways, seconds, card)
     _keep(spec, setting, found)
     return found
 
