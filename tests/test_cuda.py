@@ -297,17 +297,17 @@ print(before, bad_fork_in_a_child())
 
 # Cards that several sweeps want.
 
-L4 = Device("cuda", "NVIDIA L4", 2**34, bf16=True, uuid="GPU-of-a-test")
+L4 = Device("cuda", "NVIDIA L4", 2**34, bf16=True, uuid=f"GPU-of-test-{os.getpid()}")  # of no other test at work here
 
 
 def test_two_sweeps_do_not_share_a_card_and_the_other_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "POLL_SECONDS", 0.01)
-    other = replace(L4, uuid="GPU-another-of-a-test")
+    other = replace(L4, uuid=f"{L4.uuid}-2")
     held = take_cards([L4, L4])
     assert isinstance(held, Held)
     refused = take_cards([other, L4])
     assert isinstance(refused, str)
-    assert refused.startswith("NVIDIA L4 (GPU-of-a-test) is computed on by another sweep, process ")
+    assert refused.startswith(f"NVIDIA L4 ({L4.uuid}) is computed on by another sweep, process ")
     assert f"process {os.getpid()} (" in refused
     with any_card([L4, other]) as place:
         assert place == 1
@@ -371,7 +371,7 @@ def test_a_run_waits_for_a_card_that_another_sweep_has(
     monkeypatch.setattr(local, "wait", polled)
     local.run_all([small_spec(tmp_path)], [], Screen())
     assert started == [True]
-    assert "NVIDIA L4 (GPU-of-a-test) is computed on by another sweep" in " ".join(capsys.readouterr().out.split())
+    assert f"NVIDIA L4 ({L4.uuid}) is computed on by another sweep" in " ".join(capsys.readouterr().out.split())
     free = take_cards([L4])
     assert isinstance(free, Held)
     free.release()
@@ -391,9 +391,9 @@ def test_who_else_computes_on_a_card_is_named(monkeypatch: pytest.MonkeyPatch) -
         nvmlDeviceGetHandleByUUID=lambda uuid: uuid, nvmlDeviceGetComputeRunningProcesses=running,
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "pynvml", driver)
-    (named,) = strangers([replace(L4, uuid="MIG-of-a-test"), L4, replace(L4, uuid="GPU-closed")])
+    (named,) = strangers([replace(L4, uuid="MIG-1"), L4, replace(L4, uuid="GPU-closed")])
     assert named.startswith(f"process {os.getppid()} (")
-    assert named.endswith(" on NVIDIA L4 (GPU-of-a-test)")
+    assert named.endswith(f" on NVIDIA L4 ({L4.uuid})")
 
 
 # With a card.
