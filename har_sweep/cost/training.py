@@ -113,7 +113,7 @@ class TrainingClock:
             self._sizes.add(images)
         if first or self._steps == _WARM_UP_STEPS:
             synchronise(self._device)
-            self._lap()
+            self._lap(close=self._steps == _WARM_UP_STEPS)
             self._warm_since = self._now() if self._steps >= _WARM_UP_STEPS else None
         elif self._warm_since is not None:
             self._window_images += images
@@ -139,15 +139,15 @@ class TrainingClock:
         self._held, self._seconds = None, self._seconds - held
         self._device_seconds = took / images if took else None
 
-    def _lap(self) -> None:
-        """Add what was since the last lap to the window, and judge it when it is long enough."""
+    def _lap(self, close: bool = False) -> None:
+        """Add what was since the last lap to the window; judge it when it is long enough, or to be closed."""
         now = self._now()
         if self._warm_since is not None:
             self._window_seconds += now - self._warm_since
             self._warm_since = now
         if self._meter:
             self._window += self._meter.lap()
-        if self._window_seconds >= _WINDOW_SECONDS or self._steps <= _WARM_UP_STEPS:
+        if close or self._window_seconds >= _WINDOW_SECONDS:
             self._disturbed, self._all, self._undisturbed = self._judged()
             self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
 
