@@ -30,8 +30,12 @@ def quantity(value: float | None, units: Sequence[str] = ("", "k", "M", "G", "T"
     step = 0
     while abs(value) >= base - 0.5 and step < len(units) - 1:
         value, step = value / base, step + 1
-    digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
-    return f"{digits} {units[step]}".strip()
+    return f"{digits(value)} {units[step]}".strip()
+
+
+def digits(value: float) -> str:
+    """The first three, and all that there are before the point: ``11184``, ``23.9``."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def byte_size(count: float | None) -> str:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2 as T
 from torchvision.transforms.v2 import functional as TF
 
 from har_sweep.config.schema import AugmentationConfig
-from har_sweep.train import augmentation
+from har_sweep.train import augmentation, randaugment
 from har_sweep.train.augmentation import augment, normalise
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -178,16 +178,16 @@ def test_a_crop_that_cannot_fit_is_the_largest_central_one() -> None:
 
 
 @pytest.mark.parametrize("magnitude", [0, 9, 21, 30])
-@pytest.mark.parametrize("name", augmentation._RANDAUGMENT)
+@pytest.mark.parametrize("name", randaugment.OPERATIONS)
 def test_each_operation_of_randaugment_is_torchvisions(
     name: str, magnitude: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = T.RandAugment(magnitude=magnitude)
-    assert list(augmentation._RANDAUGMENT) == list(theirs._AUGMENTATION_SPACE)
+    assert list(randaugment.OPERATIONS) == list(theirs._AUGMENTATION_SPACE)
     strengths, signed = theirs._AUGMENTATION_SPACE[name]
     value = 0.0 if strengths(31, 48, 48) is None else float(strengths(31, 48, 48)[magnitude])
     images = smooth(8, 48)
-    monkeypatch.setattr(augmentation, "_RANDAUGMENT", {name: augmentation._RANDAUGMENT[name]})
+    monkeypatch.setattr(randaugment, "OPERATIONS", {name: randaugment.OPERATIONS[name]})
     results = raw(images, config(randaugment_ops=1, randaugment_magnitude=magnitude))
     signs = set()
     for image, result in zip(images.permute(0, 3, 1, 2), results, strict=True):
@@ -206,7 +206,7 @@ def test_randaugment_draws_for_every_image_and_uses_every_operation() -> None:
     image = smooth(1, 32)
     result = raw(image.expand(400, -1, -1, -1).contiguous(), config(randaugment_ops=1))
     seen = {row.numpy().tobytes() for row in result.round().to(torch.uint8)}
-    signed = sum(signed for _, signed, _ in augmentation._RANDAUGMENT.values())
+    signed = sum(operation.signed for operation in randaugment.OPERATIONS.values())
     assert 14 < len(seen) <= 14 + signed
     untouched = (result == raw(image, config())).flatten(1).all(1).float().mean()
     assert untouched < 0.25  # Identity is one of 14; on this image a few others change nothing either

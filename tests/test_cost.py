@@ -6,19 +6,23 @@ import copy
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from torch import nn
 
+from har_sweep.cost import energy, inference, training
 from har_sweep.cost.disturbance import Counters, Meter, Place
 from har_sweep.cost.energy import measured_energy
 from har_sweep.cost.inference import latency, percentiles, time_calls
-from har_sweep.cost.memory import memory_now, peak_memory
+from har_sweep.cost.memory import Peak, memory_now, peak_memory
 from har_sweep.cost.static import static_costs
 from har_sweep.cost.training import TrainingClock
 
@@ -160,8 +164,8 @@ def train(clock: TrainingClock, hands: Hands, steps: Sequence[tuple[float, float
     for wait, compute in steps:
         with clock.waiting():
             hands.go_on(wait)
-        hands.go_on(compute)
-        clock.step(8)
+        with clock.step(8):
+            hands.go_on(compute)
     with clock.waiting():
         hands.go_on(1.0)
     clock.pause()
@@ -179,11 +183,38 @@ def test_the_clock_tells_waiting_from_computing_and_stops_in_a_pause() -> None:
     assert cost.images_per_second == pytest.approx(7 * 8 / (2 * 3 + 1 + 5 * 4 + 1))
 
 
-def test_the_first_three_steps_are_in_the_time_but_not_in_the_throughput() -> None:
+def test_the_first_three_steps_are_not_in_the_throughput_and_what_the_first_took_longer_is_a_figure_of_its_own() -> (
+    None
+):
     clock = TrainingClock(CPU, now=(hands := Hands()))
     train(clock, hands, [(0, 50)] * 3 + [(0, 1)] * 4)
-    assert clock.cost().seconds == 155
-    assert clock.cost().images_per_second == pytest.approx(4 * 8 / 5)
+    cost = clock.cost()
+    assert cost.images_per_second == pytest.approx(4 * 8 / 5)
+    assert cost.compile_seconds == pytest.approx(50 - 5 / 4)
+    assert cost.seconds == pytest.approx(155 - (50 - 5 / 4))
+
+
+def test_the_first_step_of_a_batch_size_is_in_no_throughput() -> None:
+    """The last batch of the first epoch may be compiled anew, and chooses its kernels."""
+    clock = TrainingClock(CPU, now=(hands := Hands()))
+    for epoch in range(2):
+        for images in (8, 8, 8, 8, 4):
+            with clock.waiting():
+                pass
+            with clock.step(images) as first:
+                assert first == (not epoch and hands.now in (100.0, 134.0))
+                hands.go_on((30 if first else 0) + images / 8)
+        clock.pause()
+        hands.go_on(1000)  # validation
+    cost = clock.cost()
+    assert cost.images_per_second == pytest.approx(8)
+    assert cost.compile_seconds == pytest.approx(60)
+    assert cost.seconds == pytest.approx(9)
+    resumed = TrainingClock(CPU, now=hands)
+    resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
+    assert resumed.cost() == cost
+    resumed.another_device()
+    assert resumed.cost().images_per_second is None
 
 
 def test_too_few_steps_have_no_throughput() -> None:
@@ -200,7 +231,9 @@ def test_a_resumed_clock_goes_on_and_warms_up_anew() -> None:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.cost() == first.cost()
     train(second, hands, [(1, 90)] * 3)
-    assert second.cost().seconds == first.cost().seconds + 274
+    # Of two first steps, of 2 and 90 s, what is beyond the time of the two that count, with what followed them.
+    assert second.cost().compile_seconds == 92 - 8
+    assert second.cost().seconds == first.cost().seconds + 274 - 84
     assert second.cost().data_wait_seconds == first.cost().data_wait_seconds + 4
     train(second, hands, [(1, 2)] * 2)
     assert second.cost().images_per_second == pytest.approx((2 + 2) * 8 / (7 + 1 + 7))
@@ -244,11 +277,11 @@ def test_percentiles_interpolate() -> None:
 
 def powercap(folder: Path, **domains: tuple[str, int]) -> Path:
     """A folder as Linux has it: a name and microjoules for each domain."""
-    for domain, (name, energy) in domains.items():
+    for domain, (name, microjoules) in domains.items():
         (path := folder / domain.replace("_", ":")).mkdir(parents=True)
         (path / "name").write_text(name + "\n")
         (path / "max_energy_range_uj").write_text("999999999\n")
-        (path / "energy_uj").write_text(f"{energy}\n")
+        (path / "energy_uj").write_text(f"{microjoules}\n")
     return folder
 
 
@@ -334,8 +367,8 @@ def test_a_wait_that_the_gpu_worked_through_is_not_counted() -> None:
         for _ in range(5):
             with clock.waiting():
                 time.sleep(wait)
-            products(max(1, round(work * per_second)))
-            clock.step(8)
+            with clock.step(8):
+                products(max(1, round(work * per_second)))
     # Only the first wait of the one finds the device idle; the other's device is done after 0.01 s each time.
     assert hidden.cost().data_wait_seconds < 0.05
     assert idle.cost().data_wait_seconds > 0.2
@@ -365,3 +398,99 @@ class Untraceable(nn.Module):
 def test_the_macs_of_a_model_that_cannot_be_traced_are_unknown_and_it_is_said_why() -> None:
     cost = static_costs(Untraceable(), INPUT)
     assert (cost.macs, cost.macs_without_attention_products, cost.not_counted) == (None, None, "not by a tracer")
+
+
+class Held:
+    """A step for which the device was held, and what its events say: it was held for 2 s, and then took 0.25."""
+
+    def __init__(self, device: torch.device) -> None: ...
+
+    @contextmanager
+    def around(self, host_seconds: float) -> Iterator[None]:
+        assert host_seconds == 1.0  # what the host took for the step before
+        yield
+
+    def seconds(self) -> tuple[float, float | None]:
+        return 2.0, 0.25
+
+
+def test_the_share_in_which_the_device_waited_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step of a second the device computes for a quarter, and waits for data for as long."""
+    hands, gpu = Hands(), torch.device("cuda", 0)
+    monkeypatch.setattr(training, "HeldStep", Held)
+    monkeypatch.setattr(training, "synchronise", lambda device: None)
+    monkeypatch.setattr(TrainingClock, "_mark", lambda clock: None)
+    clock = TrainingClock(gpu, now=hands)
+    for step in range(7):
+        with clock.waiting():
+            hands.go_on(0.25 if step > 2 else 0.0)
+        with clock.step(8):
+            hands.go_on({0: 9.0, 1: 1.0, 2: 1.0 + 2.0}.get(step, 0.75))
+    clock.pause()
+    cost = clock.cost()
+    assert cost.seconds == pytest.approx(1 + 6)  # without the time for which it was held, and that of compiling
+    assert cost.host_wait_share == pytest.approx(1 - 0.25 - 1 / 7)
+    resumed = TrainingClock(gpu, now=hands)
+    resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
+    assert resumed.cost() == cost
+    assert TrainingClock(CPU).cost().host_wait_share is None
+    assert hasattr(torch.cuda, "_sleep")  # what holds it
+
+
+def test_the_memory_of_kernels_that_are_tried_is_not_in_the_peak_unless_there_is_no_other_step() -> None:
+    used, peak = 0, 0
+
+    def use(most: int) -> None:
+        nonlocal peak
+        peak = max(peak, most)
+
+    def forget() -> None:
+        nonlocal peak
+        peak = used
+
+    def phase(*steps: tuple[bool, int]) -> int:
+        forget()
+        measured = Peak(lambda: peak, forget)
+        for first, most in steps:
+            with measured.step(first):
+                use(most)
+        return measured.bytes
+
+    assert phase((True, 900), (False, 300), (False, 310), (True, 800)) == 310
+    assert phase((False, 300), (False, 310)) == 310  # the next epoch's
+    assert phase((True, 900)) == 900
+
+
+def test_energy_that_the_driver_stops_to_tell_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NVMLError(Exception):
+        pass
+
+    told: list[int | NVMLError] = [5_000, 6_000, NVMLError("Driver/library version mismatch")]
+
+    def consumption(handle: object) -> int:
+        if isinstance(now := told.pop(0) if len(told) > 1 else told[0], NVMLError):
+            raise now
+        return now
+
+    driver = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetTotalEnergyConsumption=consumption)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(energy, "gpu_handle", lambda device: "handle")
+    monkeypatch.setattr(energy, "synchronise", lambda device: None)
+    with measured_energy(torch.device("cuda", 0)) as used:
+        assert used._joules == 1.0
+    assert used.joules is None
+
+
+def test_a_gpu_is_warmed_up_by_time_and_called_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    hands, calls = Hands(), 0
+    monkeypatch.setattr(inference, "synchronise", lambda device: None)
+
+    def forward(example: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        hands.go_on(0.002)
+        return example
+
+    windows = time_calls(forward, torch.zeros(1), torch.device("cuda", 0), Meter(Place(2, 2, 2), Counters), hands)
+    assert sum(sum(window.seconds) for window in windows) == pytest.approx(2.0, rel=0.01)
+    assert 0.002 * calls == pytest.approx(2.0 + 1.0, rel=0.02)

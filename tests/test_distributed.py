@@ -21,6 +21,7 @@ from small import small_spec, what_was_learned
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step
+from har_sweep.launch.calibrate import together
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
@@ -55,8 +56,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
 
 def ranks_above_0(process: psutil.Process | None = None) -> list[psutil.Process]:
     """The processes of a run's other ranks."""
-    children = (process or psutil.Process()).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    children = (process or psutil.Process()).children()
+    servers = [child for child in children if "multiprocessing.forkserver" in " ".join(child.cmdline())]
+    return [rank for server in servers for rank in server.children()]
 
 
 def run(spec: RunSpec, at: Callable[[Step, Stop], None] = lambda step, stop: None) -> Record:
@@ -172,8 +174,8 @@ def test_no_rank_outlives_rank_0(planned: Planned) -> None:
     assert len(others) == 1
     rank_0.kill()
     rank_0.join()
-    _, alive = psutil.wait_procs(others, timeout=10)
-    assert not alive
+    _, left = psutil.wait_procs(others, timeout=10)
+    assert not [rank for rank in left if psutil.pid_exists(rank.pid) and rank.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
@@ -198,6 +200,15 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
     record = run(planned(*TWO, "optimizer=sgd", "optimizer.lr=1e30"))
     assert record.error
     assert record.error.kind == "non_finite_loss"
+
+
+def test_what_several_devices_train_together_is_measured(planned: Planned) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert together(planned(*RANDOM, *TWO), 0.1) > 0
+    finally:
+        torch.set_num_threads(threads)
+    assert not ranks_above_0()
 
 
 def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(

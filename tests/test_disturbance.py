@@ -155,8 +155,8 @@ def trained(clock: TrainingClock, machine: Machine, busy: Iterable[float]) -> No
     for each in busy:
         with clock.waiting():
             pass
-        machine.go_on(0.5 / (1 - each / 2), each)
-        clock.step(8)
+        with clock.step(8):
+            machine.go_on(0.5 / (1 - each / 2), each)
     clock.pause()
 
 
@@ -176,6 +176,19 @@ def test_training_tells_its_disturbed_share_and_its_images_a_second_are_of_undis
     trained(resumed, machine, [1] * 3)
     assert resumed.cost().disturbed_share == pytest.approx(2.5 / 8.5)
     assert resumed.cost().images_per_second == first.images_per_second
+
+
+def test_a_first_step_makes_nothing_unknown_where_only_a_core_s_ticks_are_counted() -> None:
+    """Of less than a tenth of a second nothing would be known."""
+    machine = Machine()
+    coarse = Meter(TWO, lambda: replace(machine(), waited=None))
+    clock = TrainingClock(CPU, coarse, machine.now)
+    with clock.waiting():
+        machine.go_on(0.01, 0)
+    with clock.step(8):
+        machine.go_on(0.5, 0)
+    trained(clock, machine, [0] * 6)
+    assert clock.cost().disturbed_share == pytest.approx(0, abs=1e-9)
 
 
 def test_training_that_was_disturbed_throughout_has_all_of_its_seconds() -> None:

@@ -66,6 +66,8 @@ def remember(real: RunSpec, tmp_path: Path) -> Remember:
         images, record.run_id = record.dataset.counts, run_id
         for epoch in record.epochs:
             epoch.seconds = slower * (images["train"] * TRAINING + images["val"] * EVALUATION)
+        record.cost.training.compile_seconds = ONCE / 2
+        record.epochs[0].seconds += ONCE / 2
         record.cost.training.seconds = slower * len(record.epochs) * images["train"] * TRAINING
         record.cost.device_hours = taken(images, len(record.epochs), slower) / 3600
         edit(record)

@@ -21,19 +21,23 @@ from har_sweep.config.compose import compose_runs
 from har_sweep.config.schema import HardwareConfig, SlurmLauncher
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
-from har_sweep.doctor.machine import precision
+from har_sweep.doctor.finding import PROBLEM
+from har_sweep.doctor.machine import devices, precision
 from har_sweep.errors import InputError
-from har_sweep.launch import ask, speeds
+from har_sweep.launch import ask, kernels, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, race
 from har_sweep.launch.estimate import estimate
+from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.plan import Planned, plan
+from har_sweep.launch.speeds import warnings_of_several
 from har_sweep.launch.sweep import announce
 from har_sweep.launch.terminal import Screen
 from har_sweep.run.lifecycle import new_record
 from har_sweep.spec import hardware
-from har_sweep.spec.hardware import Device, cpu_device, find_devices, resolve_device
+from har_sweep.spec.cuda import Build, refused_by_kernels, torch_build
+from har_sweep.spec.hardware import Device, cpu_device, find_devices, nvidia_driver, resolve_device
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
 
@@ -405,7 +409,7 @@ A100, T4 = card("A100", (8, 0), "GPU-a100"), card("T4", (7, 5), "GPU-t4")
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    def install(*cards: dict[str, Any], visible: str | None = None) -> None:
+    def install(*cards: dict[str, Any], visible: str | None = None, cuda: int = 13000) -> None:
         def tell(what: str) -> Callable[[dict[str, Any]], Any]:
             def told(handle: dict[str, Any]) -> Any:
                 if isinstance(handle[what], Exception):
@@ -427,15 +431,19 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             nvmlDeviceGetCount=lambda: len(cards),
             nvmlDeviceGetHandleByIndex=lambda n: cards[n],
             nvmlDeviceGetHandleByUUID=by_uuid,
+            nvmlSystemGetDriverVersion=lambda: "580.95.05" if cuda >= 13000 else "550.54.14",
+            nvmlSystemGetCudaDriverVersion_v2=lambda: cuda,
             **{f"nvmlDeviceGet{what}": tell(what) for what in A100},
         )
         monkeypatch.setitem(sys.modules, "pynvml", fake)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         find_devices.cache_clear()
+        nvidia_driver.cache_clear()
 
     yield install
     find_devices.cache_clear()
+    nvidia_driver.cache_clear()
 
 
 def gpus() -> list[str]:
@@ -494,3 +502,132 @@ def test_cards_that_are_not_alike_are_not_mixed(nvml: Callable[..., None]) -> No
     assert "CUDA_VISIBLE_DEVICES=GPU-a100" in refused.value.hint
     nvml(A100, T4, visible="1,1")
     assert resolve_device(HardwareConfig(device_count=2)).name == "T4"
+
+
+# What this torch can do for them.
+
+ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+CUDA_13, CUDA_12 = Build("2.14.1+cu130", "13.0"), Build("2.14.1+cu126", "12.6")
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "remedy"),
+    [
+        ((7, 0), ARCHITECTURES, "torch==2.14.1 torchvision --index-url https://download.pytorch.org/whl/cu126"),
+        ((6, 1), ARCHITECTURES, "Install a torch for CUDA 12.6, which has them for 5.0 to 9.0"),
+        ((12, 0), ["sm_80", "sm_90"], "Install a newer torch. Or take hardware=cpu."),
+        ((8, 0), ["sm_86", "sm_75"], "Install a newer torch"),  # of a later minor version: no
+        ((7, 5), ARCHITECTURES, None),
+        ((8, 9), ARCHITECTURES, None),  # by 8.6
+        ((12, 1), ARCHITECTURES, None),  # GB10, by 12.0
+        ((13, 0), ARCHITECTURES, None),  # by PTX
+        ((9, 0), ["sm_80", "sm_90a"], None),
+        ((7, 0), [], None),  # it is not told
+    ],
+)
+def test_a_card_that_torch_has_no_kernels_for_is_told_with_what_to_install(
+    capability: tuple[int, int], architectures: list[str], remedy: str | None
+) -> None:
+    refused = refused_by_kernels("Card", capability, architectures, CUDA_13)
+    if remedy is None:
+        assert refused is None
+        return
+    assert refused
+    assert refused[0].startswith(f"Card has compute capability {capability[0]}.{capability[1]}, for which torch 2.14.1")
+    assert remedy in refused[1]
+
+
+def test_a_card_without_kernels_is_refused_before_anything_starts_and_torch_is_asked_once(
+    nvml: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    @contextmanager
+    def asking() -> Iterator[Callable[[str], list[str]]]:
+        def ask(name: str) -> list[str]:
+            asked.append(name)
+            return ARCHITECTURES
+
+        yield ask
+
+    monkeypatch.setattr(kernels, "asking_torch", asking)
+    nvml(card("Tesla V100", (7, 0), "GPU-v100"))
+    planning = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs", "hardware.device=cuda"]
+    composed = compose_runs([[*SMALL, *planning]])
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"Tesla V100 has compute capability 7\.0.*it has them for 7\.5, 8\.0"):
+            plan(composed, Screen())
+    problems = [check.finding for check in devices([composed[0].config]) if check.status == PROBLEM]
+    assert [problem.split(",")[0] for problem in problems] == ["Tesla V100 has compute capability 7.0"]
+    assert asked == ["architectures"]
+    (kept,) = (tmp_path / "cache").glob("kernels-torch-*.json")
+    kept.write_text("[")  # half written
+    check_kernels(resolve_device(HardwareConfig(device="cpu")), str(tmp_path / "cache"))
+    assert asked == ["architectures"]
+    nvml(T4)
+    check_kernels(resolve_device(HardwareConfig()), str(tmp_path / "cache"))
+    assert asked == ["architectures"] * 2
+
+
+def test_a_driver_that_is_too_old_for_torch_is_refused_with_the_one_that_is_needed(
+    nvml: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml(A100, cuda=12040)
+    monkeypatch.setattr(hardware, "torch_build", lambda: CUDA_13)
+    with pytest.raises(
+        InputError, match=r"550\.54\.14 is too old for torch 2\.14\.1\+cu130: it knows CUDA 12\.4"
+    ) as no:
+        resolve_device(HardwareConfig())
+    assert no.value.hint.startswith(
+        "Install driver 580.65 or newer, or a torch for CUDA 12.6: `pip install torch==2.14.1"
+    )
+    assert resolve_device(HardwareConfig(device="cpu")).kind == "cpu"
+    monkeypatch.setattr(hardware, "torch_build", lambda: CUDA_12)
+    assert resolve_device(HardwareConfig()).kind == "cuda"
+    monkeypatch.setattr(hardware, "torch_build", lambda: Build("2.14.1+cpu", ""))
+    with pytest.raises(InputError, match=r"torch 2\.14\.1\+cpu was built without CUDA"):
+        resolve_device(HardwareConfig())
+    monkeypatch.setattr(hardware, "torch_build", lambda: Build("", None))  # nothing is known
+    assert resolve_device(HardwareConfig()).kind == "cuda"
+
+
+def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    rates = {8: 900.0, 256: 1700.0}
+
+    @contextmanager
+    def asking() -> Iterator[Callable[..., Any]]:
+        def ask(name: str, spec: RunSpec, *_: Any) -> Any:
+            asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
+            if spec.config.trainer.batch_size == 64:
+                raise Unanswered("out of memory")
+            one = measured(images(named(spec.precision).way, 1000.0))
+            return rates[spec.config.trainer.batch_size] if name == "together" else one
+
+        yield ask
+
+    monkeypatch.setattr(speeds, "asking_torch", asking)
+    base = replace(small_spec(tmp_path, f"paths.cache={tmp_path}"), device="cuda")
+
+    def run(batch: int, count: int) -> RunSpec:
+        config, hardware = base.config, replace(base.config.hardware, device_count=count)
+        trainer = replace(config.trainer, batch_size=batch)
+        return replace(base, config=replace(config, hardware=hardware, trainer=trainer))
+
+    specs = [run(8, 2), run(256, 2), run(8, 1), run(8, 2), replace(run(8, 2), device="cpu"), run(64, 2)]
+    slow, fast, alone, again, cpu, unknown = warnings_of_several(specs, Screen())
+    assert slow == again
+    assert slow.startswith(
+        "2 GPUs train test_resnet in batches of 8 at 900 images/s, one at 1000: take hardware.device"
+    )
+    assert fast == alone == cpu == ""
+    assert unknown == "Whether 2 GPUs train test_resnet faster than one could not be measured (out of memory)."
+    assert asked == ["measure 1 8", "together 2 8", "measure 1 256", "together 2 256", "measure 1 64"]
+    warnings_of_several(specs[:5], Screen())
+    assert len(asked) == 5  # it is kept
+
+
+def test_the_build_of_torch_is_known_without_importing_it() -> None:
+    assert torch_build() == Build(torch.__version__, torch.version.cuda or "")

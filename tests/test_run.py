@@ -95,18 +95,22 @@ def test_every_step_of_every_epoch_augments_anew(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 4), (3, 4)])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    undisturbed: RunSpec, tmp_path: Path, epoch: int, step: int
+def test_an_interrupted_run_goes_on_to_the_same_bits_and_names_another_device(
+    undisturbed: RunSpec, tmp_path: Path, epoch: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = small_spec(tmp_path)
     interrupted = run_to(spec, epoch, step)
     assert interrupted.status == "interrupted"
     assert spec.paths.checkpoint.exists()
     steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(Compute, "device_name", "Another 9000")
     record = run(spec, lambda event: steps.append((event.epoch, event.step)) if isinstance(event, Step) else None)
     assert what_was_learned(spec) == what_was_learned(undisturbed)
     assert [attempt.outcome for attempt in record.attempts] == ["interrupted", "done"]
     assert (epoch, step) not in steps  # what was computed is not computed again
+    assert record.hardware.device_name == f"{device_named('cpu')} then Another 9000"
+    trained = "all of it" if (epoch, step) == (3, 4) else f"it up to step {step % 4} of epoch {epoch + step // 4}"
+    assert f"{device_named('cpu')} trained {trained}, and Another 9000 goes on with it" in "".join(record.warnings)
     assert not spec.paths.checkpoint.exists()
 
 

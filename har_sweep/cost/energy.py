@@ -20,7 +20,7 @@ _SAMPLE_SECONDS = 30.0
 class Energy:
     """The energy used in a phase; may be read while it goes on."""
 
-    def __init__(self, counter: Callable[[], float] | None) -> None:
+    def __init__(self, counter: Callable[[], float | None] | None) -> None:
         self._counter = counter
         self._joules: float | None = None
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ def measured_energy(device: torch.device, powercap: Path = _POWERCAP) -> Iterato
 
     It is the whole device's (the GPU board's, or all of the CPU's packages'), whoever else computes on it.
     """
-    counter = None
+    counter: Callable[[], float | None] | None = None
     if device.type == "cuda":
         counter = _nvml_counter(device)
     elif device.type == "cpu":
@@ -63,8 +63,8 @@ def measured_energy(device: torch.device, powercap: Path = _POWERCAP) -> Iterato
         energy.close()
 
 
-def _nvml_counter(device: torch.device) -> Callable[[], float] | None:
-    """Joules of the GPU since this call."""
+def _nvml_counter(device: torch.device) -> Callable[[], float | None] | None:
+    """Joules of the GPU since this call; None where the driver does not say."""
     import pynvml
 
     handle = gpu_handle(device)
@@ -74,7 +74,14 @@ def _nvml_counter(device: torch.device) -> Callable[[], float] | None:
         start = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None
-    return lambda: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - start) / 1e3
+
+    def joules() -> float | None:
+        try:
+            return (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - start) / 1e3
+        except pynvml.NVMLError:  # the driver may have been exchanged meanwhile
+            return None
+
+    return joules
 
 
 def _rapl_counter(powercap: Path) -> Callable[[], float] | None:

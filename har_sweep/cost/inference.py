@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,29 @@ import torch
 from har_sweep.cost.disturbance import Disturbance, Meter
 from har_sweep.device.compute import synchronise
 
-_WARM_UP, _WINDOWS, _FEWEST, _MOST, _ENOUGH_SECONDS = 5, 5, 4, 10, 0.1
+_WARM_UP, _WINDOWS, _FEWEST = 5, 5, 4
 _PASS_SECONDS = 0.25  # of a window in a pass over a split
+
+
+@dataclass(frozen=True)
+class Thoroughness:
+    """How long a device is measured: ``warm_up_seconds`` before, in which a GPU's clocks go up; until a window has
+    ``most_calls`` or ``window_seconds``; and passes over a split until ``pass_seconds``, since what a GPU counts of its
+    energy moves each 20 to 100 ms."""
+
+    warm_up_seconds: float
+    window_seconds: float
+    most_calls: float
+    pass_seconds: float
+
+
+_THOROUGH = Thoroughness(1.0, 0.4, math.inf, 2.0)
+_BRIEF = Thoroughness(0.0, 0.1, 10, 0.0)
+
+
+def thoroughness(device: torch.device) -> Thoroughness:
+    """That of a device: a CPU is as fast at first, and may take long for a call."""
+    return _THOROUGH if device.type == "cuda" else _BRIEF
 
 
 @dataclass(frozen=True)
@@ -35,6 +57,23 @@ def went_through(windows: Sequence[Window]) -> Disturbance:
     return sum((window.disturbance for window in windows), Disturbance())
 
 
+def warm_up(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    examples: Sequence[torch.Tensor],
+    device: torch.device,
+    now: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Call ``forward`` with each example, for the first call of a shape pays for choosing kernels; then with the first
+    until the device is warm."""
+    for example in examples:
+        forward(example)
+    synchronise(device)
+    began = now()
+    while now() - began < thoroughness(device).warm_up_seconds:
+        forward(examples[0])
+        synchronise(device)
+
+
 def time_calls(
     forward: Callable[[torch.Tensor], torch.Tensor],
     example: torch.Tensor,
@@ -44,18 +83,16 @@ def time_calls(
 ) -> list[Window]:
     """Seconds from giving ``example`` (a batch of one, on the device) to its finished answer.
 
-    After 5 calls to warm up, there are 5 windows: in each at least 4 calls are timed, each synchronised, and more until
-    there are 10 or 0.1 s are over.
+    After calls to warm up, 5 and on CUDA for a second, there are 5 windows: in each at least 4 calls are timed, each
+    synchronised, and more until there are 10 or 0.1 s are over, on CUDA until 0.4 s are.
     """
-    windows = []
+    windows, enough = [], thoroughness(device)
     with torch.inference_mode():
-        for _ in range(_WARM_UP):
-            forward(example)
-        synchronise(device)
+        warm_up(forward, [example] * _WARM_UP, device, now)
         for _ in range(_WINDOWS):
             seconds: list[float] = []
             meter.lap()
-            while len(seconds) < _FEWEST or (len(seconds) < _MOST and sum(seconds) < _ENOUGH_SECONDS):
+            while len(seconds) < _FEWEST or (len(seconds) < enough.most_calls and sum(seconds) < enough.window_seconds):
                 began = now()
                 forward(example)
                 synchronise(device)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -40,14 +41,29 @@ def _in_use(device: torch.device) -> int:
 class Peak:
     """The most memory in use during a phase, above the baseline; may be read while it goes on."""
 
-    def __init__(self, read: Callable[[], int]) -> None:
+    def __init__(self, read: Callable[[], int], forget: Callable[[], None] | None = None) -> None:
         self._read: Callable[[], int] | None = read
-        self._most = 0
+        self._forget = forget
+        self._most, self._left_out, self._counted = 0, 0, 0
 
     @property
     def bytes(self) -> int:
         self.sample()
-        return self._most
+        return self._most if self._counted else max(self._most, self._left_out)
+
+    @contextmanager
+    def step(self, first: bool = False) -> Iterator[None]:
+        """Around a step of the phase. The ``first`` of its shape counts only if there is no other: on CUDA its peak is
+        that of the kernels that are tried, of which some want more memory than the one that is chosen."""
+        if not first or self._forget is None:
+            yield
+            self._counted += 1
+            return
+        self.sample()
+        yield
+        if self._read is not None:
+            self._left_out = max(self._left_out, self._read())
+            self._forget()
 
     def sample(self) -> None:
         if self._read is not None:
@@ -67,8 +83,9 @@ def peak_memory(device: torch.device, baseline: int) -> Iterator[Peak]:
     """
     release(device)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        peak = Peak(lambda: torch.cuda.max_memory_allocated(device) - baseline)
+        forget = partial(torch.cuda.reset_peak_memory_stats, device)
+        forget()
+        peak = Peak(lambda: torch.cuda.max_memory_allocated(device) - baseline, forget)
     else:
         peak = Peak(lambda: _in_use(device) - baseline)
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from har_sweep.cost.disturbance import Counters, Disturbance, Meter, disturbance
+from har_sweep.cost.host_wait import HeldStep
 from har_sweep.device.compute import synchronise
 from har_sweep.record.record import TrainingCost
 
@@ -37,9 +38,12 @@ class Paced:
 class TrainingClock:
     """Times the training loop, over as many epochs and resumed processes as it takes.
 
-    ``waiting()`` goes around getting a batch, ``step(images)`` after each optimizer step, ``pause()`` before
+    ``waiting()`` goes around getting a batch, ``step(images)`` around each optimizer step, ``pause()`` before
     validation, a checkpoint and the end; the next ``waiting()`` starts the clock again. A CUDA device is synchronised
-    in ``pause``, and once when warm, but not in every step.
+    in ``pause``, once when warm, and around the first step of each number of images, but not in every step.
+
+    In such a first step a device chooses its kernels, and a model is compiled. What it takes longer than others is no
+    part of the training's seconds.
 
     Waiting for data is the time for which computing stood still: on CUDA, a wait that the device filled with work
     given to it before is not counted.
@@ -57,7 +61,11 @@ class TrainingClock:
         self._disturbed = Disturbance()  # all of ``_seconds``, but for the window
         self._all, self._undisturbed = Paced(), Paced()  # warm steps, but for the window's
         self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
-        self._steps = 0  # of this process
+        self._first = Paced()  # steps of their number of images, of any process
+        self._steps, self._sizes = 0, set[int]()  # of this process
+        self._host_seconds = 0.0  # for which the host was busy with the last step that was no first one
+        self._held: HeldStep | None = None
+        self._device_seconds: float | None = None  # of an image, if the device never waited for the host
         self._started: float | None = None
         self._warm_since: float | None = None
         self._waits: list[tuple[float, torch.cuda.Event, torch.cuda.Event]] = []
@@ -82,27 +90,64 @@ class TrainingClock:
             else:
                 self._waits.append((waited, done, ready))
 
-    def step(self, images: int) -> None:
-        """After an optimizer step on so many images. The first three of a process are in no throughput."""
-        self._steps += 1
-        if self._steps == _WARM_UP_STEPS:
+    @contextmanager
+    def step(self, images: int) -> Iterator[bool]:
+        """Around an optimizer step on so many images; yields whether it is the first of that number in this process.
+
+        Those are in no throughput, nor are the first three of a process.
+        """
+        first = images not in self._sizes
+        if first:
             synchronise(self._device)
             self._lap()
-            self._warm_since = self._now()
+            self._warm_since = None
+        began = self._now()
+        with nullcontext() if first else self._holding():
+            yield first
+        self._steps += 1
+        if not first:
+            self._host_seconds = self._now() - began
+        else:
+            synchronise(self._device)
+            self._first += Paced(images, self._now() - began)
+            self._sizes.add(images)
+        if first or self._steps == _WARM_UP_STEPS:
+            synchronise(self._device)
+            self._lap(close=self._steps == _WARM_UP_STEPS)
+            self._warm_since = self._now() if self._steps >= _WARM_UP_STEPS else None
         elif self._warm_since is not None:
             self._window_images += images
             if self._now() - self._warm_since >= _WINDOW_SECONDS:
                 self._lap()
+        self._note_held(images)
 
-    def _lap(self) -> None:
-        """Add what was since the last lap to the window, and judge it when it is long enough."""
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Around the last step before those that count: on CUDA the device gets all of its work at once."""
+        if self._device.type != "cuda" or self._steps != _WARM_UP_STEPS - 1 or not self._host_seconds:
+            yield
+            return
+        self._held = HeldStep(self._device)
+        with self._held.around(self._host_seconds):
+            yield
+
+    def _note_held(self, images: int) -> None:
+        """After that step: the time for which the device was held is no training."""
+        if self._held is None:
+            return
+        held, took = self._held.seconds()
+        self._held, self._seconds = None, self._seconds - held
+        self._device_seconds = took / images if took else None
+
+    def _lap(self, close: bool = False) -> None:
+        """Add what was since the last lap to the window; judge it when it is long enough, or to be closed."""
         now = self._now()
         if self._warm_since is not None:
             self._window_seconds += now - self._warm_since
             self._warm_since = now
         if self._meter:
             self._window += self._meter.lap()
-        if self._window_seconds >= _WINDOW_SECONDS or self._steps <= _WARM_UP_STEPS:
+        if close or self._window_seconds >= _WINDOW_SECONDS:
             self._disturbed, self._all, self._undisturbed = self._judged()
             self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
 
@@ -143,11 +188,15 @@ class TrainingClock:
             "disturbed": asdict(disturbed),
             "warm": asdict(warm),
             "undisturbed": asdict(undisturbed),
+            "first": asdict(self._first),
+            "device_seconds": self._device_seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's ``state_dict()``; this process warms up anew."""
         self._seconds, self._wait_seconds = state["seconds"], state["wait_seconds"]
+        self._first = Paced.restore(state["first"]) if "first" in state else Paced()
+        self._device_seconds = state.get("device_seconds")
         if "warm" not in state:  # of before this was measured
             warm = Paced(state["warm_images"], state["warm_seconds"], Disturbance(lost=None))
             self._disturbed, self._all, self._undisturbed = Disturbance(lost=None), warm, warm
@@ -155,17 +204,32 @@ class TrainingClock:
         self._disturbed = Disturbance(**state["disturbed"])
         self._all, self._undisturbed = Paced.restore(state["warm"]), Paced.restore(state["undisturbed"])
 
+    def another_device(self) -> None:
+        """What training goes on with is not what it was on: throughput is of this device alone, from here on."""
+        self._all, self._undisturbed, self._device_seconds = Paced(), Paced(), None
+
     def cost(self) -> TrainingCost:
         """The times so far, memory and energy left None; pauses the clock. No throughput before a fourth step."""
         self.pause()
         disturbed, warm, undisturbed = self._judged()
         paced = undisturbed if undisturbed.images else warm
+        usual = self._first.images * warm.seconds / warm.images if warm.images else self._first.seconds
+        compiling = max(0.0, self._first.seconds - usual)
+        seconds, waited = self._seconds - compiling, self._wait_seconds
         return TrainingCost(
-            seconds=self._seconds,
-            compute_seconds=self._seconds - self._wait_seconds,
-            data_wait_seconds=self._wait_seconds,
-            data_wait_share=self._wait_seconds / self._seconds if self._seconds else None,
+            seconds=seconds,
+            compute_seconds=seconds - waited,
+            data_wait_seconds=waited,
+            data_wait_share=waited / seconds if seconds else None,
             images_per_second=paced.images / paced.seconds if paced.images else None,
             disturbed_share=disturbed.share,
             images_disturbed_share=paced.disturbed.share,
+            compile_seconds=compiling if warm.images else None,
+            host_wait_share=self._host_wait_share(paced, waited / seconds if seconds else 0.0),
         )
+
+    def _host_wait_share(self, paced: Paced, data_wait_share: float) -> float | None:
+        """What is left of the device's time besides computing and waiting for data."""
+        if self._device_seconds is None or not paced.images:
+            return None
+        return max(0.0, 1 - self._device_seconds * paced.images / paced.seconds - data_wait_share)

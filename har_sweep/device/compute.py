@@ -19,6 +19,7 @@ from torch import nn
 from har_sweep.device.cpu_kernels import fast_kernels
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
+from har_sweep.spec.cuda import refused_by_kernels, torch_build
 from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 
@@ -91,6 +92,8 @@ def prepare_compute(spec: RunSpec, ranks: Ranks) -> Compute:
                 "Check CUDA_VISIBLE_DEVICES and what the job asked for, or take a smaller hardware.device_count.",
             )
         torch.cuda.set_device(device)
+    if kind == "cuda" and (refused := _refused_by_kernels()):
+        raise RunFailure("device_unavailable", *refused)
     if kind == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise RunFailure(
             "precision_unavailable",
@@ -106,6 +109,12 @@ def prepare_compute(spec: RunSpec, ranks: Ranks) -> Compute:
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     ours = spec.choice.way.kernels == "har_sweep"
     return Compute(device, precision, formats[config.memory_format], config.compile, ours)
+
+
+def _refused_by_kernels() -> tuple[str, str] | None:
+    """What is wrong, and what to do, where torch has no kernels for this process's CUDA device."""
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    return refused_by_kernels(name, capability, torch.cuda.get_arch_list(), torch_build())
 
 
 @cache

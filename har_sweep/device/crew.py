@@ -11,14 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import msgspec
 import torch.distributed as dist
 
 from har_sweep.errors import Interrupted, RunFailure
-from har_sweep.processes import SPAWN
+from har_sweep.processes import FORK_SERVER
 from har_sweep.record.record import RunError
 from har_sweep.stop import Stop
 
@@ -26,11 +26,11 @@ NEWS_SECONDS = 3.0  # from an error in a collective to the news of whose fault i
 ESCAPE_SECONDS = 60.0  # from a rank's death to the end of a rank 0 that no abort could free
 END_SECONDS = 10.0  # for the other ranks to end by themselves
 Follow = Callable[["Link", Stop], None]
-"""What a rank above 0 does, tied to rank 0; it can be pickled."""
+"""What a rank above 0 does, tied to rank 0: a function, or a partial one, of a module with all that it needs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def _spawned(follow: Follow, rank: int, connection: Connection) -> None:
+def _forked(follow: Follow, rank: int, connection: Connection) -> None:
     stop = Stop()
     stop.take(*SIGNALS)
     link = Link(connection, rank)
@@ -105,7 +105,7 @@ class Crew:
     def __init__(self, count: int, follow: Follow) -> None:
         self._count, self._follow = count, follow
         self._links: dict[Connection, int] = {}
-        self._processes: dict[int, SpawnProcess] = {}
+        self._processes: dict[int, BaseProcess] = {}
         self._news = threading.Condition()
         self._ready: set[int] = set()
         self._failures: list[tuple[bool, Exception]] = []
@@ -113,16 +113,18 @@ class Crew:
         self._watch = threading.Thread(target=self._listen, name="ranks", daemon=True)
         self._escape = threading.Timer(ESCAPE_SECONDS, _escape)
         self._escape.daemon = True
-        self._spawn()
+        self._start()
 
-    def _spawn(self) -> None:
+    def _start(self) -> None:
+        """Start the ranks from a server that has imported all that they need once, for all of them."""
+        FORK_SERVER.set_forkserver_preload([getattr(self._follow, "func", self._follow).__module__])
         resource_tracker.ensure_running()  # or starting the first process starts it, and unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # held back until a rank can take them
         try:
             for rank in range(1, self._count):
-                ours, theirs = SPAWN.Pipe()
+                ours, theirs = FORK_SERVER.Pipe()
                 self._links[ours] = rank
-                process = SPAWN.Process(target=_spawned, args=(self._follow, rank, theirs), name=f"rank {rank}")
+                process = FORK_SERVER.Process(target=_forked, args=(self._follow, rank, theirs), name=f"rank {rank}")
                 process.start()
                 self._processes[rank] = process
                 theirs.close()

@@ -1,7 +1,7 @@
 """One run on several devices: a process ("rank") for each, that train together with DistributedDataParallel.
 
 Rank 0 is the run: it alone tells, writes, evaluates and measures. The others compute the same steps on their share of
-each batch, and end when it ends. Rank 0 starts them (``spawn``).
+each batch, and end when it ends. Rank 0 starts them, all from one server that imports torch once.
 
 Each is tied to rank 0 by a socket that the kernel closes when either dies, however it dies: that, and no time-out, is
 how deaths are told. Ranks may therefore wait for each other as long as they like.

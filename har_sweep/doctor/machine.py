@@ -24,6 +24,7 @@ MEMORY_WISHED_BYTES = 4 * 2**30
 def devices(configs: list[Config]) -> Iterator[Check]:
     """What could compute, and whether it is what the sweep asks for."""
     from har_sweep.errors import InputError
+    from har_sweep.launch.kernels import check_kernels
     from har_sweep.spec.hardware import find_devices, resolve_device
 
     found = find_devices()
@@ -32,9 +33,9 @@ def devices(configs: list[Config]) -> Iterator[Check]:
         yield Check(device.kind, OK, f"{device.name}{memory}, {'bf16' if device.bf16 else 'no bf16'}")
     if found[0].kind == "cpu":
         yield Check("GPU", NOTE, "none: sweeps run on the CPU", "With an NVIDIA GPU, `nvidia-smi` should list it.")
-    for asked in distinct(config.hardware for config in configs):
+    for asked, cache in distinct((config.hardware, config.paths.cache) for config in configs):
         try:
-            resolve_device(asked)
+            check_kernels(resolve_device(asked), cache)
         except InputError as e:
             yield Check("hardware", PROBLEM, e.message, e.hint)
 
@@ -78,7 +79,7 @@ def cuda_in_torch() -> Check | None:
         "torch on the GPU",
         PROBLEM,
         f"does not work: {(asked.stderr.strip().splitlines() or [f'status {asked.returncode}'])[-1]}",
-        "Most often the driver is older than torch's CUDA: update the driver, or use hardware=cpu.",
+        "Where no line above says why, update the driver, or use hardware=cpu.",
     )
 
 

@@ -43,7 +43,8 @@ def measure_again(names: list[str], folder: Path, patience_seconds: float, scree
     with screen.live():
         for number, spec in enumerate(specs, 1):
             label = f"[{number}/{len(specs)}] {spec.run_id}"
-            failed += apart(partial(_measure, spec, patience_seconds), label, spec.paths.log, screen) is None
+            work = partial(_measure, spec, patience_seconds)
+            failed += apart(work, spec.device, label, spec.paths.log, screen) is None
     rows = [(read_record(spec.paths.record), spec.name, spec.run_id, "done") for spec in specs]
     screen.table("What counts of all that was measured", rows)
     return int(failed > 0)
@@ -102,7 +103,7 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
         raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
     if there.device not in {device.kind for device in find_devices()}:
         raise InputError(f"{run} ran on {there.device}, which this machine lacks.", "Measure it where it ran.")
-    if (here := device_named(there.device)) != there.device_name:
+    if (here := device_named(there.device)) != there.device_name.rpartition(" then ")[2]:
         raise InputError(f"{run} ran on {there.device_name}; this is {here}.", "Measure it where it ran.")
     if there.device == "cpu" and (there.cpu_threads or 0) > logical_cores():
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -14,9 +15,11 @@ from typing import Generic, TypeVar
 from har_sweep.errors import ClaimLost, InputError, RunFailure
 from har_sweep.events import Event, Line, Tell
 from har_sweep.files import redact_text
+from har_sweep.launch.cards import own_cards
 from har_sweep.launch.job import log_to
 from har_sweep.launch.terminal import Screen
 from har_sweep.processes import FORK_SERVER
+from har_sweep.spec.hardware import find_devices
 from har_sweep.stop import die_with_parent
 
 Value = TypeVar("Value")
@@ -29,11 +32,18 @@ class Done(Generic[Value]):
     value: Value
 
 
-def apart(work: Callable[[Tell], Value], label: str, log: Path, screen: Screen) -> Done[Value] | None:
+def apart(work: Callable[[Tell], Value], device: str, label: str, log: Path, screen: Screen) -> Done[Value] | None:
     """Do ``work``, which can be pickled, in a process with torch and timm; None if it failed, which is said.
 
-    Its output, and what it tells, goes to ``log``. Ctrl-C ends it.
+    ``device`` is the kind that it computes on: of GPUs it has the first to itself. Its output, and what it tells, goes
+    to ``log``. Ctrl-C ends it.
     """
+    cards = [found for found in find_devices() if found.kind == device == "cuda"][:1]
+    with own_cards(cards, lambda why: screen.progress(f"{label}  {why}", 0, 0, of=label)):
+        return _apart(work, label, log, screen)
+
+
+def _apart(work: Callable[[Tell], Value], label: str, log: Path, screen: Screen) -> Done[Value] | None:
     FORK_SERVER.set_forkserver_preload(["har_sweep.launch.preload"])
     screen.progress(f"{label}  Loading torch and timm", 0, 0, of=label)
     ours, theirs = FORK_SERVER.Pipe(duplex=False)
@@ -61,6 +71,7 @@ def apart(work: Callable[[Tell], Value], label: str, log: Path, screen: Screen) 
 
 def _do(work: Callable[[Tell], object], log: Path, connection: Connection) -> None:
     """The process; it ends with status 1 if the work failed."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that its first is that which the parent holds
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     keep = log_to(log)

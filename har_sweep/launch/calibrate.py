@@ -1,4 +1,5 @@
-"""What a planner asks torch, in a process of its own: a model's MACs, and how fast this machine trains it, each way."""
+"""What a planner asks torch, in a process of its own: a model's MACs, how fast this machine trains it, each way, and
+for which cards there are kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 import torch
@@ -19,13 +20,15 @@ from har_sweep.cost.disturbance import waited_seconds
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute, synchronise
-from har_sweep.device.ranks import Ranks
+from har_sweep.device.crew import Link
+from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import InputError, RunFailure, first_line
 from har_sweep.events import tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.stop import Stop
 from har_sweep.train.augmentation import augment
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
@@ -38,6 +41,7 @@ MOST_ROUNDS = 30
 PATIENCE = 6.0  # times the seconds asked for, while others compute
 LOSS_SCALE = 1024.0  # for fp16's small gradients
 CLASSES = 10
+WARM_UP_STEPS = 3
 
 
 def count_macs(spec: RunSpec) -> int:
@@ -58,13 +62,21 @@ def refusal(spec: RunSpec) -> tuple[str, str] | None:
     return None
 
 
-def measure(spec: RunSpec, ways: Sequence[Way], seconds: float) -> Measured:
+def architectures() -> list[str]:
+    """What torch has kernels for, as it names them; none if it cannot use a GPU at all."""
+    return torch.cuda.get_arch_list()
+
+
+def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -> Measured:
     """Train a run's model, untrained and on random pixels, each way in turn for about so many seconds in all, and
     evaluate it the way that ``choose`` takes; on a busy machine it lasts longer, but no more than ``PATIENCE`` times.
+    ``card`` is which of the visible GPUs does it.
 
     Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
     model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
     """
+    if spec.device == "cuda" and card:
+        torch.cuda.set_device(card)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
     left = budget((1 - EVALUATION_SHARE) * seconds)
     began = time.monotonic()
@@ -119,19 +131,64 @@ def budget(seconds: float) -> Callable[[], float]:
 
 def _steps(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec) -> dict[Way, Callable[[int], None]]:
     """A training step of each way, given a number of images; the model and its optimizer are the same for all."""
-    config, plan = replace(spec.config, trainer=replace(spec.config.trainer, on_oom="split")), spec.model
-    pixels = torch.randint(256, (1, spec.source_size, spec.source_size, 3), dtype=torch.uint8)
-    labels, generator = torch.randint(CLASSES, (spec.device_batch,)), torch.Generator()
-    learner = Learner(model, config, next(iter(computes.values())), Ranks(), 1, tell_nobody, 0)
+    learner = _learner(model, spec, next(iter(computes.values())), Ranks())
+    return {way: partial(_step, learner.computing(compute), compute, spec) for way, compute in computes.items()}
 
-    def step(learner: Learner, compute: Compute, count: int) -> None:
-        inputs, targets = augment(
-            compute.move(pixels.expand(count, -1, -1, -1)), compute.move(labels[:count]), config.augmentation,
-            plan.input_size, plan.mean, plan.std, generator, CLASSES,
-        )  # fmt: skip
-        learner.learn(inputs.contiguous(memory_format=compute.memory_format), targets)
 
-    return {way: partial(step, learner.computing(compute), compute) for way, compute in computes.items()}
+def _learner(model: nn.Module, spec: RunSpec, compute: Compute, ranks: Ranks) -> Learner:
+    config = replace(spec.config, trainer=replace(spec.config.trainer, on_oom="split"))
+    return Learner(model, config, compute, ranks, 1, tell_nobody, 0)
+
+
+def _step(learner: Learner, compute: Compute, spec: RunSpec, count: int) -> None:
+    plan, generator = spec.model, torch.Generator()
+    pixels, labels = _random_images(spec.source_size, count, compute.device.type == "cuda")
+    inputs, targets = augment(
+        compute.move(pixels), compute.move(labels), spec.config.augmentation, plan.input_size, plan.mean, plan.std,
+        generator, CLASSES,
+    )  # fmt: skip
+    learner.learn(inputs.contiguous(memory_format=compute.memory_format), targets)
+
+
+@cache
+def _random_images(size: int, count: int, pin: bool) -> tuple[Tensor, Tensor]:
+    """A batch as training has it: in page-locked memory where that is sent to a GPU."""
+    images = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).expand(count, -1, -1, -1)
+    labels = torch.randint(CLASSES, (count,))
+    return (images.contiguous().pin_memory(), labels.pin_memory()) if pin else (images, labels)
+
+
+def together(spec: RunSpec, seconds: float) -> float:
+    """Images a second that all devices of a run train together, each in a process, over about so many seconds."""
+    count = spec.config.hardware.device_count
+    with lead(count, Stop(), partial(_follow, spec, seconds)) as ranks:
+        return _together(spec, ranks, seconds)
+
+
+def _follow(spec: RunSpec, seconds: float, link: Link, stop: Stop) -> None:
+    _together(spec, Ranks(link.rank, spec.config.hardware.device_count, link), seconds)
+    link.wait_for_end()
+
+
+def _together(spec: RunSpec, ranks: Ranks, seconds: float) -> float:
+    compute, batch = prepare_compute(spec, ranks), spec.config.trainer.batch_size
+    model = compute.place(_untrained(spec, CLASSES))
+    ranks.join(compute.device)
+    learner = _learner(model, spec, compute, ranks)
+    set_train_mode(model, spec.config)
+
+    def trained(steps: int) -> float:
+        began = time.monotonic()
+        for _ in range(steps):
+            _step(learner, compute, spec, batch)
+        synchronise(compute.device)
+        return time.monotonic() - began
+
+    trained(WARM_UP_STEPS)
+    steps = max(1, int(seconds / ranks.gather(trained(1))[0]))
+    rate = steps * batch / trained(steps)
+    ranks.leave()
+    return rate
 
 
 def _evaluated(model: nn.Module, spec: RunSpec, compute: Compute, count: int, left: Callable[[], float]) -> float:

@@ -30,7 +30,7 @@ from har_sweep.launch.evidence import (
 from har_sweep.launch.job import with_threads
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import Planned
-from har_sweep.launch.speeds import measured
+from har_sweep.launch.speeds import measured, measured_together
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import device_named, find_devices
 from har_sweep.spec.run_spec import RunSpec
@@ -160,7 +160,12 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
         except Unanswered as e:
             return None, f"nothing: this machine could not be measured ({e})"
     rate = next(f.images_per_second for f in found.figures if f.way == spec.choice.way) or 0.0
-    training = 1 / rate / (hardware.device_count if spec.device == "cuda" else 1)  # one was measured; all train
+    if spec.device == "cuda" and hardware.device_count > 1:
+        try:
+            rate = measured_together(spec, ask, tell)
+        except Unanswered as e:
+            return None, f"nothing: {hardware.device_count} devices could not be measured together ({e})"
+    training = 1 / rate
     compiled = ", not compiled" if hardware.compile else ""
     here = f"its steps on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
     basis = f"{here}, not on the node" if work.on_cluster else here

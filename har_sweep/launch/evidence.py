@@ -105,7 +105,7 @@ def _speed(record: Record) -> Speed | None:
     images, cost, epochs = record.dataset.counts, record.cost, len(record.epochs)
     if not epochs or not cost.training.seconds:
         return None
-    in_epochs = sum(epoch.seconds for epoch in record.epochs)
+    in_epochs = sum(epoch.seconds for epoch in record.epochs) - (cost.training.compile_seconds or 0.0)  # which is once
     evaluation = max(0.0, in_epochs - cost.training.seconds) / (images["val"] * epochs)
     once = 0.0
     if record.status == "done" and cost.device_hours:

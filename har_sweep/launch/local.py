@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,12 +20,13 @@ from pathlib import Path
 from har_sweep.errors import ClaimLost, InputError, Interrupted
 from har_sweep.events import Event, Line
 from har_sweep.files import redact_text
+from har_sweep.launch.cards import Held, strangers, take_cards
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
 from har_sweep.launch.terminal import Screen
 from har_sweep.processes import FORK_SERVER
 from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
-from har_sweep.spec.hardware import find_devices, logical_cores
+from har_sweep.spec.hardware import Device, find_devices, logical_cores
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop, die_with_parent
 
@@ -42,6 +43,7 @@ class _Child:
     label: str
     process: BaseProcess
     slot: int
+    cards: Held
     out_of_memory_before: int
 
 
@@ -59,29 +61,35 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
     labels = {
         spec.run_id: f"[{n}/{len(specs) + len(others)}] {spec.label}" for n, spec in enumerate([*specs, *others], 1)
     }
-    first = True
+    first, told = True, set[str]()
     with screen.live(), _terminable():
         try:
             while waiting or elsewhere or children:
                 free = sorted(set(range(len(shares))) - {child.slot for child in children.values()})
+                held_back = False
                 while waiting and free:
-                    spec, slot = waiting.popleft(), free.pop(0)
-                    label = labels[spec.run_id]
+                    slot, label = free.pop(0), labels[waiting[0].run_id]
+                    cards = _cards(shares[slot].cards, told, screen)
+                    if cards is None:
+                        held_back = True
+                        screen.progress(f"{label}  Waiting for a GPU that another sweep has", 0, 0, of=label)
+                        continue
+                    spec = waiting.popleft()
                     screen.progress(f"{label}  {'Loading torch and timm' if first else 'Starting'}", 0, 0, of=label)
                     first = False
                     ours, theirs = FORK_SERVER.Pipe(duplex=False)
                     share = shares[slot]
-                    given = (with_threads(spec, share.threads), theirs, share.environment)
-                    process = _start(*given)
+                    process = _start(with_threads(spec, share.threads), theirs, share.environment)
                     theirs.close()
-                    children[ours] = _Child(spec, label, process, slot, _out_of_memory_kills())
-                for connection in wait(list(children), POLL_SECONDS if elsewhere else None):
+                    children[ours] = _Child(spec, label, process, slot, cards, _out_of_memory_kills())
+                for connection in wait(list(children), POLL_SECONDS if elsewhere or held_back else None):
                     assert isinstance(connection, Connection)
                     try:
                         screen.show(children[connection].label, connection.recv())
                     except EOFError:
                         child = children.pop(connection)
                         child.process.join()
+                        child.cards.release()
                         screen.over(child.label)
                         _next(child, waiting, elsewhere, screen)
                 elsewhere = [spec for spec in elsewhere if not _left(spec, labels[spec.run_id], waiting, screen)]
@@ -92,7 +100,24 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
         finally:
             _stop(list(children.values()), 0.0)
             for child in children.values():
+                child.cards.release()
                 _next(child, deque(), [], screen)
+
+
+def _cards(cards: Sequence[Device], told: set[str], screen: Screen) -> Held | None:
+    """A slot's cards, held for a run; None if another sweep has one. Says, once, who else is on them."""
+    held = take_cards(cards)
+    if isinstance(held, str):
+        news = [f"{held}: what needs it waits."]
+    else:
+        news = [
+            f"Not alone: {who} computes there as well. Costs are marked if it disturbs." for who in strangers(cards)
+        ]
+    for text in news:
+        if text not in told:
+            screen.warn(text)
+        told.add(text)
+    return None if isinstance(held, str) else held
 
 
 def _start(spec: RunSpec, events: Connection, environment: dict[str, str]) -> BaseProcess:
@@ -120,6 +145,7 @@ class Slot:
 
     environment: dict[str, str]
     threads: int | None
+    cards: tuple[Device, ...] = ()
 
 
 def slots(specs: list[RunSpec]) -> list[Slot]:
@@ -134,26 +160,31 @@ def slots(specs: list[RunSpec]) -> list[Slot]:
     per_run = max(spec.config.hardware.device_count for spec in specs)
     parallel = config.launch.parallel
     if all(spec.device == "cuda" for spec in specs):
-        ids = _visible_cuda_devices()
+        ids, cards = _visible_cuda_devices()
         most = len(ids) // per_run
         if parallel and parallel > most:
             raise InputError(
                 f"launch.parallel={parallel}: there are {len(ids)} GPUs, and a run uses {per_run}.",
                 f"Runs that share a GPU cannot be compared; launch.parallel={most} is the most.",
             )
-        groups = [ids[n * per_run : (n + 1) * per_run] for n in range(parallel or most)]
+        groups = [slice(n * per_run, (n + 1) * per_run) for n in range(parallel or most)]
         # Indices as nvidia-smi and the planner count; by itself CUDA puts the fastest first.
         ordered = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        return [Slot({**ordered, "CUDA_VISIBLE_DEVICES": ",".join(group)}, None) for group in groups]
+        return [
+            Slot({**ordered, "CUDA_VISIBLE_DEVICES": ",".join(ids[group])}, None, tuple(cards[group]))
+            for group in groups
+        ]
     threads = max(1, logical_cores() // (parallel or 1)) if parallel and parallel > 1 else None
     return [Slot({}, threads)] * (parallel or 1)
 
 
-def _visible_cuda_devices() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible:
-        return [part for part in re.split(r"\s*,\s*", visible.strip()) if part]
-    return [str(n) for n, _ in enumerate(d for d in find_devices() if d.kind == "cuda")]
+def _visible_cuda_devices() -> tuple[list[str], list[Device]]:
+    """What CUDA_VISIBLE_DEVICES would call them, and what is known of them."""
+    visible, cards = os.environ.get("CUDA_VISIBLE_DEVICES"), [d for d in find_devices() if d.kind == "cuda"]
+    if not visible:
+        return [str(n) for n in range(len(cards))], cards
+    named = [part for part in re.split(r"\s*,\s*", visible.strip()) if part]
+    return named[: len(cards) or None], cards  # CUDA sees none from the first wrong name on
 
 
 def _next(child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], screen: Screen) -> None:

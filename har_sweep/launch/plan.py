@@ -21,9 +21,10 @@ from har_sweep.files import redact_text
 from har_sweep.launch.ask import asking_torch
 from har_sweep.launch.fits import check_weights
 from har_sweep.launch.job import failures
+from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
-from har_sweep.launch.speeds import choices
+from har_sweep.launch.speeds import choices, warnings_of_several
 from har_sweep.launch.state import run_states
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.choices import CHOICES, choice_word
@@ -70,8 +71,11 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     InputError
         if any of them could not run: then none is started.
     """
-    devices = [h.device if run.slurm else resolve_device(h).kind for run in runs for h in [run.config.hardware]]
+    here = {n: resolve_device(run.config.hardware) for n, run in enumerate(runs) if not run.slurm}
+    devices = [here[n].kind if n in here else run.config.hardware.device for n, run in enumerate(runs)]
     with screen.live(), usable_folders(*(run.config.paths for run in runs)):
+        for device, cache in {(device, runs[n].config.paths.cache) for n, device in here.items()}:
+            check_kernels(device, cache)
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets))
@@ -84,10 +88,13 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
         with asking_torch() as ask:
             check_weights(drafts, ask, screen)
             chosen = choices(drafts, ask, screen)
+        drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
+        said = warnings_of_several(drafts, screen)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
-    for place, (draft, choice, config) in enumerate(zip(drafts, chosen, configs, strict=True)):
-        spec = _identified(replace(draft, choice=choice), datasets[_data_key(config)])
+    for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):
+        told = replace(draft, warnings=(*draft.warnings, *filter(None, [warning])))
+        spec = _identified(told, datasets[_data_key(config)])
         specs.setdefault(spec.run_id, spec)
         places[spec.run_id].append(place)
     return [replace(p, places=tuple(places[p.spec.run_id])) for p in _seen(list(specs.values()))]

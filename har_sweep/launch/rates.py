@@ -45,7 +45,7 @@ def find_rates(overrides: list[str], steps: int, rates: tuple[float, float], out
         for number, spec in enumerate(specs, 1):
             label = f"[{number}/{len(specs)}] {spec.label}"
             work = partial(_range_test, spec, steps, *rates)
-            if found := apart(work, label, out / "find_lr.log", screen):
+            if found := apart(work, spec.device, label, out / "find_lr.log", screen):
                 curves[spec.label] = spec, found.value
                 _keep(curves, out)
     for name, (spec, curve) in curves.items():

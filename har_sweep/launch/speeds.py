@@ -17,16 +17,19 @@ import msgspec
 from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.files import atomic
-from har_sweep.launch.ask import Ask, Unanswered
+from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.launch.cards import any_card
 from har_sweep.launch.terminal import Screen
-from har_sweep.spec.hardware import cores, device_of, logical_cores
+from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.precision import Choice, Measured, Way, choose, named, ways
+from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.spec.weights import resolve
+from har_sweep.units import digits
 
 CHOOSING_SECONDS = 4.0  # with building the model about 5
 TIMING_SECONDS = 2.0  # of one way alone
+WORTH_ITS_DEVICES = 1.05  # times as fast as one, for several to be worth anything
 VERSION = 1  # of what is measured and how; another one's figures do not count
 
 
@@ -80,11 +83,73 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
     if kept := _kept(spec, setting):
         return kept
     tell()
-    plain = replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, compile=False)))
-    found: Measured = ask("measure", plain, ways, CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS)
+    seconds = CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS
+    with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as card:
+        found: Measured = ask("measure", _uncompiled(spec), ways, seconds, card)
+    _keep(spec, setting, found)
+    return found
+
+
+def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> float:
+    """Images a second that all devices of a run train together: what is kept, or else, after ``tell()``, is measured.
+
+    Raises
+    ------
+    Unanswered
+        if it cannot be measured.
+    """
+    setting = _setting(spec, (spec.choice.way,)) | {"together": True}
+    found = _kept(spec, setting)
+    if found is None:
+        tell()
+        rate: float = ask("together", _uncompiled(spec), TIMING_SECONDS)
+        batch = spec.config.trainer.batch_size
+        found = Measured((Figures(spec.choice.way, (1 / rate,)),), 0.0, 0.0, batch, batch)
+        _keep(spec, setting, found)
+    return found.figures[0].images_per_second or 0.0
+
+
+def on_one(spec: RunSpec) -> RunSpec:
+    """The same run on one device."""
+    return replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, device_count=1)))
+
+
+def warnings_of_several(specs: list[RunSpec], screen: Screen) -> list[str]:
+    """Of each run what there is to say against its devices: that one of them alone would be as fast; or nothing."""
+    asked = [_name(_setting(spec, (spec.choice.way,))) if _has_several(spec) else "" for spec in specs]
+    with asking_torch() as ask:
+        kinds = {name: spec for name, spec in zip(asked, specs, strict=True) if name}
+        found = {name: _against_several(spec, ask, screen) for name, spec in kinds.items()}
+    return [found.get(name, "") for name in asked]
+
+
+def _against_several(spec: RunSpec, ask: Ask, screen: Screen) -> str:
+    count, batch, model = spec.config.hardware.device_count, spec.config.trainer.batch_size, spec.model.timm_name
+    tell = partial(screen.progress, f"Measuring {model} on 1 and on {count} GPUs, about 15 s each", 0, 0)
+    try:
+        one = measured(on_one(spec), (spec.choice.way,), ask, tell).figures[0].images_per_second or 0.0
+        rate = measured_together(spec, ask, tell)
+    except Unanswered as e:
+        return f"Whether {count} GPUs train {model} faster than one could not be measured ({e})."
+    if rate >= WORTH_ITS_DEVICES * one:
+        return ""
+    return (
+        f"{count} GPUs train {model} in batches of {batch} at {digits(rate)} images/s, one at {digits(one)}: take "
+        "hardware.device_count=1, or a larger trainer.batch_size."
+    )
+
+
+def _has_several(spec: RunSpec) -> bool:
+    return spec.device == "cuda" and spec.slurm is None and spec.config.hardware.device_count > 1
+
+
+def _uncompiled(spec: RunSpec) -> RunSpec:
+    return replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, compile=False)))
+
+
+def _keep(spec: RunSpec, setting: Setting, found: Measured) -> None:
     with atomic(_file(spec, setting)) as out:
         out.write(msgspec.json.format(msgspec.json.encode({"setting": setting, "measured": found}), indent=1))
-    return found
 
 
 def small_run(device: str, hardware: HardwareConfig, cache_folder: str) -> RunSpec:

@@ -20,7 +20,7 @@ from har_sweep.console import Console
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.launch.board import STANDING, Standing, standings
 from har_sweep.record.record import DISTURBED, Record
-from har_sweep.units import byte_size, duration, escaped, quantity
+from har_sweep.units import byte_size, digits, duration, escaped, quantity
 
 SECONDS_BETWEEN_LINES = 10.0
 PLAIN_WIDTH = 180  # a file has no width of its own, and a wrapped table is hard to read in one
@@ -28,7 +28,7 @@ PLAIN_WIDTH = 180  # a file has no width of its own, and a wrapped table is hard
 
 def describe(step: Step) -> str:
     """A training step in one line."""
-    rate = f"{step.images_per_second:.3g} images/s" if step.images_per_second else "measuring speed"
+    rate = f"{digits(step.images_per_second)} images/s" if step.images_per_second else "measuring speed"
     loss = f"loss {step.loss:.4f}" if step.loss is not None else ""
     left = f"{duration(step.seconds_left)} left" if step.seconds_left is not None else ""
     where = f"epoch {step.epoch}/{step.epochs}  step {step.step}/{step.steps}"

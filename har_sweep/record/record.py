@@ -45,7 +45,7 @@ class Environment:
 
 @dataclass
 class Hardware:
-    """What really ran: never ``auto``.
+    """What really ran: never ``auto``. ``device_name`` is ``A then B`` where ``B`` went on with what ``A`` began.
 
     ``kernels`` are ``torch``'s or ``har_sweep``'s. Where the precision was chosen by measuring, ``chosen`` says why,
     and ``images_per_second`` what each could train on the device, in batches of ``measured_batch_size`` at the most.
@@ -128,6 +128,10 @@ class Metrics:
 class TrainingCost:
     """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints.
 
+    ``compile_seconds`` are not in it: what the first step of each batch size took longer than others, for choosing
+    kernels and compiling (None where there were no others). ``host_wait_share`` is the share of its time in which a
+    CUDA device had nothing to do but to wait for the next work from Python (None if that is not known).
+
     ``disturbed_share`` is the share of it that others took (other processes, the host of a virtual machine, a limit,
     heat; None if that is not known); ``images_disturbed_share`` that of the time that ``images_per_second`` is of:
     undisturbed seconds where there were any.
@@ -142,6 +146,8 @@ class TrainingCost:
     energy_joules: float | None = None
     disturbed_share: float | None = None
     images_disturbed_share: float | None = None
+    compile_seconds: float | None = None
+    host_wait_share: float | None = None
 
 
 @dataclass

@@ -96,6 +96,7 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
 
     def on_epoch(trained: Trained) -> None:
         record.epochs, record.cost.training = trained.history, trained.cost
+        record.hardware.device_name = " then ".join(trained.devices) or device.device_name
         write_record(record, spec.paths)
         tracker.epochs(trained.history)
 

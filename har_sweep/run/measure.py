@@ -17,8 +17,10 @@ from har_sweep.cost.inference import (
     Window,
     images_per_second,
     latency,
+    thoroughness,
     time_calls,
     undisturbed,
+    warm_up,
     went_through,
 )
 from har_sweep.cost.memory import peak_memory
@@ -49,18 +51,19 @@ def measure(forward: Forward, session: Session, patience_seconds: float) -> Meas
     spec, dataset, compute = session.spec, session.dataset, session.compute
     size, batch_size = spec.model.input_size, spec.config.trainer.batch_size
     session.tell(Phase("Predicting the val and test splits"))
-    first = torch.zeros(min(batch_size, dataset.counts()["val"]), size, size, 3, dtype=torch.uint8)
-    forward(compute.move(first))  # warm-up: the first batch of a shape pays for choosing kernels
+    images = dataset.counts()["val"]
+    shapes = dict.fromkeys([min(batch_size, images), images % batch_size or batch_size])
+    examples = [compute.move(torch.zeros(n, size, size, 3, dtype=torch.uint8)) for n in shapes]
     meter = session.meter()
-    with (
-        peak_memory(compute.device, session.memory_baseline_bytes) as peak,
-        measured_energy(compute.device) as energy,
-    ):
-        val, of_pass = timed_pass(forward, session, meter)
+    with peak_memory(compute.device, session.memory_baseline_bytes) as peak:
+        with peak.step(first=True):
+            warm_up(forward, examples, compute.device)
+        with peak.step(), measured_energy(compute.device) as energy:
+            val, of_pass, passes = timed_passes(forward, session, meter)
     predictions = {"val": val, "test": predict(forward, session, "test")}
 
     session.tell(Phase("Measuring latency"))
-    one = compute.move(first[:1])
+    one = examples[0][:1].clone()
     of_calls = time_calls(forward, one, compute.device, meter)
     deadline = time.monotonic() + patience_seconds
     while (calls_disturbed := went_through(undisturbed(of_calls)).marked) or went_through(undisturbed(of_pass)).marked:
@@ -69,7 +72,7 @@ def measure(forward: Forward, session: Session, patience_seconds: float) -> Meas
         if calls_disturbed:
             of_calls += time_calls(forward, one, compute.device, meter)
         else:
-            of_pass += timed_pass(forward, session, meter)[1]
+            of_pass += timed_passes(forward, session, meter)[1]
 
     of_calls, of_pass = undisturbed(of_calls), undisturbed(of_pass)
     rate = images_per_second(of_pass)
@@ -81,17 +84,22 @@ def measure(forward: Forward, session: Session, patience_seconds: float) -> Meas
         peak_memory_bytes=peak.bytes,
         images_per_second=rate,
         latency_seconds={"batch_1": latency(of_calls)},
-        energy_joules=energy.joules,
+        energy_joules=None if energy.joules is None else energy.joules / passes,
         disturbed_share=None if unknown else disturbed.share,
     )
     found = {split: metrics(predicted, dataset.classes) for split, predicted in predictions.items()}
     return Measured(predictions, found, inference, disturbed)
 
 
-def timed_pass(forward: Forward, session: Session, meter: Meter) -> tuple[Predictions, list[Window]]:
-    """Predict val, in windows."""
-    windows = Pass(session.compute.device, meter)
-    return predict(forward, session, "val", windows), windows.end()
+def timed_passes(forward: Forward, session: Session, meter: Meter) -> tuple[Predictions, list[Window], int]:
+    """Predict val in windows, on CUDA as often as 2 s have room for; the last predictions, all windows, how often."""
+    device, windows, passes = session.compute.device, list[Window](), 0
+    while not passes or sum(sum(window.seconds) for window in windows) < thoroughness(device).pass_seconds:
+        of_pass = Pass(device, meter)
+        predictions = predict(forward, session, "val", of_pass)
+        windows += of_pass.end()
+        passes += 1
+    return predictions, windows, passes
 
 
 def tell_waiting(session: Session, why: str) -> None:

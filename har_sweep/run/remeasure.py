@@ -109,7 +109,7 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
     learner = Learner(model, config, compute, session.ranks, session.steps, session.tell, spec.halvings)
     clock, trained, began = TrainingClock(compute.device, session.meter()), Trained(), time.monotonic()
     set_train_mode(model, config)
-    with measured_costs(trained, clock, session) as add_up:
+    with measured_costs(trained, clock, session) as costs:
         while trained.epoch < trainer.epochs:
             stream = batches(
                 session.dataset, "train", spec.source_size, trainer.batch_size, order=(config.seed, trained.epoch),
@@ -120,8 +120,8 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
                     with clock.waiting():
                         batch = next(stream)
                     generator = draws(config.seed, trained.epoch, step)
-                    train_step(learner, batch.images, batch.labels, generator, session)
-                    clock.step(len(batch.labels))
+                    with costs.step(len(batch.labels)):
+                        train_step(learner, batch.images, batch.labels, generator, session)
                     trained.step += 1
                     if trained.step >= _FEWEST_STEPS and time.monotonic() - began >= _STEP_SECONDS:
                         break
@@ -129,7 +129,7 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
                     trained.epoch += 1
                     continue
             break
-        add_up()
+        costs.add_up()
     return trained.cost, trained.disturbed
 
 

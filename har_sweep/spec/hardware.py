@@ -14,6 +14,7 @@ import psutil
 
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
+from har_sweep.spec.cuda import refused_by_driver, torch_build
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Device:
     """A device that could run a run. ``memory_bytes`` is its own, or the machine's for a CPU; None if it is not told.
 
     ``bf16`` and ``fp16`` say what it multiplies in hardware; ``instructions`` are a processor's for vectors and
-    matrices, of which a hypervisor may hide some; ``uuid`` is what NVIDIA calls it.
+    matrices, of which a hypervisor may hide some; ``uuid`` and ``capability`` (0.0 if it is not told) are NVIDIA's.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Device:
     fp16: bool = False
     instructions: str = ""
     uuid: str = ""
+    capability: tuple[int, int] = (0, 0)
 
 
 @cache
@@ -117,7 +119,26 @@ def _nvidia_device(pynvml: Any, handle: Any) -> Device:
         bf16=capability >= (8, 0),
         fp16=capability >= (7, 0),
         uuid=told("nvmlDeviceGetUUID", ""),
+        capability=(capability[0], capability[1]),
     )
+
+
+@cache
+def nvidia_driver() -> tuple[str, tuple[int, int]] | None:
+    """The driver's version, and that of the newest CUDA that it knows; None if nobody tells."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:
+        return None
+    try:
+        version = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())  # 12040 is CUDA 12.4
+        return str(pynvml.nvmlSystemGetDriverVersion()), (version // 1000, version % 1000 // 10)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def resolve_device(config: HardwareConfig) -> Device:
@@ -126,7 +147,8 @@ def resolve_device(config: HardwareConfig) -> Device:
     Raises
     ------
     InputError
-        if the devices asked for are not here, or do not compute in the precision asked for.
+        if the devices asked for are not here, do not compute in the precision asked for, or cannot be used by the torch
+        that is installed.
     """
     here = {device.kind: device for device in reversed(find_devices())}
     if config.device in ("auto", "cuda") and "cuda" not in here:
@@ -137,6 +159,8 @@ def resolve_device(config: HardwareConfig) -> Device:
             f"hardware.device={kind}: this machine has {', '.join(here)}.",
             "Use hardware=auto, or check the driver with `python -m har_sweep.doctor`.",
         )
+    if kind == "cuda" and (driver := nvidia_driver()) and (refused := refused_by_driver(torch_build(), *driver)):
+        raise InputError(*refused)
     device, alike = here[kind], [each for each in find_devices() if each.kind == kind]
     if config.device_count > len(alike) and kind != "cpu":  # a CPU counts for as many as it is asked to be
         raise InputError(

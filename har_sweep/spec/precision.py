@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from har_sweep.spec.hardware import Device
+from har_sweep.units import digits
 
 MARGIN = 1.1  # times as fast as fp32, for anything else to be worth it
 MARGIN_OF_FEW, FEW_ROUNDS = 1.5, 3  # where a model is so slow that there were fewer rounds
@@ -150,7 +151,8 @@ def _why(best: Figures, others: list[Figures]) -> str:
     if beaten:
         rank = "fastest here" if rate >= max(beaten.values()) else "no other is clearly faster here"
         said.append(
-            f"{rank}: {rate:.3g} images/s against " + ", ".join(f"{n:.3g} in {way}" for way, n in beaten.items())
+            f"{rank}: {digits(rate)} images/s against "
+            + ", ".join(f"{digits(n)} in {way}" for way, n in beaten.items())
         )
     said += [f"{f.way} is no choice: {why}" for f in others if (why := _spoils(f))]
     return "; ".join(said)

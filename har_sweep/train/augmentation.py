@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from torchvision.transforms.v2 import functional as TF
 from har_sweep.config.schema import AugmentationConfig
 from har_sweep.config.targets import called, part_maker
 from har_sweep.errors import InputError
+from har_sweep.train.randaugment import randaugment
+from har_sweep.train.send import send
 
 
 def augment(
@@ -63,7 +65,7 @@ def augment(
             pixels = _transformed(pixels, config)
     pixels = _geometry(pixels, config, input_size, rng)
     if config.randaugment_ops:
-        pixels = _randaugment(_to_uint8(pixels), config, rng)
+        pixels = randaugment(_to_uint8(pixels), config.randaugment_ops, config.randaugment_magnitude, rng)
     normalised = _normalise(pixels, mean, std)
     if config.mixup_alpha or config.cutmix_alpha:
         return _mix(normalised, labels, config, num_classes, rng)
@@ -119,8 +121,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     width = pixels.shape[3]
-    scale = _send(np.tile(1 / (255 * np.asarray(std)), width), pixels.device)
-    shift = _send(np.tile(-np.asarray(mean) / np.asarray(std), width), pixels.device)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), width, pixels.device)
     images = pixels.to(torch.float32, memory_format=torch.channels_last, copy=True)
     # Row by row in memory: broadcasting over three channels, the last in memory, is ten times as slow on a CPU.
     # One product and one sum, so that a black pixel becomes exactly -mean / std.
@@ -128,15 +129,18 @@ def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return images
 
 
+@lru_cache(16)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of a row of pixels, [3 x width] each; sent to the device once."""
+    with torch.inference_mode(False):  # training uses them as well
+        scale = send(np.tile(1 / (255 * np.asarray(std)), width), device)
+        return scale, send(np.tile(-np.asarray(mean) / np.asarray(std), width), device)
+
+
 def _to_uint8(pixels: Tensor) -> Tensor:
     return pixels if pixels.dtype == torch.uint8 else pixels.round().to(torch.uint8)
-
-
-def _send(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on the device (float64 as float32). From pinned memory, because other copies wait for the device."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    tensor = tensor.float() if tensor.dtype == torch.float64 else tensor
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _geometry(pixels: Tensor, config: AugmentationConfig, size: int, rng: np.random.Generator) -> Tensor:
@@ -149,7 +153,7 @@ def _geometry(pixels: Tensor, config: AugmentationConfig, size: int, rng: np.ran
         if (height, width) != (size, size):
             pixels = TF.resize(pixels, [size, size], antialias=True)
         if not config.rotation_degrees:
-            return torch.where(_send(flip, pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
+            return torch.where(send(flip, pixels.device).view(-1, 1, 1, 1), pixels.flip(3), pixels)
     else:
         box = _crop_boxes(count, height, width, config.crop_scale, config.crop_ratio, rng)
     return _resample(pixels, box / [height, width, height, width], flip, angle, size)
@@ -166,7 +170,7 @@ def _resample(pixels: Tensor, box: np.ndarray, flip: np.ndarray, angle: np.ndarr
     centre_x, centre_y = 2 * left + box_width - 1, 2 * top + box_height - 1
     cos, sin = np.cos(angle), np.sin(angle)
     rows = [[half_x * cos, -half_x * sin, centre_x], [half_y * sin, half_y * cos, centre_y]]
-    theta = _send(np.moveaxis(np.array(rows), -1, 0), pixels.device)
+    theta = send(np.moveaxis(np.array(rows), -1, 0), pixels.device)
     # F.affine_grid multiplies matrices for this, which takes as long as the sampling itself.
     centres = (torch.arange(size, device=pixels.device) * 2 + 1) / size - 1
     by_x, by_y, shift = theta[..., None, None].unbind(2)
@@ -199,51 +203,6 @@ def _crop_boxes(
     return np.stack([top, left, h, w], axis=1)
 
 
-def _affine(pixels: Tensor, translate: Sequence[int] = (0, 0), shear: Sequence[float] = (0.0, 0.0)) -> Tensor:
-    # Shearing turns about the corner, as AutoAugment's does; for a translation alone the centre does not matter.
-    return TF.affine(pixels, 0.0, list(translate), 1.0, list(shear), center=[0, 0])
-
-
-def _degrees(slope: float) -> float:
-    return math.degrees(math.atan(slope))
-
-
-# RandAugment's space (Cubuk et al. 2020, arXiv:1909.13719), as torchvision has it: the strongest value of each
-# operation (None: it has no strength), whether it takes either sign, and what it does with a value.
-_RANDAUGMENT: dict[str, tuple[float | None, bool, Callable[[Tensor, float], Tensor]]] = {
-    "Identity": (None, False, lambda x, _: x),
-    "ShearX": (0.3, True, lambda x, v: _affine(x, shear=(_degrees(v), 0.0))),
-    "ShearY": (0.3, True, lambda x, v: _affine(x, shear=(0.0, _degrees(v)))),
-    "TranslateX": (150 / 331, True, lambda x, v: _affine(x, translate=(int(v * x.shape[-1]), 0))),
-    "TranslateY": (150 / 331, True, lambda x, v: _affine(x, translate=(0, int(v * x.shape[-2])))),
-    "Rotate": (30.0, True, lambda x, v: TF.rotate(x, v)),
-    "Brightness": (0.9, True, lambda x, v: TF.adjust_brightness(x, 1 + v)),
-    "Color": (0.9, True, lambda x, v: TF.adjust_saturation(x, 1 + v)),
-    "Contrast": (0.9, True, lambda x, v: TF.adjust_contrast(x, 1 + v)),
-    "Sharpness": (0.9, True, lambda x, v: TF.adjust_sharpness(x, 1 + v)),
-    "Posterize": (4.0, False, lambda x, v: TF.posterize(x, 8 - round(v))),
-    "Solarize": (255.0, False, lambda x, v: TF.solarize(x, 255.0 - v)),
-    "AutoContrast": (None, False, lambda x, _: TF.autocontrast(x)),
-    "Equalize": (None, False, lambda x, _: TF.equalize(x)),
-}
-_STRONGEST_BIN = 30
-
-
-def _randaugment(pixels: Tensor, config: AugmentationConfig, rng: np.random.Generator) -> Tensor:
-    """``randaugment_ops`` operations for each of uint8 [B, 3, H, W], one call for all images with the same draw."""
-    pixels = pixels.clone(memory_format=torch.channels_last)
-    for _ in range(config.randaugment_ops):
-        chosen, signs = rng.integers(len(_RANDAUGMENT), size=len(pixels)), rng.choice([-1, 1], len(pixels))
-        for number, (strongest, signed, operation) in enumerate(_RANDAUGMENT.values()):
-            value = (strongest or 0.0) * config.randaugment_magnitude / _STRONGEST_BIN
-            for sign in (-1, 1) if signed else (1,):
-                group = np.flatnonzero((chosen == number) & ((signs == sign) | (not signed)))
-                if len(group):
-                    where = _send(group, pixels.device)
-                    pixels.index_copy_(0, where, operation(pixels.index_select(0, where), sign * value))
-    return pixels
-
-
 def _mix(
     images: Tensor, labels: Tensor, config: AugmentationConfig, num_classes: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -253,7 +212,7 @@ def _mix(
     """
     count, _, height, width = images.shape
     device = images.device
-    partner = _send(rng.permutation(count), device)
+    partner = send(rng.permutation(count), device)
     cut = rng.random(count) < (0.5 if config.mixup_alpha and config.cutmix_alpha else bool(config.cutmix_alpha))
     # The alpha that is off is never chosen; 1 only keeps its Beta defined.
     alpha = np.where(cut, config.cutmix_alpha or 1, config.mixup_alpha or 1)
@@ -263,13 +222,13 @@ def _mix(
     top, bottom = (np.clip(np.round(y + d * half_height), 0, height).astype(int) for d in (-1, 1))
     left, right = (np.clip(np.round(x + d * half_width), 0, width).astype(int) for d in (-1, 1))
     share = np.where(cut, 1 - (bottom - top) * (right - left) / (height * width), share)
-    weight = _send(share, device).view(-1, 1, 1, 1)
+    weight = send(share, device).view(-1, 1, 1, 1)
     if cut.any():
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-        top_, bottom_, left_, right_, cut_ = (_send(a, device).view(-1, 1) for a in (top, bottom, left, right, cut))
+        top_, bottom_, left_, right_, cut_ = (send(a, device).view(-1, 1) for a in (top, bottom, left, right, cut))
         in_rows, in_columns = (rows >= top_) & (rows < bottom_), (columns >= left_) & (columns < right_)
         inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
         weight = torch.where(cut_.view(-1, 1, 1, 1), (~inside).float(), weight)
     truth = F.one_hot(labels, num_classes).float()
-    targets = torch.lerp(truth[partner], truth, _send(share, device).view(-1, 1))
+    targets = torch.lerp(truth[partner], truth, send(share, device).view(-1, 1))
     return torch.lerp(images[partner], images, weight), targets

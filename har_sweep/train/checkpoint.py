@@ -31,7 +31,8 @@ from har_sweep.train.session import Session
 class Trained:
     """How far training has come: all that a checkpoint holds beside the learner's state.
 
-    ``weights_digest`` is of the file of the selected weights, empty while there is none.
+    ``weights_digest`` is of the file of the selected weights, empty while there is none; ``devices`` are the names of
+    those that it was trained on, one after the other.
     """
 
     epoch: int = 0
@@ -43,6 +44,7 @@ class Trained:
     weights_digest: str = ""
     cost: TrainingCost = field(default_factory=TrainingCost)
     clock: dict[str, Any] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
 
     @property
     def selected_epoch(self) -> int:

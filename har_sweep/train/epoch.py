@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -57,15 +58,15 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
         session.dataset, "train", spec.source_size, trainer.batch_size, order=order, start_step=trained.step,
         threads=config.hardware.loader_threads, pin=compute.device.type == "cuda",
     )  # fmt: skip
-    with closing(stream), measured_costs(trained, clock, session) as add_up:
+    with closing(stream), measured_costs(trained, clock, session) as costs:
         while trained.step < steps:
             with clock.waiting():
                 batch = next(stream)
             learning_rate = learner.learning_rate
-            loss = train_step(learner, batch.images, batch.labels, draws(*order, trained.step), session)
-            loss_sum += loss * len(batch.labels)
+            with costs.step(len(batch.labels)):
+                loss = train_step(learner, batch.images, batch.labels, draws(*order, trained.step), session)
+                loss_sum += loss * len(batch.labels)
             trained.step += 1
-            clock.step(len(batch.labels))
 
             last = trained.step == steps
             reads = last or trained.step % steps_between_reads == 1 % steps_between_reads
@@ -75,13 +76,13 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
             if not last and (reads or ranks.count == 1):
                 stopping, overdue = ranks.agree(session.stop, overdue)
                 if stopping or overdue:
-                    add_up()
+                    costs.add_up()
                     trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
                     save(learner, trained, session)
                     saved_at = time.monotonic()
                 if stopping:
                     raise Interrupted(ranks.reason(session.stop))
-        add_up()
+        costs.add_up()
     trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
     return learning_rate
 
@@ -98,24 +99,38 @@ def train_step(
     return learner.learn(inputs.contiguous(memory_format=compute.memory_format), targets)
 
 
+@dataclass(frozen=True)
+class Costs:
+    """``step(images)`` goes around each training step; ``add_up`` puts what all have cost so far into ``trained``."""
+
+    step: Callable[[int], AbstractContextManager[None]]
+    add_up: Callable[[], None]
+
+
 @contextmanager
-def measured_costs(trained: Trained, clock: TrainingClock, session: Session) -> Iterator[Callable[[], None]]:
-    """Around an epoch's steps; calling what it yields puts what training has cost so far into ``trained``.
+def measured_costs(trained: Trained, clock: TrainingClock, session: Session) -> Iterator[Costs]:
+    """Around an epoch's steps.
 
     Memory is this rank's; energy is all GPUs', or that of the processor, which all ranks share.
     """
     device, before = session.compute.device, trained.cost
     with measured_energy(device) as energy, peak_memory(device, session.memory_baseline_bytes) as memory:
 
+        @contextmanager
+        def step(images: int) -> Iterator[None]:
+            with clock.step(images) as first, memory.step(first):
+                yield
+
         def add_up() -> None:
             cost = clock.cost()
             used = session.ranks.gather(energy.joules) if device.type == "cuda" else [energy.joules]
-            if None not in used or before.energy_joules is not None:
-                cost.energy_joules = sum(joules or 0 for joules in (*used, before.energy_joules))
+            if before.seconds:  # of which a part is not known, the whole is not
+                used.append(before.energy_joules)
+            cost.energy_joules = None if None in used else sum(joules or 0.0 for joules in used)
             cost.peak_memory_bytes = max(before.peak_memory_bytes or 0, memory.bytes)
             trained.cost, trained.clock = cost, clock.state_dict()
 
-        yield add_up
+        yield Costs(step, add_up)
 
 
 def tell_step(loss_sum: torch.Tensor, trained: Trained, pace: Pace, session: Session) -> None:

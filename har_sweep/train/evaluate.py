@@ -44,14 +44,16 @@ class Predictions:
 
 
 def forward_of(model: nn.Module, model_plan: ModelPlan, compute: Compute) -> Forward:
-    """The forward pass of a module, normalisation included: what every model is evaluated and timed by."""
+    """The forward pass of a module, normalisation included: what every model is evaluated and timed by, compiled where
+    it is trained so."""
     keep_freed_memory(compute.device)
+    called = torch.compile(model) if compute.compiled else model
 
     @torch.inference_mode()
     def forward(images: torch.Tensor) -> torch.Tensor:
         inputs = normalise(images, model_plan.mean, model_plan.std).contiguous(memory_format=compute.memory_format)
         with compute.autocast():
-            logits: torch.Tensor = model(inputs)
+            logits: torch.Tensor = called(inputs)
         return logits.float()
 
     return forward

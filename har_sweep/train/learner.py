@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from har_sweep.config.schema import Config, TrainerConfig
 from har_sweep.device.compute import Compute, keep_freed_memory, release
@@ -16,10 +15,15 @@ from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
 from har_sweep.events import Line, Tell
 from har_sweep.model.head import set_train_mode
+from har_sweep.train.average import MovingAverage
 from har_sweep.train.optimizer import build_optimizer, build_schedule
 
-# What PyTorch's allocator and oneDNN say on the CPU, where there is no exception of its own for it.
-OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+# What is said where there is no exception of its own for it: by PyTorch's allocator and oneDNN on the CPU; by CUDA,
+# cuBLAS and cuDNN, which take memory beside PyTorch's allocator (cuDNN finds no engine if it gets none to work in).
+OUT_OF_MEMORY = (
+    "can't allocate memory", "could not create a primitive", "could not create a memory",
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
+)  # fmt: skip
 
 
 class Learner:
@@ -42,10 +46,7 @@ class Learner:
         self._optimizer = build_optimizer(model, config.optimizer, compute)
         self._scheduler = build_schedule(self._optimizer, config.scheduler, steps, trainer.epochs)
         self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
-        self._ema = None
-        if trainer.ema_decay:
-            average = get_ema_multi_avg_fn(trainer.ema_decay)
-            self._ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self._ema = MovingAverage(model, trainer.ema_decay) if trainer.ema_decay else None
         self._accumulation_steps = min(trainer.accumulation_steps << halvings, trainer.batch_size)
 
     @property
@@ -77,7 +78,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         self._scheduler.step()
         if self._ema:
-            self._ema.update_parameters(self.model)
+            self._ema.update(self.model)
         keep_freed_memory(self._compute.device)  # from the second step on: the optimizer's state is there
         return loss
 

@@ -44,6 +44,7 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     pace = Pace(session.images * epochs)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
+    note_device(trained, clock, session)
 
     with stop.deferred():
         while trained.epoch < epochs:
@@ -68,6 +69,23 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
                 "weights_damaged", f"The weights of the selected epoch are lost: {e}.", "The same command trains anew."
             ) from e
     return trained
+
+
+def note_device(trained: Trained, clock: TrainingClock, session: Session) -> None:
+    """Take this device into the training's; where another began it, say so, for the times of the two do not add up."""
+    name = session.compute.device_name
+    if trained.devices[-1:] == [name]:
+        return
+    if trained.devices:
+        complete = trained.epoch == session.spec.config.trainer.epochs
+        where = "all of it" if complete else f"it up to step {trained.step} of epoch {trained.epoch + 1}"
+        session.warn(
+            f"{trained.devices[-1]} trained {where}, and {name} goes on with it: their times do not add up, and are "
+            "not to be compared."
+        )
+        if not complete:
+            clock.another_device()
+    trained.devices.append(name)
 
 
 def validate(learner: Learner, trained: Trained, learning_rate: float, session: Session) -> None:
