@@ -41,7 +41,13 @@ def check(config: Config) -> None:
     for key in keys():
         _check_range(key, value_at(config, key.path))
     data, hardware, trainer, model = config.data, config.hardware, config.trainer, config.model
-    if data.val_fraction + data.test_fraction >= 1:
+    if data.split == "train_test" and data.val_fraction != data.test_fraction:
+        raise InputError(
+            f"data.split=train_test: val and test are the same images, but data.val_fraction={data.val_fraction} and "
+            f"data.test_fraction={data.test_fraction} differ.",
+            f"Give both: data.val_fraction={data.test_fraction} data.test_fraction={data.test_fraction}.",
+        )
+    if data.split == "train_val_test" and data.val_fraction + data.test_fraction >= 1:
         raise InputError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
             "leave no training images.",

@@ -99,7 +99,7 @@ class SchedulerConfig:
 class AugmentationConfig:
     name: str = _key("paper", "the name in tables", identity=False)
     horizontal_flip: float = _key(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
-    rotation_degrees: float = _key(15.0, "angle drawn uniformly from +- this", low=0.0, high=180.0)
+    rotation_degrees: float = _key(10.0, "angle drawn uniformly from +- this", low=0.0, high=180.0)
     crop_scale: Optional[list[float]] = _key(
         None, "random resized crop: smallest and largest share of the area; null crops nothing"
     )
@@ -133,6 +133,11 @@ class DataConfig:
     hub_image_column: str = _key("image", "the Hugging Face dataset's image column")
     hub_label_column: str = _key("label", "the Hugging Face dataset's label column")
     images_per_class: int = _key(6, "sample: pictures drawn for each class", low=3, high=10_000)
+    split: str = _key(
+        "train_val_test",
+        "the parts; in train_test, val and test are the same images, watched while training: no accuracy is held out",
+        choices=("train_val_test", "train_test"),
+    )
     val_fraction: float = _key(0.15, "share of images for validation", above=0.0, high=0.9)
     test_fraction: float = _key(0.15, "share of images for the test", above=0.0, high=0.9)
     split_seed: int = _key(0, "the split's own seed, the same for every run", low=0)

@@ -35,6 +35,11 @@ from har_sweep.spec.precision import named
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
 
+WATCHED = (
+    "Val and test are the same images (data.split=train_test): they are watched while training, and no accuracy is of "
+    "held-out images."
+)
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -201,6 +206,8 @@ def _draft(
         warnings.append(
             f"The {dataset.name} images are synthetic: drawn, not photographed. Accuracies say nothing about real ones."
         )
+    if dataset.test_is_val:
+        warnings.append(WATCHED)
     if dataset.skipped:
         count = len(dataset.skipped)
         warnings.append(f"{count} broken image{'s were' if count > 1 else ' was'} skipped (data.on_error=skip).")

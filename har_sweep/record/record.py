@@ -64,7 +64,8 @@ class Hardware:
 
 @dataclass
 class DatasetInfo:
-    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed."""
+    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed. With
+    ``test_is_val`` val and test are the same images, which were watched while training."""
 
     name: str
     fingerprint: str
@@ -74,6 +75,7 @@ class DatasetInfo:
     synthetic: bool = False
     skipped_images: int = 0
     root: str = ""
+    test_is_val: bool = False
 
 
 @dataclass
@@ -126,7 +128,8 @@ class Metrics:
 
 @dataclass
 class TrainingCost:
-    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints.
+    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints;
+    ``seconds_with_validation`` is that of whole epochs (None in records from before it was noted).
 
     ``disturbed_share`` is the share of it that others took (other processes, the host of a virtual machine, a limit,
     heat; None if that is not known); ``images_disturbed_share`` that of the time that ``images_per_second`` is of:
@@ -142,6 +145,7 @@ class TrainingCost:
     energy_joules: float | None = None
     disturbed_share: float | None = None
     images_disturbed_share: float | None = None
+    seconds_with_validation: float | None = None
 
 
 @dataclass
