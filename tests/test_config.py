@@ -277,7 +277,7 @@ REFERS = "hardware=slurm_cpu", f"+{MORE}.comment=run ${{seed}}"
         each("model.timm_name=a", "model.timm_name=b", beside=("model=timm", "++sweep.name=${model.name}")),
         # interpolations typed on the command line, alone and inside of lists and dicts
         each("seed=1", "seed=${trainer.epochs}", "seed=2", "seed=${trainer.batch_size}"),
-        each("model.weights=scratch", "model.weights=${tracking.project}", "model.weights=${data.default_weights}"),
+        each("model.weights=scratch", "model.weights=${tracking.backend}", "model.weights=${data.default_weights}"),
         each("seed=1", "seed=2", beside=("++sweep.name=${seed}", "++tracking.entity=${sweep.name}")),
         each("seed=1", "seed=2", beside=REFERS),
         each(

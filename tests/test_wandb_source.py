@@ -96,7 +96,7 @@ def asked(server: WandbServer) -> Counter[str]:
 
 
 def put(server: WandbServer, record: Record, **changes: Any) -> Run:
-    """A run on the server as our tracker would leave it, without the client's help."""
+    """A run on the server as our tracker left it before it told facts apart from results, without the client's help."""
     flat = {k: v for k, v in flatten(record).items() if v is not None and not k.startswith("config/")}
     history = [{**asdict(epoch), "_step": epoch.epoch} for epoch in record.epochs]
     run = Run(
@@ -116,7 +116,8 @@ def put(server: WandbServer, record: Record, **changes: Any) -> Run:
 
 
 def without_missing(row: Json) -> Json:
-    return {key: value for key, value in row.items() if value is not None and key != "error/traceback"}
+    never_sent = ("error/traceback", "environment/hostname")
+    return {key: value for key, value in row.items() if value is not None and key not in never_sent}
 
 
 # The full circle: computed, logged, pulled

@@ -102,6 +102,11 @@ def check(config: Config) -> None:
             f"augmentation.crop_ratio={ratio} must be two aspect ratios, smallest first, within 0.001..1000.",
             "For example augmentation.crop_ratio=[0.75,1.33].",
         )
+    if config.tracking.log_model and not trainer.save_model:
+        raise InputError(
+            "tracking.log_model=true, but trainer.save_model=false keeps no weights to upload.",
+            "Leave one of them out.",
+        )
     _check_optimizer(config.optimizer)
     check_sweep_name(config.sweep.name)
     if (data.source == "custom") != (data._target_ is not None):

@@ -14,6 +14,8 @@ from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config, value_at
+from har_sweep.config.trial import SEVERAL_IN_A_TRIAL
+from har_sweep.config.wandb_variables import decided, not_followed
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
@@ -76,7 +78,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     with screen.live(), usable_folders(*(run.config.paths for run in runs)):
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
-            replace(run, config=replace(run.config, targets=targets))
+            replace(run, config=replace(run.config, targets=targets, tracking=decided(run.config.tracking)))
             for run, targets in zip(runs, versions, strict=True)
         ]
         configs = [run.config for run in runs]
@@ -84,6 +86,8 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
         drafts = _drafts(runs, devices, models, datasets, common)
         chosen = choices(drafts, screen)
+    if len(runs) > 1 and any(config.tracking.trial for config in configs):
+        raise InputError(*SEVERAL_IN_A_TRIAL)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, choice, config) in enumerate(zip(drafts, chosen, configs, strict=True)):
@@ -178,15 +182,15 @@ def _drafts(
 ) -> list[RunSpec]:
     """Each run, decided but for what has to be measured, and so without an id."""
     sweep = runs[0].config.sweep.name or sweep_name([run.overrides for run in runs])
-    git = git_state()
+    git, several = git_state(), len(runs) > 1 or common is not None
     if common is None:
         common = set.intersection(*(set(run.overrides) for run in runs))
     drafts = []
     for run, device in zip(runs, devices, strict=True):
         model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
         varied = [o for o in run.overrides if o not in common and not o.startswith("model=")]
-        decided = replace(run, config=_decided(run.config, model))
-        drafts.append(_draft(decided, varied, device, sweep, model, dataset, git))
+        draft = _draft(replace(run, config=_decided(run.config, model)), varied, device, sweep, model, dataset, git)
+        drafts.append(_named_apart(draft) if several else draft)
     return drafts
 
 
@@ -201,7 +205,7 @@ def _draft(
 ) -> RunSpec:
     """``varied`` are the overrides that tell the run from the sweep's others."""
     config = run.config
-    warnings = [*model.warnings, *dataset.notes]
+    warnings = [*model.warnings, *dataset.notes, *not_followed(config.tracking)]
     if dataset.synthetic:
         warnings.append(
             f"The {dataset.name} images are synthetic: drawn, not photographed. Accuracies say nothing about real ones."
@@ -237,6 +241,13 @@ def _draft(
         git_commit=git[0],
         git_dirty=git[1],
     )
+
+
+def _named_apart(spec: RunSpec) -> RunSpec:
+    """With what tells it from the sweep's others in the name that W&B shall show."""
+    tracking = spec.config.tracking
+    name = f"{tracking.name} {spec.label}" if tracking.name else None
+    return replace(spec, config=replace(spec.config, tracking=replace(tracking, name=name)))
 
 
 def _identified(spec: RunSpec, dataset: Dataset) -> RunSpec:

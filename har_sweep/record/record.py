@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -293,6 +293,19 @@ def flatten(record: Record) -> dict[str, Any]:
     What is itself a table is left out: epochs, attempts, measurements and confusion matrices.
     """
     return leaves(msgspec.to_builtins(record))
+
+
+CLASS_NUMBERS = tuple(column.name for column in fields(ClassMetrics))
+EPOCH_KEYS = {
+    "epoch": "epoch", "train_loss": "train/loss", "val_loss": "val/loss", "val_accuracy": "val/accuracy",
+    "learning_rate": "train/learning_rate", "seconds": "train/epoch_seconds",
+}  # fmt: skip
+"""What W&B calls an epoch's numbers: it makes a section of what stands before the slash."""
+FACTS = (
+    "schema_version", "run_id", "name", "sweeps", "seed", "overrides", "selection", "started_at", "finished_at",
+    "environment", "hardware", "dataset", "model", "warnings",
+)  # fmt: skip
+"""What W&B has in a run's config, under ``record``, as it is no result; all else of a record is in its summary."""
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
