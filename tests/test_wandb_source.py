@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -146,7 +147,10 @@ def circled(
     """Of each of the two runs, its folder's spec and its place among what was pulled."""
     server, specs = circle
     with reading(server, tmp_path, monkeypatch) as read:
+        folders = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR")
+        before = [os.environ.get(name) for name in folders]
         pulled = read()
+        assert [os.environ.get(name) for name in folders] == before  # a run that this process starts goes by them
         places = {info.run_id: place for place, info in enumerate(pulled.info)}
         yield {
             name: (spec, places[spec.run_id], pulled) for name, spec in zip(("online", "synced"), specs, strict=True)

@@ -302,8 +302,8 @@ EPOCH_KEYS = {
 }  # fmt: skip
 """What W&B calls an epoch's numbers: it makes a section of what stands before the slash."""
 FACTS = (
-    "schema_version", "run_id", "name", "sweeps", "seed", "overrides", "selection", "started_at", "finished_at",
-    "environment", "hardware", "dataset", "model", "warnings",
+    "schema_version", "run_id", "name", "sweeps", "seed", "overrides", "selection", "finished_at", "environment",
+    "hardware", "dataset", "model", "warnings",
 )  # fmt: skip
 """What W&B has in a run's config, under ``record``, as it is no result; all else of a record is in its summary."""
 

@@ -96,9 +96,7 @@ class Tracker:
         started_at = self._record.started_at
         try:
             run = self._init(mode, resume=mode == "online")
-            # It tells this computation of the run from an earlier one; the second is where it stood once.
-            known = run.config.get("record", {}).get("started_at") or run.summary.get("started_at")
-            if run.starting_step and known != started_at:
+            if run.starting_step and run.summary.get("started_at") != started_at:
                 run.finish()
                 run = self._init(mode, resume=False)
                 warnings.append(
@@ -121,7 +119,8 @@ class Tracker:
             run.define_metric(metric, step_metric="epoch", step_sync=False, summary=f"{best},last")
         for metric in UNSUMMED:
             run.define_metric(metric, step_metric="epoch", step_sync=False, summary="none")
-        _log_summary(run, self._record)
+        run.define_metric("epoch", summary="none")
+        _log_summary(run, self._record)  # its started_at tells this computation of the run from an earlier one
         self._log(run, self._record.epochs)
         for folder in earlier:
             if not list(folder.glob("*.synced")) and folder != Path(run.settings.sync_dir):
@@ -131,7 +130,7 @@ class Tracker:
     def _prepare_environment(self) -> None:
         """What the client reads by itself is as it was while planning: this process may have begun before."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        for name in (*OF_A_TRIAL, *NOT_FOLLOWED):
+        for name in (*OF_A_TRIAL, *NOT_FOLLOWED, "WANDB_SERVICE"):  # the last is another process' own
             os.environ.pop(name, None)
         os.environ.update(self._config.trial)
 
