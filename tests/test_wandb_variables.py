@@ -32,6 +32,8 @@ def test_every_variable_is_followed_where_no_key_is_given() -> None:
     assert set(SAID) == {name for name, _ in VARIABLES.values()}
     assert where_tracked(found).startswith("Weights & Biases: online, team/theirs")
     assert followed(found, SAID) == list(SAID)
+    off = {"WANDB_DISABLED": "true"}
+    assert followed(decided(TrackingConfig(), off), off) == ["WANDB_DISABLED"]
 
 
 def test_what_is_given_beats_its_variable_and_without_both_there_is_a_default() -> None:

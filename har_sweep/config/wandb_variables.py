@@ -58,8 +58,11 @@ def decided(tracking: TrackingConfig, environment: Mapping[str, str] = os.enviro
 def followed(tracking: TrackingConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
     """The variables that say what a run's tracking was decided to be."""
     said = _said(environment) if tracking.backend == "wandb" else {}
-    names = [name for key, (name, _) in VARIABLES.items() if said.get(key) not in (None, DEFAULTS.get(key))]
-    return [name for name in names if said[_KEYS[name]] == getattr(tracking, _KEYS[name])]
+    told = [
+        key for key, value in said.items() if value not in (None, DEFAULTS.get(key)) and value == getattr(tracking, key)
+    ]
+    names = {key: name for key, (name, _) in VARIABLES.items()}
+    return [names[key] if environment.get(names[key]) else "WANDB_DISABLED" for key in told]
 
 
 def not_followed(tracking: TrackingConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -120,4 +123,3 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "git": ("WANDB_DISABLE_GIT", _may), "system_metrics": ("WANDB_X_DISABLE_STATS", _may),
 }  # fmt: skip
 """By key of ``tracking``, the variable that speaks for it where it is null, and what reads it."""
-_KEYS = {name: key for key, (name, _) in VARIABLES.items()}
