@@ -35,6 +35,7 @@ from har_sweep.config.compose import (
 )
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
+from har_sweep.config.trial import as_overrides, in_trial
 from har_sweep.errors import InputError, RunFailure, check_platform, nearest
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
     InputError
         for what is misspelt, does not go together or would do nothing.
     """
-    args = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    if in_trial():
+        arguments = as_overrides(arguments, [flag for action in parser._actions for flag in action.option_strings])
+    args = parser.parse_intermixed_args(arguments)
     commands = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(args, name)]
     if len(commands) > 1:
         told = " and ".join(f"--{name.replace('_', '-')}" for name in commands)
@@ -249,7 +253,7 @@ def _parser() -> ArgumentParser:
         elif "--info" in message:
             hint = "Write --info alone, or with one of these."
         elif "=" in message and "unrecognized" in message:
-            hint = "Overrides have no dashes: key=value (a W&B agent writes so with ${args_no_hyphens})."
+            hint = "Overrides have no dashes: key=value."
         raise InputError(f"{message[0].upper()}{message[1:]}.", hint)
 
     parser.error = refuse  # type: ignore[method-assign]

@@ -317,6 +317,24 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Reproduced:
+    """A number of the study that har_sweep began with: as ``published``, and of each run ``here``, by model."""
+
+    name: str
+    published: dict[str, float]
+    here: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One of the study's tables; ``models`` are its names for them, by ours."""
+
+    title: str
+    models: dict[str, str]
+    rows: list[Reproduced]
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Where a row of the table of runs comes from. ``source`` is a folder, a file's row or a ``wandb://`` address;
     ``url`` the run's page in W&B, if it has one."""
@@ -335,7 +353,8 @@ class Analysis:
     entry a row, ``numbers`` the values of all quantities in SI units, without those that cannot be used.
 
     ``metrics`` and ``costs`` are the quantities known of at least one run, the chosen accuracy and costs first.
-    ``notes`` are what a reader must know: what was left out, and why.
+    ``notes`` are what a reader must know: what was left out, and why. ``study`` has the tables of the study that this
+    began with, where runs of its recipe are there.
     """
 
     frame: pd.DataFrame
@@ -349,3 +368,4 @@ class Analysis:
     created_at: str
     notes: list[str]
     numbers: pd.DataFrame
+    study: list[StudyTable] = field(default_factory=list)

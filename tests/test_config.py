@@ -18,7 +18,7 @@ from small import SMALL
 from har_sweep.__main__ import main
 from har_sweep.config import compose as configs
 from har_sweep.config.compose import Composed, compose, compose_all, compose_runs, expand
-from har_sweep.config.schema import keys
+from har_sweep.config.schema import keys, value_at
 from har_sweep.config.tree import groups
 from har_sweep.errors import InputError
 
@@ -46,13 +46,57 @@ def test_a_group_s_optimizer_brings_its_own_learning_rate() -> None:
     assert compose(["optimizer=sgd", "model=vit_base"]).optimizer.lr == 1e-2
 
 
-def test_paper_is_the_study_s_recipe() -> None:
-    config = compose(["experiment=paper", "model=vit_base"])
-    trainer, augmentation = config.trainer, config.augmentation
-    assert (config.data.source, trainer.epochs, trainer.batch_size, trainer.selection) == ("har", 5, 32, "last")
-    assert (config.scheduler.name, config.scheduler.warmup_epochs, trainer.label_smoothing) == ("constant", 0, 0)
-    assert (augmentation.name, augmentation.horizontal_flip, augmentation.crop_scale) == ("paper", 0.5, None)
-    assert config.model.weights == "pretrained"
+# The notebook's, with PyTorch's defaults where it says nothing. What is left out here cannot be chosen otherwise: the
+# last, partial batch of an epoch is always trained on, all layers are, and only the last one is new.
+IMAGENET = {"model.mean": [0.485, 0.456, 0.406], "model.std": [0.229, 0.224, 0.225], "model.input_size": 224}
+RECIPE: dict[str, object] = {
+    "data.source": "har", "data.split": "train_test", "data.val_fraction": 0.15, "data.test_fraction": 0.15,
+    **IMAGENET, "model.weights": "pretrained", "model.drop_path_rate": 0.0,
+    "augmentation.horizontal_flip": 0.5, "augmentation.rotation_degrees": 10.0, "augmentation.crop_scale": None,
+    "augmentation.cache_scale": 1.0, "augmentation.randaugment_ops": 0, "augmentation.mixup_alpha": 0.0,
+    "augmentation.cutmix_alpha": 0.0, "augmentation._target_": None,
+    "optimizer.betas": [0.9, 0.999], "optimizer.weight_decay_spares": None, "optimizer.layer_decay": None,
+    "scheduler.name": "constant", "scheduler.warmup_epochs": 0.0,
+    "trainer.epochs": 5, "trainer.batch_size": 32, "trainer.accumulation_steps": 1, "trainer.label_smoothing": 0.0,
+    "trainer.gradient_clip_norm": None, "trainer.ema_decay": None, "trainer.selection": "last",
+    "trainer.finetune": "full",
+    "hardware.device_count": 1, "hardware.precision": "fp32", "hardware.memory_format": "contiguous",
+    "hardware.compile": False, "hardware.deterministic": False,
+}  # fmt: skip
+ADAMW = {"optimizer.name": "adamw", "optimizer.lr": 1e-4, "optimizer.weight_decay": 0.01, "hardware.tf32": False}
+RECIPES: dict[str, dict[str, object]] = {
+    "resnet18": {
+        "model.timm_name": "resnet18", "model.pretrained_tag": "tv_in1k", "hardware.tf32": True,
+        "optimizer.name": "adam", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0,
+    },
+    "vit_base": {
+        "model.timm_name": "vit_base_patch16_224", "model.pretrained_tag": "augreg2_in21k_ft_in1k", **ADAMW,
+    },
+    "vit_tiny": {
+        "model.timm_name": "vit_tiny_patch16_224", "model.pretrained_tag": "augreg_in21k_ft_in1k", **ADAMW,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_paper_is_the_study_s_recipe(model: str) -> None:
+    config, wanted = compose(["experiment=paper", f"model={model}"]), RECIPE | RECIPES[model]
+    assert {key: value_at(config, key) for key in wanted} == wanted
+    # Whatever else is part of what a run is, is as the schema has it, and so says nothing.
+    rest = {key.path: key.default for key in keys() if key.metadata["identity"] and key.path not in wanted}
+    rest = {key: value for key, value in rest.items() if key not in ("model.name", "seed", "hardware.device")}
+    assert {key: value_at(config, key) for key in rest} == rest
+
+
+def test_paper_s_wishes_for_a_model_give_way_to_the_command_line() -> None:
+    assert compose(["experiment=paper", "model.pretrained_tag=a1_in1k"]).model.pretrained_tag == "a1_in1k"
+    assert compose(["model=resnet18"]).model.pretrained_tag == "a1_in1k"
+
+
+def test_two_parts_have_one_share() -> None:
+    with pytest.raises(InputError, match=r"data.val_fraction=0.15 and data.test_fraction=0.2 differ"):
+        compose(["data.split=train_test", "data.test_fraction=0.2"])
+    compose(["data.split=train_test", "data.val_fraction=0.6", "data.test_fraction=0.6"])
 
 
 @pytest.mark.parametrize("option", groups()["augmentation"])
@@ -233,7 +277,7 @@ REFERS = "hardware=slurm_cpu", f"+{MORE}.comment=run ${{seed}}"
         each("model.timm_name=a", "model.timm_name=b", beside=("model=timm", "++sweep.name=${model.name}")),
         # interpolations typed on the command line, alone and inside of lists and dicts
         each("seed=1", "seed=${trainer.epochs}", "seed=2", "seed=${trainer.batch_size}"),
-        each("model.weights=scratch", "model.weights=${tracking.project}", "model.weights=${data.default_weights}"),
+        each("model.weights=scratch", "model.weights=${tracking.backend}", "model.weights=${data.default_weights}"),
         each("seed=1", "seed=2", beside=("++sweep.name=${seed}", "++tracking.entity=${sweep.name}")),
         each("seed=1", "seed=2", beside=REFERS),
         each(

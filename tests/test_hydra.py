@@ -102,7 +102,7 @@ SHOWN = [
     ("'sweep.name=${hydra:job.name}' -c job --resolve -p sweep.name", ["har_sweep"]),
     ("'sweep.name=${hydra:runtime.choices.model}' -c job --resolve -p sweep.name", ["resnet18"]),
     ("+experiment@_global_=paper --cfg job -p trainer.selection", ["last"]),
-    ("~tracking --cfg job -p tracking.mode", ["offline"]),
+    ("~tracking --cfg job -p tracking.backend", ["wandb"]),
     ("-c hydra -p hydra.run.dir hydra/output=default", ["outputs/"]),
     (f"{SEARCH} hydra/env=site -c hydra -p hydra.job.name", ["of_this_site"]),
     (f"{SEARCH} hydra/launcher=site hydra.launcher.qos=low -c hydra -p hydra.launcher", ["gpu", "qos: low"]),

@@ -96,8 +96,8 @@ def test_a_report_has_the_findings_plots_curves_tables_and_runs(server: WandbSer
     logarithmic = {plot["xAxis"].rpartition("/")[2] for plot in scatters if plot.get("xAxisLogScale")}
     assert logarithmic == {"macs", "parameters"}
     assert [(plot["metrics"], plot["xAxis"]) for plot in panels(grid, "Run History Line Plot")] == [
-        (["val_accuracy"], "epoch"),
-        (["train_loss"], "epoch"),
+        (["val/accuracy"], "epoch"),
+        (["train/loss"], "epoch"),
     ]
     assert sorted(run_ids(grid)) == sorted(info.run_id for info in analysis.info)
     assert grid["runSets"][0]["grouping"] == [{"section": "config", "name": "model.value.name"}]

@@ -203,12 +203,20 @@ def test_a_skipped_image_is_counted_in_the_record(undisturbed: RunSpec, tmp_path
     assert any("1 broken image" in warning for warning in record.warnings)
 
 
-def test_the_study_s_line_is_told_after_each_epoch(tmp_path: Path) -> None:
+def test_a_run_in_the_study_s_manner_tells_its_line_and_that_no_accuracy_is_held_out(tmp_path: Path) -> None:
     lines: list[str] = []
-    run(small_spec(tmp_path, "trainer.epochs=1"), lambda e: lines.append(e.text) if isinstance(e, Line) else None)
+    spec = small_spec(tmp_path, "trainer.epochs=1", "data.split=train_test")
+    record = run(spec, lambda e: lines.append(e.text) if isinstance(e, Line) else None)
     line = next(line for line in lines if line.startswith("Epoch [1/1], Loss: "))
     assert line.endswith("%")
     assert ", Val Accuracy: " in line
+    assert record.dataset.test_is_val
+    assert any("no accuracy is of held-out images" in warning for warning in record.warnings)
+    assert record.metrics["val"] == record.metrics["test"]
+    training = record.cost.training
+    assert training.seconds_with_validation == record.epochs[0].seconds > training.seconds
+    table = pd.read_parquet(spec.paths.predictions)
+    assert set(table[table.split == "test"].path) == set(table[table.split == "val"].path)
 
 
 def test_the_loop_waits_for_its_device_only_where_it_reads_the_loss(

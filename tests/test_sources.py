@@ -474,3 +474,52 @@ def test_hub_that_cannot_be_used(tmp_path: Path, hub_folder: Path) -> None:
 def test_hub_without_its_package_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     assert "pip install 'har_sweep[hub]'" in message(tmp_path, "hub", hub_name="owner/name")
+
+
+# --- two parts -------------------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path, *classes: str, count: int = 20) -> None:
+    for label in classes:
+        for shade in range(count):
+            put(folder, f"{label}/{shade}.png")
+            Image.new("RGB", (4, 4), (shade, ord(label[-1]), 0)).save(folder / f"{label}/{shade}.png")
+
+
+@pytest.mark.parametrize("layout", ["Structured/train and test", "Kaggle's"])
+def test_of_two_parts_the_second_is_val_and_test(tmp_path: Path, layout: str) -> None:
+    if layout == "Kaggle's":
+        pictures(tmp_path / "all", "a", "b")
+        (tmp_path / "train").mkdir()
+        files = sorted(tmp_path.glob("all/*/*.png"))
+        rows = [(f"{file.parent.name}{file.name}", file.parent.name) for file in files]
+        for file, (name, _) in zip(files, rows, strict=True):
+            file.rename(tmp_path / "train" / name)
+        table(tmp_path, "filename,label\n" + "".join(f"{name},{label}\n" for name, label in rows), "Training_set.csv")
+    else:
+        pictures(tmp_path / "Structured/train", "a", "b", count=17)
+        pictures(tmp_path / "Structured/test", "aa", "bb", count=3)
+        for label in "ab":
+            (tmp_path / f"Structured/test/{label * 2}").rename(tmp_path / f"Structured/test/{label}")
+    usual, two = (prepared(tmp_path, source="har", root=str(tmp_path), split=kind) for kind in KINDS)
+    assert two.counts() == {"train": 34, "val": 6, "test": 6}
+    assert two.indices("val").tolist() == two.indices("test").tolist()
+    assert two.test_is_val
+    assert Dataset.read(two.file).test_is_val
+    assert not set(usual.indices("val")) & set(usual.indices("test"))
+    # Other parts are other runs, of the same images.
+    assert two.fingerprint == usual.fingerprint
+    assert two.split_fingerprint != usual.split_fingerprint
+
+
+KINDS = ("train_val_test", "train_test")
+
+
+def test_a_given_val_is_the_test_too_and_both_are_refused(tmp_path: Path) -> None:
+    pictures(tmp_path / "train", "a", "b")
+    pictures(tmp_path / "val", "a", "b", count=4)
+    two = prepared(tmp_path, source="folder", root=str(tmp_path), split="train_test")
+    assert two.counts() == {"train": 40, "val": 8, "test": 8}
+    pictures(tmp_path / "test", "a", "b", count=4)
+    with pytest.raises(InputError, match=r"data.split=train_test, but the given split has both val and test"):
+        prepared(tmp_path, source="folder", root=str(tmp_path), split="train_test")

@@ -27,7 +27,7 @@ def divided(
         hashes or [str(i) for i in range(n)],
         parts or [None] * n,
         [f"class_{i}" for i in range(max(labels) + 1)],
-        val_fraction=val, test_fraction=test, seed=seed,
+        fractions={"val": val, "test": test}, seed=seed,
     )  # fmt: skip
 
 

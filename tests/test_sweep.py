@@ -300,7 +300,7 @@ def test_wandb_is_offline_by_default_without_an_account_and_without_homes(cut_of
     (offline,) = (run / "wandb").glob("offline-run-*")
     (log,) = offline.glob("*.wandb")
     content = log.read_bytes()
-    for expected in (record.run_id, "my_sweep", "cost/training/seconds", "val_accuracy", "confusion_matrix"):
+    for expected in (record.run_id, "my_sweep", "cost/training/seconds", "val/accuracy", "confusion_matrix"):
         assert expected.encode() in content, expected
     assert not record.warnings or not any("Weights & Biases" in warning for warning in record.warnings)
     for file in (run / "record.json", run / "run.log", run / "config.yaml", *offline.rglob("*.*")):

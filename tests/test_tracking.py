@@ -5,8 +5,10 @@ The real client writes to a server on the loopback; each attempt at a run is a p
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,8 +31,9 @@ from har_sweep.errors import ClaimLost
 from har_sweep.events import Event, Step
 from har_sweep.launch.job import do_job
 from har_sweep.record.claim import take_claim
+from har_sweep.record.environment import git_state
 from har_sweep.record.folder import read_record, write_record
-from har_sweep.record.record import Epoch, flatten
+from har_sweep.record.record import FACTS, Epoch, flatten
 from har_sweep.run import tracking
 from har_sweep.run.lifecycle import begin, conclude, new_record
 from har_sweep.run.tracking import Tracker
@@ -170,6 +173,9 @@ def epochs(lines: list[Json]) -> list[int]:
     return [line["epoch"] for line in lines if "epoch" in line]
 
 
+UNKNOWN_HERE = ("cost/price", "cost/training/energy_joules", "cost/inference/energy_joules")
+
+
 def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
     """The server has one run, and it says what the record says."""
     (run,) = server.runs.values()
@@ -178,12 +184,18 @@ def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
     assert (run.name, run.group, run.state) == (record.name, spec.sweep, "finished")
     assert epochs(run.history) == [epoch.epoch for epoch in record.epochs] == list(range(1, last_epoch + 1))
     for line, epoch in zip(run.history, record.epochs, strict=False):
-        assert {"train_loss": epoch.train_loss, "val_accuracy": epoch.val_accuracy}.items() <= line.items()
+        assert {"train/loss": epoch.train_loss, "val/accuracy": epoch.val_accuracy}.items() <= line.items()
         assert line["_step"] == epoch.epoch
-    flat = flatten(record).items()
-    written = {key: value for key, value in flat if value is not None and not key.startswith("config/")}
-    assert written.items() <= run.summary.items()
-    assert {"predictions", "confusion_matrix_table"} <= run.summary.keys()
+    results = {key: value for key, value in flatten(record).items() if key.split("/")[0] not in (*FACTS, "config")}
+    results = {key: value for key, value in results.items() if value is not None and "/per_class/" not in key}
+    assert results.items() <= run.summary.items()
+    assert run.config["record"]["dataset"]["fingerprint"] == record.dataset.fingerprint
+    assert {"predictions", "classes", "confusion_matrix_table"} <= run.summary.keys()
+    # At a glance: the best epoch beside the last, and few enough columns to look at.
+    accuracies = [epoch.val_accuracy for epoch in record.epochs if epoch.val_accuracy is not None]
+    assert run.summary["val/accuracy"] == {"max": max(accuracies), "last": accuracies[-1]}
+    assert len(record.dataset.classes) == 15
+    assert len(run.summary) + len(UNKNOWN_HERE) <= 60
     return run
 
 
@@ -210,27 +222,14 @@ def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server
         assert b"hunter2" not in body, what
 
 
-class Logged:
-    """A W&B run that only remembers."""
-
-    def __init__(self) -> None:
-        self.shown: dict[str, object] = {}
-        self.summary: dict[str, object] = {}
-
-    def log(self, shown: dict[str, object]) -> None:
-        self.shown |= shown
-
-
-@pytest.mark.parametrize(("classes", "shown"), [(100, {"predictions", "confusion_matrix"}), (101, {"predictions"})])
+@pytest.mark.parametrize(("classes", "shown"), [(100, {"confusion_matrix"}), (101, set())])
 def test_a_confusion_matrix_that_weights_and_biases_would_not_show_is_not_sent(
     spec: RunSpec, classes: int, shown: set[str]
 ) -> None:
     dataset = replace(Dataset.read(spec.dataset_file), classes=[f"class {n}" for n in range(classes)])
     probabilities = np.full((2, classes), 1 / classes, dtype=np.float32)
     predictions = {"val": Predictions(np.arange(2), np.arange(2), probabilities, 1.0)}
-    run = Logged()
-    tracking._log_results(run, new_record(spec, dataset), dataset, predictions)  # type: ignore[arg-type]
-    assert set(run.shown) == shown
+    assert set(tracking._tables(new_record(spec, dataset), dataset, predictions)) == {"predictions", "classes", *shown}
 
 
 @pytest.mark.parametrize(
@@ -333,6 +332,41 @@ def test_a_server_that_fails_for_a_moment_gets_each_epoch_once(server: WandbServ
     run.end()
     assert epochs(check(server, spec).received) == [1, 2, 3]
     assert not warnings(spec)
+
+
+def test_what_was_decided_while_planning_counts_in_the_job_and_nothing_is_written_where_it_is_off(
+    server: WandbServer, spec: RunSpec
+) -> None:
+    home = spec.paths.folder.parent.parent
+    tracked = replace(
+        spec.config.tracking, group="night", name="first", notes="a note", tags=["mine"], job_type="eval",
+        dir=str(home / "elsewhere"), log_model=True,
+    )  # fmt: skip
+    spec = replace(spec, config=replace(spec.config, tracking=tracked))
+    spec.paths.folder.mkdir(parents=True)
+    spec.paths.model.write_bytes(b"weights")
+    another = {"WANDB_MODE": "disabled", "WANDB_RUN_ID": "theirs", "WANDB_PROJECT": "theirs", "WANDB_TAGS": "theirs"}
+    attempt(track, spec, 1, "done", **server.environment, **another, HOME=str(home)).end()
+    (run,) = server.runs.values()
+    assert (run.id, run.project, run.group, run.name) == (spec.run_id, "har_sweep", "night", "first")
+    assert (run.notes, run.job_type, run.tags) == ("a note", "eval", ["seed0", "synthetic", "mine"])
+    assert (home / "elsewhere" / "wandb").is_dir()
+    assert not spec.paths.wandb.exists()
+    # The commit is that of the folder that the command was given in, and artifacts are what they are named after.
+    assert run.commit == git_state()[0]
+    kept = {name: server.artifacts[id] for name, id in server.collections.items()}
+    assert kept[f"model-{spec.run_id}"]["model.safetensors"] == b"weights"
+    told = json.loads(kept["dataset-sample"]["dataset.json"])
+    assert told["fingerprint"] == Dataset.read(spec.dataset_file).fingerprint
+    sent = b"".join(body for what, body in server.asked if not what.startswith("/artifact"))
+    assert b"system.memory_percent" in sent  # as the client samples it
+    for private in (str(home), f'"{socket.gethostname()}"', sys.argv[0]):
+        assert private.encode() not in sent
+    asked = len(server.asked)
+    off = replace(spec, run_id="off", config=replace(spec.config, tracking=replace(tracked, mode="disabled", dir=None)))
+    attempt(track, off, 1, "done", **server.environment).end()
+    assert len(server.asked) == asked
+    assert not off.paths.wandb.exists()
 
 
 def test_a_run_that_is_computed_again_starts_its_history_anew(server: WandbServer, spec: RunSpec) -> None:

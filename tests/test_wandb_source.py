@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def asked(server: WandbServer) -> Counter[str]:
 
 
 def put(server: WandbServer, record: Record, **changes: Any) -> Run:
-    """A run on the server as our tracker would leave it, without the client's help."""
+    """A run on the server as our tracker left it before it told facts apart from results, without the client's help."""
     flat = {k: v for k, v in flatten(record).items() if v is not None and not k.startswith("config/")}
     history = [{**asdict(epoch), "_step": epoch.epoch} for epoch in record.epochs]
     run = Run(
@@ -116,7 +117,8 @@ def put(server: WandbServer, record: Record, **changes: Any) -> Run:
 
 
 def without_missing(row: Json) -> Json:
-    return {key: value for key, value in row.items() if value is not None and key != "error/traceback"}
+    never_sent = ("error/traceback", "environment/hostname")
+    return {key: value for key, value in row.items() if value is not None and key not in never_sent}
 
 
 # The full circle: computed, logged, pulled
@@ -145,7 +147,10 @@ def circled(
     """Of each of the two runs, its folder's spec and its place among what was pulled."""
     server, specs = circle
     with reading(server, tmp_path, monkeypatch) as read:
+        folders = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR")
+        before = [os.environ.get(name) for name in folders]
         pulled = read()
+        assert [os.environ.get(name) for name in folders] == before  # a run that this process starts goes by them
         places = {info.run_id: place for place, info in enumerate(pulled.info)}
         yield {
             name: (spec, places[spec.run_id], pulled) for name, spec in zip(("online", "synced"), specs, strict=True)

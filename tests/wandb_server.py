@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import yaml
+
 ENTITY = "tester"
 KEY = "0123456789" * 4
 Json = dict[str, Any]
@@ -34,6 +36,10 @@ class Run:
     project: str
     name: str = ""
     group: str = ""
+    job_type: str = ""
+    notes: str = ""
+    sweep: str = ""
+    commit: str = ""
     tags: list[str] = field(default_factory=list)
     config: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
@@ -82,6 +88,8 @@ class WandbServer(ThreadingHTTPServer):
         self.collections: dict[str, str] = {}  # the latest artifact of each
         self.projects: set[str] = set()  # those without a run too
         self.reports: dict[str, Report] = {}
+        self.sweeps: dict[str, str] = {}  # their YAML
+        self.trials: list[Json] = []  # the parameters of those that agents have not been given yet
         self.key: str | None = None
         self.failing: int | None = None
         self.failures: list[int | None] = []
@@ -122,6 +130,42 @@ class _Operations:
     def ServerFeaturesQuery(self, **_: Any) -> Json:
         return {"serverInfo": {"features": []}}
 
+    # Sweeps and their agents
+
+    def UpsertSweep(self, id: str | None, config: str, projectName: str, **_: Any) -> Json:
+        name = id or f"sweep{len(self.server.sweeps)}"
+        self.server.sweeps[name] = config
+        project = {"id": projectName, "name": projectName, "entity": {"id": ENTITY, "name": ENTITY}}
+        return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+    def SweepWithRuns(self, sweep: str, **_: Any) -> Json:
+        sweep_node = {"name": sweep, "config": self.server.sweeps[sweep], "runs": {"edges": []}}
+        return {"project": {"sweep": sweep_node}}
+
+    def GetSweepState(self, **_: Any) -> Json:
+        return {"project": {"sweep": {"state": "RUNNING"}}}
+
+    def CreateAgent(self, sweep: str, **_: Any) -> Json:
+        return {"createAgent": {"agent": {"id": sweep}}}
+
+    def Heartbeat(self, id: str, runState: str, **_: Any) -> Json:
+        """The next trial, once the agent has no run any more; after the last one, its end."""
+        commands: list[Json] = []
+        if not json.loads(runState):
+            program = yaml.safe_load(self.server.sweeps[id]).get("program", "")
+            given = self.server.trials.pop(0) if self.server.trials else None
+            commands.append(
+                {"type": "exit"}
+                if given is None
+                else {
+                    "type": "run",
+                    "run_id": f"trial{len(self.server.trials)}",
+                    "program": program,
+                    "args": {key: {"value": value} for key, value in given.items()},
+                }
+            )
+        return {"agentHeartbeat": {"agent": {"id": id}, "commands": json.dumps(commands)}}
+
     # Writing a run
 
     def UpsertBucket(self, id: str | None, name: str, project: str, **given: Any) -> Json:
@@ -131,7 +175,9 @@ class _Operations:
         if given["displayName"] and not id:
             run.history, run.summary, run.state = [], {}, "running"
         run.name, run.group = given["displayName"] or run.name, given["groupName"] or run.group
-        run.tags = given["tags"] or run.tags
+        run.tags, run.sweep = given["tags"] or run.tags, given.get("sweep") or run.sweep
+        run.job_type, run.notes = given.get("jobType") or run.job_type, given.get("notes") or run.notes
+        run.commit = given.get("commit") or run.commit
         if given["config"]:
             run.config = {key: entry["value"] for key, entry in json.loads(given["config"]).items()}
         if given["summaryMetrics"]:

@@ -28,6 +28,7 @@ from har_sweep.config.check import ENV_COPY, FOREIGN
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.config.sections import may_be_argument, unknown_key
 from har_sweep.config.tree import CONF, LAUNCHERS, groups
+from har_sweep.config.trial import SEVERAL_IN_A_TRIAL, in_trial
 from har_sweep.errors import InputError, first_line, nearest
 
 Mode = Literal["run", "sweep", "show", "hydra_help"]
@@ -108,10 +109,8 @@ def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = Fals
         mode = "sweep"
     if mode != "run" or not own_tree:  # else a file may say hydra.mode: MULTIRUN, and check_mode comes later
         check_mode(overrides, mode)
-    if mode == "sweep" and "WANDB_SWEEP_ID" in os.environ:
-        raise InputError(
-            "-m inside of a W&B agent's trial would log several runs as one.", "Give the agent a command without -m."
-        )
+    if mode == "sweep" and in_trial():
+        raise InputError(*SEVERAL_IN_A_TRIAL)
     return parsed
 
 

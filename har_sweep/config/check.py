@@ -41,7 +41,13 @@ def check(config: Config) -> None:
     for key in keys():
         _check_range(key, value_at(config, key.path))
     data, hardware, trainer, model = config.data, config.hardware, config.trainer, config.model
-    if data.val_fraction + data.test_fraction >= 1:
+    if data.split == "train_test" and data.val_fraction != data.test_fraction:
+        raise InputError(
+            f"data.split=train_test: val and test are the same images, but data.val_fraction={data.val_fraction} and "
+            f"data.test_fraction={data.test_fraction} differ.",
+            f"Give both: data.val_fraction={data.test_fraction} data.test_fraction={data.test_fraction}.",
+        )
+    if data.split == "train_val_test" and data.val_fraction + data.test_fraction >= 1:
         raise InputError(
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} "
             "leave no training images.",
@@ -95,6 +101,11 @@ def check(config: Config) -> None:
         raise InputError(
             f"augmentation.crop_ratio={ratio} must be two aspect ratios, smallest first, within 0.001..1000.",
             "For example augmentation.crop_ratio=[0.75,1.33].",
+        )
+    if config.tracking.log_model and not trainer.save_model:
+        raise InputError(
+            "tracking.log_model=true, but trainer.save_model=false keeps no weights to upload.",
+            "Leave one of them out.",
         )
     _check_optimizer(config.optimizer)
     check_sweep_name(config.sweep.name)

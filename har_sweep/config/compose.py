@@ -150,7 +150,8 @@ def anchored(run: Composed, folder: Path, moves: bool) -> Composed:
     paths = replace(paths, **{name: at(path) for name, path in vars(paths).items()})
     data = replace(data, root=data.root and at(data.root), csv=if_there(data.csv))
     model = replace(model, weights=if_there(model.weights))
-    return replace(run, config=replace(run.config, paths=paths, data=data, model=model))
+    tracking = replace(run.config.tracking, dir=run.config.tracking.dir and at(run.config.tracking.dir))
+    return replace(run, config=replace(run.config, paths=paths, data=data, model=model, tracking=tracking))
 
 
 def _has_to_do_with_jobs(hydra: Any) -> bool:

@@ -102,7 +102,7 @@ class SchedulerConfig:
 class AugmentationConfig:
     name: str = _key("paper", "the name in tables", identity=False)
     horizontal_flip: float = _key(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
-    rotation_degrees: float = _key(15.0, "angle drawn uniformly from +- this", low=0.0, high=180.0)
+    rotation_degrees: float = _key(10.0, "angle drawn uniformly from +- this", low=0.0, high=180.0)
     crop_scale: Optional[list[float]] = _key(
         None, "random resized crop: smallest and largest share of the area; null crops nothing"
     )
@@ -136,6 +136,11 @@ class DataConfig:
     hub_image_column: str = _key("image", "the Hugging Face dataset's image column")
     hub_label_column: str = _key("label", "the Hugging Face dataset's label column")
     images_per_class: int = _key(6, "sample: pictures drawn for each class", low=3, high=10_000)
+    split: str = _key(
+        "train_val_test",
+        "the parts; in train_test, val and test are the same images, watched while training: no accuracy is held out",
+        choices=("train_val_test", "train_test"),
+    )
     val_fraction: float = _key(0.15, "share of images for validation", above=0.0, high=0.9)
     test_fraction: float = _key(0.15, "share of images for the test", above=0.0, high=0.9)
     split_seed: int = _key(0, "the split's own seed, the same for every run", low=0)
@@ -237,10 +242,28 @@ class HardwareConfig:
 
 @dataclass
 class TrackingConfig:
+    """Where null stands, the environment is asked while planning (wandb_variables.py), and then there is a default."""
+
     backend: str = _key("wandb", "who else is told", choices=("wandb", "none"))
-    mode: str = _key("offline", "Weights & Biases: offline or online", choices=("offline", "online"))
-    project: str = _key("har_sweep", "Weights & Biases project")
-    entity: Optional[str] = _key(None, "Weights & Biases entity; null takes your default")
+    mode: Optional[str] = _key(
+        None,
+        "null takes WANDB_MODE, else offline; in a W&B agent's trial online",
+        choices=("offline", "online", "disabled"),
+    )
+    project: Optional[str] = _key(None, "Weights & Biases project; null takes WANDB_PROJECT, else har_sweep")
+    entity: Optional[str] = _key(None, "Weights & Biases entity; null takes WANDB_ENTITY, else your default")
+    group: Optional[str] = _key(None, "group of runs there; null takes WANDB_RUN_GROUP, else the sweep's name")
+    name: Optional[str] = _key(None, "the run's name there; null takes WANDB_NAME, else the run's own")
+    notes: Optional[str] = _key(None, "notes on the run there; null takes WANDB_NOTES")
+    tags: Optional[list[str]] = _key(None, "tags beside its seed's; null takes WANDB_TAGS")
+    job_type: Optional[str] = _key(None, "its job type there; null takes WANDB_JOB_TYPE, else train")
+    dir: Optional[str] = _key(None, "where its files lie, in wandb/; null takes WANDB_DIR, else the run's folder")
+    git: Optional[bool] = _key(None, "tell the commit of the current folder; null takes WANDB_DISABLE_GIT, else true")
+    system_metrics: Optional[bool] = _key(
+        None, "let W&B's client sample what the machine does; null takes WANDB_X_DISABLE_STATS, else true"
+    )
+    log_model: bool = _key(False, "upload the selected weights as an artifact")
+    trial: dict[str, str] = _key({}, "filled in while planning: the trial that a W&B agent asked for")
 
 
 @dataclass

@@ -20,7 +20,8 @@ class Dataset:
 
     ``labels`` int64 [N] index ``classes``; ``split`` [N] is 'train', 'val' or 'test'; ``rows`` int64 [N] are the
     images' rows in each of ``caches`` (side in pixels -> map of ``cached_images`` images), which is empty in stream
-    mode. ``skipped`` are (path, reason); ``notes`` are for the user.
+    mode. With ``test_is_val`` the test images are those of val, and ``split`` calls them so. ``skipped`` are
+    (path, reason); ``notes`` are for the user.
     """
 
     name: str
@@ -39,14 +40,15 @@ class Dataset:
     cached_images: int
     caches: dict[int, Path] = field(default_factory=dict)
     file: Path = Path()
+    test_is_val: bool = False
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """The positions of a split's images, ascending."""
-        return np.flatnonzero(self.split == split)
+        return np.flatnonzero(self.split == ("val" if self.test_is_val and split == "test" else split))
 
     def counts(self) -> dict[str, int]:
         """Images in train, val and test."""
-        return {name: int((self.split == name).sum()) for name in SPLITS}
+        return {name: len(self.indices(name)) for name in SPLITS}
 
     @staticmethod
     def read(file: Path) -> Dataset:

@@ -16,7 +16,7 @@ from har_sweep.data.cache import ensure
 from har_sweep.data.dataset import Dataset, short_hash
 from har_sweep.data.sources import list_items
 from har_sweep.data.sources.listing import NOT_UTF8, problems
-from har_sweep.data.split import split
+from har_sweep.data.split import split, watched
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 from har_sweep.files import atomic
@@ -49,10 +49,13 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
     hashes = [files.hashes[row] for row in rows]
     code = {label: i for i, label in enumerate(listing.classes)}
     labels = np.array([code[item.label] for item in good], np.int64)
+    test_is_val, given = data.split == "train_test", [item.split for item in good]
+    fractions = {"val": data.val_fraction} | ({} if test_is_val else {"test": data.test_fraction})
     parts, split_notes = split(
-        [item.path for item in good], labels, hashes, [item.split for item in good], listing.classes,
-        val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed,
+        [item.path for item in good], labels, hashes, watched(given) if test_is_val else given, listing.classes,
+        fractions=fractions, seed=data.split_seed,
     )  # fmt: skip
+    names = {"val": "val and test"} if test_is_val else {}
     dataset = Dataset(
         name=data.name,
         root=listing.root,
@@ -62,13 +65,16 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         split=parts,
         rows=rows,
         fingerprint=_fingerprint((item.path, content, item.label) for item, content in zip(good, hashes, strict=True)),
-        split_fingerprint=_fingerprint((item.path, str(part)) for item, part in zip(good, parts, strict=True)),
+        split_fingerprint=_fingerprint(
+            (item.path, names.get(part, part)) for item, part in zip(good, parts.tolist(), strict=True)
+        ),
         synthetic=data.source == "sample",
         skipped=skipped,
         notes=[*listing.notes, *split_notes],
         max_pixels=max_pixels,
         cached_images=len(items),
         caches=maps,
+        test_is_val=test_is_val,
     )
     return _write(dataset, cache / "datasets")
 

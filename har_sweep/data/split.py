@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from har_sweep.errors import InputError
 
 def split(
     paths: Sequence[str], labels: NDArray[np.int64], hashes: Sequence[str], given: Sequence[Split | None],
-    classes: Sequence[str], *, val_fraction: float, test_fraction: float, seed: int,
+    classes: Sequence[str], *, fractions: Mapping[str, float], seed: int,
 ) -> tuple[NDArray[np.str_], list[str]]:  # fmt: skip
-    """Each image's split, ``[N]`` of 'train', 'val', 'test', and notes for the user.
+    """Each image's split, ``[N]`` of 'train' and the names in ``fractions``, and notes for the user.
 
-    A given split stands; what it lacks of val and test is drawn from its train images. Of each class
+    A given split stands; what it lacks of ``fractions`` is drawn from its train images. Of each class
     round(n * fraction) images are drawn, at least one. Images with the same content (hash) stay together. The result
     depends on the paths, not on their order.
 
@@ -32,7 +32,6 @@ def split(
         raise InputError(
             f"The given split has {' and '.join(sorted(present))} images but no train images.", "Name some 'train'."
         )
-    fractions = {"val": val_fraction, "test": test_fraction}
     draw = {name: share for name, share in fractions.items() if name not in present}
     result = np.array([s or "train" for s in given], dtype="<U5")
     order = np.argsort(np.array(paths, dtype=object), kind="stable")
@@ -57,6 +56,22 @@ def split(
         for i in members:
             result[i] = drawn.get(hashes[i], "train")
     return result, _notes(present, draw, labels, hashes, result)
+
+
+def watched(given: Sequence[Split | None]) -> list[Split | None]:
+    """A given split of train and test, or of train and val, as one whose other part is 'val'.
+
+    Raises
+    ------
+    InputError
+        if it has both.
+    """
+    if {"val", "test"} <= set(given):
+        raise InputError(
+            "data.split=train_test, but the given split has both val and test images.",
+            "Leave data.split at train_val_test, or take one of the two away.",
+        )
+    return ["val" if part == "test" else part for part in given]
 
 
 def _draw(

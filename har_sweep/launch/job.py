@@ -61,7 +61,8 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
         elif record.status == "done":
             training = record.cost.training
             memory = byte_size(training.peak_memory_bytes)
-            tell(Line(f"Total training time: {duration(training.seconds)}, peak memory: {memory}"))
+            whole = f"{duration(training.seconds_with_validation or training.seconds)} with validation"
+            tell(Line(f"Total training time: {duration(training.seconds)} ({whole}), peak memory: {memory}"))
         return record
 
 

@@ -14,6 +14,8 @@ from har_sweep.config.check import usable_folders
 from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config, value_at
+from har_sweep.config.trial import SEVERAL_IN_A_TRIAL
+from har_sweep.config.wandb_variables import decided, not_followed
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError
@@ -38,6 +40,11 @@ from har_sweep.spec.precision import named
 from har_sweep.spec.recipe import doubt
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, resolve
+
+WATCHED = (
+    "Val and test are the same images (data.split=train_test): they are watched while training, and no accuracy is of "
+    "held-out images."
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
             check_kernels(device, cache)
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
-            replace(run, config=replace(run.config, targets=targets))
+            replace(run, config=replace(run.config, targets=targets, tracking=decided(run.config.tracking)))
             for run, targets in zip(runs, versions, strict=True)
         ]
         configs = [run.config for run in runs]
@@ -90,6 +97,8 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
             chosen = choices(drafts, ask, screen)
         drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
         said = warnings_of_several(drafts, screen)
+    if len(runs) > 1 and any(config.tracking.trial for config in configs):
+        raise InputError(*SEVERAL_IN_A_TRIAL)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):
@@ -185,15 +194,15 @@ def _drafts(
 ) -> list[RunSpec]:
     """Each run, decided but for what has to be measured, and so without an id."""
     sweep = runs[0].config.sweep.name or sweep_name([run.overrides for run in runs])
-    git = git_state()
+    git, several = git_state(), len(runs) > 1 or common is not None
     if common is None:
         common = set.intersection(*(set(run.overrides) for run in runs))
     drafts = []
     for run, device in zip(runs, devices, strict=True):
         model, dataset = models[_model_key(run.config)], datasets[_data_key(run.config)]
         varied = [o for o in run.overrides if o not in common and not o.startswith("model=")]
-        decided = replace(run, config=_decided(run.config, model))
-        drafts.append(_draft(decided, varied, device, sweep, model, dataset, git))
+        draft = _draft(replace(run, config=_decided(run.config, model)), varied, device, sweep, model, dataset, git)
+        drafts.append(_named_apart(draft) if several else draft)
     return drafts
 
 
@@ -208,7 +217,7 @@ def _draft(
 ) -> RunSpec:
     """``varied`` are the overrides that tell the run from the sweep's others."""
     config = run.config
-    warnings = [*model.warnings, *dataset.notes]
+    warnings = [*model.warnings, *dataset.notes, *not_followed(config.tracking)]
     if doubtful := doubt(config, model, len(dataset.indices("train"))):
         warnings.append(doubtful)
     if dataset.synthetic:
@@ -216,6 +225,8 @@ def _draft(
             f"The {dataset.name} images are synthetic: drawn, not photographed. What holds of them need not hold of "
             "real ones."
         )
+    if dataset.test_is_val:
+        warnings.append(WATCHED)
     if dataset.skipped:
         count = len(dataset.skipped)
         warnings.append(f"{count} broken image{'s were' if count > 1 else ' was'} skipped (data.on_error=skip).")
@@ -245,6 +256,13 @@ def _draft(
         git_commit=git[0],
         git_dirty=git[1],
     )
+
+
+def _named_apart(spec: RunSpec) -> RunSpec:
+    """With what tells it from the sweep's others in the name that W&B shall show."""
+    tracking = spec.config.tracking
+    name = f"{tracking.name} {spec.label}" if tracking.name else None
+    return replace(spec, config=replace(spec.config, tracking=replace(tracking, name=name)))
 
 
 def _identified(spec: RunSpec, dataset: Dataset) -> RunSpec:

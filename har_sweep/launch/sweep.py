@@ -11,6 +11,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from har_sweep.config.compose import Composed
+from har_sweep.config.schema import TrackingConfig
+from har_sweep.config.wandb_variables import followed
 from har_sweep.files import redact_text
 from har_sweep.launch.journal import note_sweep
 from har_sweep.launch.plan import Planned, check_writable, in_brackets, join_sweep, plan
@@ -20,7 +22,7 @@ from har_sweep.launch.slurm.submit import submit_arrays
 from har_sweep.launch.state import OVER, run_states
 from har_sweep.launch.terminal import Screen, failure
 from har_sweep.record.claim import living_owner, take_claim
-from har_sweep.record.folder import find_record
+from har_sweep.record.folder import find_record, is_done
 from har_sweep.spec.run_spec import RunSpec
 
 LISTED_RUNS = 20
@@ -64,6 +66,7 @@ def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[i
         hints(planned, screen)
         return 0, specs
     causes = follow(planned, screen) if cluster else {}
+    tell_trial(planned, screen)
     all_done = summarise(planned, causes, screen)
     return 0 if all_done else 2 if len(causes) == len(planned) else 1, specs
 
@@ -106,6 +109,15 @@ def run_here(planned: list[Planned], note: Path, screen: Screen) -> None:
     finally:
         if ours:
             ours.release()
+
+
+def tell_trial(planned: list[Planned], screen: Screen) -> None:
+    """Tell a W&B agent's sweep what its trial came to, where nobody has computed it just now: it is done already."""
+    for spec in (p.spec for p in planned if not p.to_do and p.spec.config.tracking.trial and is_done(p.spec.paths)):
+        from har_sweep.run.tracking import track_again
+
+        track_again(spec, screen.warn)
+        screen.say(f"Weights & Biases has the trial's numbers, of {spec.run_id}, which was done already.")
 
 
 def submit(planned: list[Planned], folder: Path, screen: Screen) -> None:
@@ -196,12 +208,25 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     chosen = [p.spec for p in todo if p.spec.choice.why]
     for what in dict.fromkeys(f"{s.model.timm_name} on {s.device} in {s.precision}, {s.choice.why}" for s in chosen):
         screen.say(f"  {what}.")
+    if todo and (told := where_tracked(first.config.tracking)):
+        screen.say(f"  {told}")
     for asked, specs in resource_shapes([p.spec for p in todo if p.on_cluster]):
         gpus = f"{asked['gpus_per_node']} GPU, " if "gpus_per_node" in asked else ""
         place = asked.get("partition", "the default partition")
         asks = f"{gpus}{asked['cpus_per_task']} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
         screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
     warn(planned, screen)
+
+
+def where_tracked(tracking: TrackingConfig) -> str:
+    """Where Weights & Biases is told of the runs, if that is not as usual, and which variables say so."""
+    said = followed(tracking)
+    if tracking.backend != "wandb" or not (said or tracking.mode == "online"):
+        return ""
+    project = "/".join(filter(None, (tracking.entity, tracking.project)))
+    where = f"{tracking.mode}, {project}" if tracking.mode != "disabled" else "disabled"
+    because = f" ({', '.join(said)} {'say' if len(said) > 1 else 'says'} so)" if said else ""
+    return f"Weights & Biases: {where}{because}."
 
 
 def warn(planned: list[Planned], screen: Screen, known: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -64,7 +64,8 @@ class Hardware:
 
 @dataclass
 class DatasetInfo:
-    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed."""
+    """``root`` is the folder that the paths in ``predictions.parquet`` start from, where the run was computed. With
+    ``test_is_val`` val and test are the same images, which were watched while training."""
 
     name: str
     fingerprint: str
@@ -74,6 +75,7 @@ class DatasetInfo:
     synthetic: bool = False
     skipped_images: int = 0
     root: str = ""
+    test_is_val: bool = False
 
 
 @dataclass
@@ -126,7 +128,8 @@ class Metrics:
 
 @dataclass
 class TrainingCost:
-    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints.
+    """``seconds`` is the time in training steps, computing and waiting for data, without validation and checkpoints;
+    ``seconds_with_validation`` is that of whole epochs (None in records from before it was noted).
 
     ``compile_seconds`` are not in it: what the first step of each batch size took longer than others, for choosing
     kernels and compiling (None where there were no others). ``host_wait_share`` is the share of its time in which a
@@ -148,6 +151,7 @@ class TrainingCost:
     images_disturbed_share: float | None = None
     compile_seconds: float | None = None
     host_wait_share: float | None = None
+    seconds_with_validation: float | None = None
 
 
 @dataclass
@@ -295,6 +299,19 @@ def flatten(record: Record) -> dict[str, Any]:
     What is itself a table is left out: epochs, attempts, measurements and confusion matrices.
     """
     return leaves(msgspec.to_builtins(record))
+
+
+CLASS_NUMBERS = tuple(column.name for column in fields(ClassMetrics))
+EPOCH_KEYS = {
+    "epoch": "epoch", "train_loss": "train/loss", "val_loss": "val/loss", "val_accuracy": "val/accuracy",
+    "learning_rate": "train/learning_rate", "seconds": "train/epoch_seconds",
+}  # fmt: skip
+"""What W&B calls an epoch's numbers: it makes a section of what stands before the slash."""
+FACTS = (
+    "schema_version", "run_id", "name", "sweeps", "seed", "overrides", "selection", "finished_at", "environment",
+    "hardware", "dataset", "model", "warnings",
+)  # fmt: skip
+"""What W&B has in a run's config, under ``record``, as it is no result; all else of a record is in its summary."""
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -95,7 +95,8 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     model = device.place(model)
 
     def on_epoch(trained: Trained) -> None:
-        record.epochs, record.cost.training = trained.history, trained.cost
+        whole = sum(epoch.seconds for epoch in trained.history)
+        record.epochs, record.cost.training = trained.history, replace(trained.cost, seconds_with_validation=whole)
         record.hardware.device_name = " then ".join(trained.devices) or device.device_name
         write_record(record, spec.paths)
         tracker.epochs(trained.history)

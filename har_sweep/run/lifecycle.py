@@ -83,6 +83,7 @@ def new_record(spec: RunSpec, dataset: Dataset) -> Record:
             synthetic=dataset.synthetic,
             skipped_images=len(dataset.skipped),
             root=str(dataset.root),
+            test_is_val=dataset.test_is_val,
         ),
         model=ModelInfo(
             name=config.model.name,

@@ -10,25 +10,32 @@ Tracking never stops a run: what goes wrong there is said once, on the screen an
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
+import pandas as pd
 import psutil
 
 from har_sweep.config.schema import TrackingConfig
+from har_sweep.config.wandb_variables import NOT_FOLLOWED, OF_A_TRIAL
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import ClaimLost, Interrupted, first_line
 from har_sweep.files import redact, redact_text
-from har_sweep.record.folder import RunPaths
-from har_sweep.record.record import Epoch, Record, flatten
+from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.record import CLASS_NUMBERS, EPOCH_KEYS, FACTS, Epoch, Metrics, Record, leaves
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.train.evaluate import Predictions
 
 if TYPE_CHECKING:
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline"]
 
 INIT_SECONDS = 20.0  # for an online start; then the run is kept offline, to be synced later
+BEST = {"val/accuracy": "max", "val/loss": "min"}  # shown beside the last epoch's
+UNSUMMED = ("train/learning_rate", "train/epoch_seconds")  # of which the last says nothing of a run
 MOST_CLASSES = 100  # of a confusion matrix: its table has a row for each pair, of which W&B shows 10,000
 FINISH_SECONDS = 120.0  # for the last uploads; then the same
 
@@ -55,7 +64,9 @@ class Tracker:
         self._log_results: Callable[[wandb.Run], None] = lambda run: _log_summary(run, record)
         self._staging: tempfile.TemporaryDirectory[str] | None = None
         self._starting: Future[list[str]] | None = None
-        if config.backend == "wandb":
+        self._folder = Path(config.dir) / "wandb" if config.dir else paths.wandb
+        self._id = config.trial.get("WANDB_RUN_ID", record.run_id)
+        if config.backend == "wandb" and config.mode != "disabled":
             mode: Mode = "online" if config.mode == "online" else "offline"
             self._starting = ThreadPoolExecutor(1, "wandb").submit(self._start, mode)
 
@@ -79,9 +90,9 @@ class Tracker:
     def _start(self, mode: Mode) -> list[str]:
         """Begin to log; returns what to warn of. Not on the main thread, which alone tells."""
         warnings = []
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._paths.wandb.mkdir(parents=True, exist_ok=True)
-        earlier = list(self._paths.wandb.glob("offline-run-*"))
+        self._prepare_environment()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        earlier = list(self._folder.glob(f"offline-run-*-{self._id}"))
         started_at = self._record.started_at
         try:
             run = self._init(mode, resume=mode == "online")
@@ -104,12 +115,24 @@ class Tracker:
             run = self._init("offline", resume=False)
         self._run, self._logged = run, max(run.starting_step - 1, 0)
         run.define_metric("*", step_metric="epoch", step_sync=False)
+        for metric, best in BEST.items():
+            run.define_metric(metric, step_metric="epoch", step_sync=False, summary=f"{best},last")
+        for metric in UNSUMMED:
+            run.define_metric(metric, step_metric="epoch", step_sync=False, summary="none")
+        run.define_metric("epoch", summary="none")
         _log_summary(run, self._record)  # its started_at tells this computation of the run from an earlier one
         self._log(run, self._record.epochs)
         for folder in earlier:
             if not list(folder.glob("*.synced")) and folder != Path(run.settings.sync_dir):
                 shutil.rmtree(folder)
         return warnings
+
+    def _prepare_environment(self) -> None:
+        """What the client reads by itself is as it was while planning: this process may have begun before."""
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for name in (*OF_A_TRIAL, *NOT_FOLLOWED, "WANDB_SERVICE"):  # the last is another process' own
+            os.environ.pop(name, None)
+        os.environ.update(self._config.trial)
 
     def _init(self, mode: Mode, resume: bool) -> wandb.Run:
         import wandb
@@ -122,23 +145,27 @@ class Tracker:
             for left in Path(tempfile.gettempdir()).glob(f"wandb-{place}-*"):  # by an owner before, who was killed
                 shutil.rmtree(left, ignore_errors=True)
             self._staging = tempfile.TemporaryDirectory(prefix=f"wandb-{place}-")
-        folder = self._staging.name if self._staging and mode == "online" else str(self._paths.wandb.absolute())
+        folder = self._staging.name if self._staging and mode == "online" else str(self._folder.absolute())
         os.environ["WANDB_DATA_DIR"] = folder
-        # Machine facts are in the record; W&B's own collection would add home paths, hosts and the command line.
+        config = self._config
+        # Facts of the machine are in the record; what W&B collects would add home paths, the host and the command line.
         settings = wandb.Settings(
-            console="off", silent=True, disable_git=True, save_code=False, disable_code=True, program="har_sweep",
-            x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
+            console="off", silent=True, disable_git=not config.git, save_code=False, disable_code=True,
+            program="har_sweep", x_disable_meta=True, x_save_requirements=False, host=os.environ.get("WANDB_HOST", ""),
+            git_root=os.environ.get("WANDB_GIT_ROOT", os.getcwd()), x_disable_stats=not config.system_metrics,
             init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True,
         )  # fmt: skip
         return wandb.init(
-            project=self._config.project,
-            entity=self._config.entity,
-            id=record.run_id,
-            name=record.name,
-            group=record.sweeps[-1],
-            tags=[f"seed{record.seed}", *(["synthetic"] if record.dataset.synthetic else [])],
+            project=config.project,
+            entity=config.entity,
+            id=self._id,
+            name=config.name or record.name,
+            group=config.group or record.sweeps[-1],
+            tags=[f"seed{record.seed}", *(["synthetic"] if record.dataset.synthetic else []), *(config.tags or [])],
+            notes=config.notes,
+            job_type=config.job_type,
             config=redact(record.config),
-            dir=str(self._paths.folder),
+            dir=str(self._folder.parent),
             mode=mode,
             resume="allow" if resume else None,
             settings=settings,
@@ -153,12 +180,21 @@ class Tracker:
     def _log(self, run: wandb.Run, history: list[Epoch]) -> None:
         for epoch in history:
             if epoch.epoch > self._logged:
-                run.log(asdict(epoch), step=epoch.epoch, commit=True)
+                numbers = {EPOCH_KEYS[name]: value for name, value in asdict(epoch).items()}
+                run.log(numbers, step=epoch.epoch, commit=True)
                 self._logged = epoch.epoch
 
     def finish(self, record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> None:
         """Log the record's numbers, the confusion matrix and every prediction, and close the run."""
-        self._log_results = lambda run: _log_results(run, record, dataset, predictions)
+
+        def log_results(run: wandb.Run) -> None:
+            run.log(_tables(record, dataset, predictions))
+            run.log_artifact(_dataset_artifact(record))
+            if self._config.log_model:
+                run.log_artifact(_model_artifact(record, self._paths))
+            _log_summary(run, record)
+
+        self._log_results = log_results
         self.close(0)
 
     def close(self, exit_code: int) -> None:
@@ -167,7 +203,7 @@ class Tracker:
         run, self._run = self._run, None
         if run:
             self._guarded(lambda: self._close(run, exit_code))
-            for log in self._paths.wandb.glob("*/logs/*.log"):
+            for log in self._folder.glob(f"*-{self._id}/logs/*.log"):
                 if not log.is_symlink():  # such as to what is being logged
                     log.write_text(redact_text(log.read_text(errors="replace")))
         self._clean()
@@ -213,7 +249,31 @@ class Tracker:
             self._warn(f"Weights & Biases stopped logging ({first_line(e)}); the run goes on, its record is complete.")
 
 
-def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> None:
+def track_again(spec: RunSpec, warn: Callable[[str], None]) -> None:
+    """Log a run that is done, under the id of the trial that asks for it once more."""
+    record, dataset = read_record(spec.paths.record), Dataset.read(spec.dataset_file)
+    with tempfile.TemporaryDirectory(prefix="wandb-") as folder:  # its own belongs to whoever computed it
+        tracking = spec.config.tracking
+        place = tracking if tracking.mode == "offline" else replace(tracking, dir=folder)
+        tracker = Tracker(place, record, spec.paths, warn)
+        tracker.finish(record, dataset, _read_predictions(spec.paths, dataset))
+
+
+def _read_predictions(paths: RunPaths, dataset: Dataset) -> dict[str, Predictions]:
+    """What ``predictions.parquet`` has, by split."""
+    table = pd.read_parquet(paths.predictions)
+    place, code = ({name: i for i, name in enumerate(names)} for names in (dataset.paths, dataset.classes))
+    return {
+        split: Predictions(
+            own["path"].map(place).to_numpy(np.int64), own["label"].map(code).to_numpy(np.int64),
+            np.stack(own["probabilities"].to_list()), 0.0,
+        )
+        for split, own in table.groupby("split", sort=False)
+    }  # fmt: skip
+
+
+def _tables(record: Record, dataset: Dataset, predictions: dict[str, Predictions]) -> dict[str, object]:
+    """Every prediction, the numbers of each class, and the confusion matrix of val."""
     import wandb
 
     rows = [
@@ -223,7 +283,11 @@ def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: 
     ]
     val = predictions["val"]
     shown: dict[str, object] = {
-        "predictions": wandb.Table(columns=["path", "split", "label", "prediction", "confidence"], data=rows)
+        "predictions": wandb.Table(columns=["path", "split", "label", "prediction", "confidence"], data=rows),
+        "classes": wandb.Table(
+            columns=["split", "class", *CLASS_NUMBERS],
+            data=[[split, *line] for split, metrics in record.metrics.items() for line in _by_class(metrics)],
+        ),
     }
     if len(dataset.classes) <= MOST_CLASSES:
         shown["confusion_matrix"] = wandb.plot.confusion_matrix(
@@ -231,15 +295,59 @@ def _log_results(run: wandb.Run, record: Record, dataset: Dataset, predictions: 
             preds=np.argmax(val.probabilities, axis=1).tolist(),
             class_names=dataset.classes,
         )
-    run.log(shown)
-    _log_summary(run, record)
+    return shown
+
+
+def _dataset_artifact(record: Record) -> wandb.Artifact:
+    """What the images were, without the images: the same of them are the same version, for whoever asks."""
+    dataset = record.dataset
+    names = ("name", "fingerprint", "split_fingerprint", "counts", "classes", "test_is_val", "synthetic")
+    told = {name: getattr(dataset, name) for name in names}
+    artifact = _artifact(f"dataset-{dataset.name}", "dataset", told)
+    with artifact.new_file("dataset.json", "w") as file:
+        json.dump(told, file, indent=1)
+    return artifact
+
+
+def _model_artifact(record: Record, paths: RunPaths) -> wandb.Artifact:
+    """The selected weights, with what one needs to load them and to know what they are worth."""
+    told = msgspec.to_builtins(record.model) | {
+        "mean": record.config["model"]["mean"],
+        "std": record.config["model"]["std"],
+        "classes": record.dataset.classes,
+        "dataset_fingerprint": record.dataset.fingerprint,
+        "selected_epoch": record.selected_epoch,
+        "accuracy": {split: metrics.accuracy for split, metrics in record.metrics.items()},
+    }
+    artifact = _artifact(f"model-{record.run_id}", "model", told)
+    artifact.add_file(str(paths.model), paths.model.name)
+    return artifact
+
+
+def _artifact(name: str, kind: str, told: dict[str, Any]) -> wandb.Artifact:
+    import wandb
+
+    return wandb.Artifact(re.sub(r"[^A-Za-z0-9._-]+", "_", name), kind, metadata=redact(told))
+
+
+def _by_class(metrics: Metrics) -> list[list[Any]]:
+    """A line a class: its name and its numbers, None for what is not known."""
+    return [
+        [name, *(None if isinstance(number, float) and math.isnan(number) else number for number in vars(own).values())]
+        for name, own in metrics.per_class.items()
+    ]
 
 
 def _log_summary(run: wandb.Run, record: Record) -> None:
-    """What is known of the run by now, but for the config, which W&B keeps by itself, and for tracebacks."""
-    flat = redact(flatten(record)).items()
-    left_out = ("config/", "error/traceback")
-    run.summary.update({key: value for key, value in flat if value is not None and not key.startswith(left_out)})
+    """What is known of the run by now, but for tracebacks and what tells whose machine it was."""
+    tree = redact(msgspec.to_builtins(record))
+    facts = {name: tree.pop(name) for name in FACTS}
+    facts["environment"].pop("hostname")
+    del tree["config"]  # which W&B has already
+    run.config.update({"record": facts}, allow_val_change=True)
+    flat = {key: value for key, value in leaves(tree).items() if "/per_class/" not in key and key != "error/traceback"}
+    flat |= {f"metrics/{split}/per_class": _by_class(metrics) for split, metrics in record.metrics.items()}
+    run.summary.update({key: value for key, value in flat.items() if value is not None})
 
 
 def _kill_service() -> None:

@@ -27,6 +27,7 @@ from multirun_analysis.analysis.question import Asked, Question, understand
 from multirun_analysis.analysis.ranking import choose_compared, count_images, find_intervals, rank, summarise
 from multirun_analysis.analysis.sanity import check_numbers
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
+from multirun_analysis.analysis.study import find_study
 from multirun_analysis.analysis.tuning import find_tuning, find_varied
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.sources.choice import several_sweeps
@@ -61,6 +62,7 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
         created_at=utc_now(),
         notes=notes,
         numbers=numbers,
+        study=find_study(runs, numbers),
     )
 
 

@@ -81,7 +81,7 @@ def _tuned(candidates: Sequence[Candidate], reported: Quantity) -> Marks:
 def _chosen(runs: Runs, candidates: Sequence[Candidate], selecting: Quantity, reported: Quantity) -> Marks:
     """Whose trial was chosen on what is reported, and whose might have been another: of several trials, one goes on.
     A trial that failed was tried, and brought nothing."""
-    spoilt = frozenset([reported.column])
+    spoilt, watched = frozenset([reported.column]), _watched(runs)
     marks: Marks = []
     for candidate in candidates:
         mine, trials = list[Mark](), candidate.trials
@@ -90,10 +90,15 @@ def _chosen(runs: Runs, candidates: Sequence[Candidate], selecting: Quantity, re
         if candidate.rows and len(trials) > 1 and count:
             mine.append(Mark("another trial might be chosen", spoilt, f"{count} of {len(trials)} unfinished"))
         finished = sum(not np.isnan(trial.selection) for trial in trials)
-        if finished > 1 and selecting == reported:
+        if finished > 1 and (selecting == reported or (reported.split and watched & set(candidate.rows))):
             mine.append(Mark("chosen on the images it is reported on", spoilt, f"best of {finished} trials"))
         marks.append(mine)
     return marks
+
+
+def _watched(runs: Runs) -> set[int]:
+    """The runs whose val and test images are the same."""
+    return {row for row, same in enumerate(runs.column("dataset/test_is_val").tolist()) if same is True}
 
 
 def _learned(
@@ -102,13 +107,15 @@ def _learned(
     """From what, on what, and how its epoch was chosen."""
     columns = ("model/weights", "dataset/synthetic", "selection")
     weights, synthetic, selection = (runs.column(column).tolist() for column in columns)
-    waited = pd.to_numeric(runs.column("cost/training/data_wait_share")).to_numpy(float)
+    waited, watched = pd.to_numeric(runs.column("cost/training/data_wait_share")).to_numpy(float), _watched(runs)
     marks: Marks = []
     for candidate in candidates:
         mine, shown = list[Mark](), list(candidate.rows or candidate.unfinished)
         if any(weights[row] == "scratch" for row in shown):
             mine.append(Mark("weights from scratch", frozenset([reported.column, selecting.column])))
-        if reported.split == "val" and any(selection[row] == "best" for row in candidate.rows):
+        if seen := reported.split == "test" and bool(watched & set(shown)):
+            mine.append(Mark("its test images were watched while training", frozenset([reported.column])))
+        if (reported.split == "val" or seen) and any(selection[row] == "best" for row in candidate.rows):
             mine.append(Mark("its epoch was chosen on the images it is reported on", frozenset([reported.column])))
         if any(synthetic[row] is True for row in shown):
             mine.append(Mark("synthetic data"))

@@ -15,6 +15,7 @@ import numpy as np
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic
+from har_sweep.record.record import EPOCH_KEYS
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.outputs.pictures import Pictures, disputed_pictures, log_pictures
 from multirun_analysis.quantities import Quantity
@@ -184,7 +185,7 @@ def _panels(costs: Sequence[Quantity], block: Block) -> list[Any]:
     panels += [
         wr.LinePlot(title=f"{title} by epoch", x="epoch", y=[column], title_x="epoch", layout=place(number))
         for number, (column, title) in enumerate(
-            (("val_accuracy", "val accuracy"), ("train_loss", "training loss")), len(panels)
+            ((EPOCH_KEYS["val_accuracy"], "val accuracy"), (EPOCH_KEYS["train_loss"], "training loss")), len(panels)
         )
     ]
     if block.varied:  # config/optimizer/lr is W&B's optimizer.lr

@@ -70,7 +70,8 @@ def progress() -> Iterator[Progress]:
 
 
 def show(analysis: Analysis, tables: list[Table]) -> None:
-    """Notes, then for each block its headline, Table 1, Table 2, first front, all fronts in short, and sentences."""
+    """Notes, then for each block its headline, Table 1, Table 2, first front, all fronts in short, and sentences; then
+    the study's tables, where its recipe was run."""
     screen = console()
     for note in analysis.notes:
         screen.print(Text(f"! {note}", style="yellow"))
@@ -82,18 +83,24 @@ def show(analysis: Analysis, tables: list[Table]) -> None:
         for note in block.notes:
             screen.print(Text(f"! {note}", style="yellow"))
         for kind in ("table1", "table2", "front", "fronts"):
-            found = next((table for table in own if table.kind == kind), None)
-            if found:
-                screen.print(draw(found, screen.width))
-                for line in found.footnotes():
-                    screen.print(Text(f"  {line}", style="dim"))
-                screen.print()
+            _show_table(next((table for table in own if table.kind == kind), None), screen)
         for sentence in block.sentences:
             screen.print(Text(sentence))
         if block.recommendation:
             screen.print()
             for place, sentence in enumerate(block.recommendation.sentences):
                 screen.print(Text(sentence, style="bold" if place == 0 else ""))
+        screen.print()
+    for table in tables:
+        if table.kind in ("study1", "study2"):
+            _show_table(table, screen)
+
+
+def _show_table(table: Table | None, screen: Console) -> None:
+    if table:
+        screen.print(draw(table, screen.width))
+        for line in table.footnotes():
+            screen.print(Text(f"  {line}", style="dim"))
         screen.print()
 
 

@@ -107,7 +107,8 @@ class Client:
         self._lock = threading.Lock()
         self._api: wandb.Api | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._environment: dict[str, str | None] = {}
+        self._environment: dict[str, str | None] = {}  # as it was
+        self._environment_lock, self._users = threading.Lock(), 0
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
     @property
@@ -146,11 +147,8 @@ class Client:
 
         self._folder = tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True)
         # The client wants a folder for every run that it hears of, without needing it; inside of a file it gets none.
-        no_folder = self.folder / "none"
-        no_folder.touch()
-        for name, path in (("DIR", no_folder), ("DATA_DIR", self.folder), ("CACHE_DIR", self.folder)):
-            self._environment[f"WANDB_{name}"] = os.environ.get(f"WANDB_{name}")
-            os.environ[f"WANDB_{name}"] = str(path)
+        (self.folder / "none").touch()
+        self._lead_here()
         retries = {"retry_max": 3, "retry_wait_min_seconds": 0.5, "retry_wait_max_seconds": 3}
         settings: dict[str, Any] = {
             f"x_{kind}_{name}": value for kind in ("graphql", "file_transfer") for name, value in retries.items()
@@ -176,12 +174,33 @@ class Client:
         atexit.unregister(self.close)
         wandb.teardown()
         self._folder.cleanup()
-        for name, value in self._environment.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         self._api = self._folder = None
+
+    def _lead_here(self) -> None:
+        """Have the environment lead to this client's folder, where it has one."""
+        if self._folder:
+            paths = {"DIR": self.folder / "none", "DATA_DIR": self.folder, "CACHE_DIR": self.folder}
+            self._environment = {name: os.environ.get(name) for name in (f"WANDB_{part}" for part in paths)}
+            os.environ.update({f"WANDB_{part}": str(path) for part, path in paths.items()})
+
+    @contextmanager
+    def _with_environment(self) -> Iterator[None]:
+        """Inside, in whatever thread, the environment leads to this client's folder; outside it is as it was, for
+        whoever logs runs from this process too."""
+        with self._environment_lock:
+            self._users += 1
+            if self._users == 1:
+                self._lead_here()
+        try:
+            yield
+        finally:
+            with self._environment_lock:
+                self._users -= 1
+                if self._users == 0:
+                    for name, value in self._environment.items():
+                        os.environ.pop(name, None)
+                        os.environ.update({name: value} if value is not None else {})
+                    self._environment = {}
 
     def where(self, entity: str | None, project: str) -> tuple[str, str]:
         """Entity and project; without an entity, that of the client's settings, else the user's own."""
@@ -205,7 +224,8 @@ class Client:
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
         try:
-            yield
+            with self._with_environment():
+                yield
         except (Error, WandbApiFailedError, OSError, ValueError) as e:
             chain = [e, e.__cause__]
             failed = next((error for error in chain if isinstance(error, WandbApiFailedError)), None)

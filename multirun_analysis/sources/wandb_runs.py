@@ -12,7 +12,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, urlencode
@@ -23,7 +23,17 @@ import pandas as pd
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic
-from har_sweep.record.record import ClassMetrics, Cost, Epoch, InferenceCost, Metrics, TrainingCost, leaves
+from har_sweep.record.record import (
+    CLASS_NUMBERS,
+    EPOCH_KEYS,
+    ClassMetrics,
+    Cost,
+    Epoch,
+    InferenceCost,
+    Metrics,
+    TrainingCost,
+    leaves,
+)
 from multirun_analysis.findings import RunInfo
 from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
 from multirun_analysis.sources.wandb_client import EXAMPLE, PICTURES, Client, parse_address
@@ -37,7 +47,7 @@ T = TypeVar("T")
 PAGE = 500  # runs at a time
 LINES = 10_000  # of a run's history: one an epoch
 
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _NOT_FINITE = {"NaN", "Infinity", "-Infinity"}  # how W&B writes them
 
 
@@ -146,9 +156,15 @@ def _know(run: Run) -> _Known:
     summary = {key: value for key, value in run.summary_metrics.items() if not key.startswith("_")}
     table = summary.get("predictions")
     media = {key for key, value in summary.items() if isinstance(value, dict) and "_type" in value}
-    ours = "schema_version" in summary
+    config = dict(run.config)
+    facts = config.pop("record", {}) if _is_ours(config.get("record")) else {}
+    ours = bool(facts) or "schema_version" in summary
     row = dict(leaves({key: summary[key] for key in summary if key not in media and not (ours and key in _LOGGED)}))
-    row |= leaves(run.config, "config/")
+    for split in ("val", "test") if facts else ():
+        row |= _per_class(f"metrics/{split}/per_class", row.pop(f"metrics/{split}/per_class", []))
+    if facts:  # a W&B sweep repeats what it chose, as optimizer.lr
+        config = {key: value for key, value in config.items() if "." not in key}
+    row |= leaves(config, "config/") | leaves(facts)
     row = {key: _value(key, value) for key, value in row.items()}
     row = {"run_id": run.id, "name": run.name or run.id, "seed": row.get("config/seed")} | row
     if run.group:  # har_sweep's sweeps are W&B's groups; its own runs say so themselves
@@ -160,7 +176,20 @@ def _know(run: Run) -> _Known:
     return known
 
 
-_LOGGED = {column.name for column in fields(Epoch)}  # an epoch's numbers: W&B keeps the last of each in its summary
+def _is_ours(facts: Any) -> bool:
+    return isinstance(facts, dict) and "schema_version" in facts
+
+
+def _per_class(prefix: str, lines: Iterable[Any]) -> dict[str, Any]:
+    """A class's numbers under their paths."""
+    found: dict[str, Any] = {}
+    for name, *own in lines:
+        found |= {f"{prefix}/{name}/{key}": value for key, value in zip(CLASS_NUMBERS, own, strict=True)}
+    return found
+
+
+# An epoch's numbers, by the names of today and those of before: W&B keeps the last of each in its summary.
+_LOGGED = {*EPOCH_KEYS, *EPOCH_KEYS.values()}
 _FLOATS = {
     name
     for part in (Metrics, ClassMetrics, Cost, TrainingCost, InferenceCost)
@@ -283,7 +312,7 @@ class WandbRun:
 
     def _read_history(self) -> list[dict[str, Any]]:
         lines = self._run.history(samples=LINES, pandas=False)
-        epochs = [{key: _value(key, line.get(key)) for key in _LOGGED} for line in lines]
+        epochs = [{key: _value(key, line.get(now, line.get(key))) for key, now in EPOCH_KEYS.items()} for line in lines]
         return [epoch for epoch in epochs if isinstance(epoch["epoch"], int)]
 
     def _read_table(self) -> dict[str, list[str]]:

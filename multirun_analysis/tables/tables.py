@@ -21,6 +21,7 @@ from multirun_analysis.tables.disagreement import (
     reliability_table,
     slug,
 )
+from multirun_analysis.tables.study import study_tables
 from multirun_analysis.tables.table import (
     MOST_NAMED,
     Table,
@@ -45,7 +46,7 @@ def tables(analysis: Analysis) -> list[Table]:
         if len(analysis.blocks) > 1:
             own = [replace(table, block=number, title=f"{table.title} — {block.name}") for table in own]
         found += own
-    return [*found, runs_table(analysis)]
+    return [*found, *study_tables(analysis.study), runs_table(analysis)]
 
 
 def _of_block(analysis: Analysis, block: Block) -> list[Table]:
@@ -131,7 +132,8 @@ def _interval(bounds: NDArray[np.float64]) -> Column:
 # The rows of the study's Table 2, in its order, then what it lacked.
 _TABLE2 = (
     "cost/trainable_parameters", "cost/disk_bytes", "cost/macs", "cost/macs_without_attention_products",
-    "cost/training/seconds", "cost/training/peak_memory_bytes", "cost/inference/seconds",
+    "cost/training/seconds", "cost/training/seconds_with_validation", "cost/training/peak_memory_bytes",
+    "cost/inference/seconds",
     "cost/inference/peak_memory_bytes", "cost/inference/latency_seconds/batch_1/p50",
     "cost/inference/images_per_second", "cost/training/data_wait_share", "cost/training/energy_joules", "cost/price",
 )  # fmt: skip
