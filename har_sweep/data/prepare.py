@@ -69,6 +69,7 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         max_pixels=max_pixels,
         cached_images=len(items),
         caches=maps,
+        contents=[] if maps else hashes,
     )
     return _write(dataset, cache / "datasets")
 
