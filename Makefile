@@ -32,6 +32,7 @@ sweep: .venv/.sweep
 
 test: .venv/.dev .venv/.hydra-1.4
 	@tests/browser.sh
+	@tests/fuse.sh
 	@$(PY) -m pytest $(PARALLEL)
 	@PYTHONPATH=$(CURDIR)/.venv/hydra-1.4 $(PY) -m pytest $(PARALLEL) tests/test_config.py tests/test_hydra.py
 
@@ -44,7 +45,8 @@ test-oldest test-newest: .venv/.dev
 	@.venv/versions/bin/python -m pytest $(PARALLEL) $(NO_TORCH:%=tests/test_%.py)
 
 test-faults: .venv/.dev
-	@FAULTS=all $(PY) -m pytest $(PARALLEL) tests/faults
+	@tests/fuse.sh
+	@FAULTS=all $(PY) -m pytest -n logical --maxprocesses 4 tests/faults
 
 test-cluster: .venv/.dev
 	@tests/slurm/install.sh

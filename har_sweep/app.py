@@ -7,9 +7,10 @@ import pickle
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import cached_property, partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -37,6 +38,7 @@ from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.config.trial import as_overrides, in_trial
 from har_sweep.errors import InputError, RunFailure, check_platform, nearest
+from har_sweep.units import escaped
 
 if TYPE_CHECKING:
     from har_sweep.launch.search import Search
@@ -152,12 +154,12 @@ def run_hydra(arguments: list[str], screen: Screen | None = None) -> Application
         in our words, whatever Hydra found wrong.
     """
     check_platform()
-    arguments, overrides = _read(arguments)
+    arguments, overrides, shows = _read(arguments)
     application = Application(screen)
     for plugin in load_plugins():
         application.screen.warn(plugin)
     program = sys.argv[0] if Path(sys.argv[0]).stem == "har_sweep" else "har_sweep"  # what shells are to complete
-    with explained(overrides), _as_hydra_s(program, arguments):
+    with explained(overrides), _as_hydra_s(program, arguments), _harmless() if shows else nullcontext():
         command = hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(application)
         try:
             command()
@@ -184,8 +186,19 @@ def _as_hydra_s(program: str, arguments: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments as Hydra takes them, flags first, and the overrides among them.
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Inside, what is printed is kept, and in the end printed without anything that a terminal would obey."""
+    kept = StringIO()
+    try:
+        with redirect_stdout(kept):
+            yield
+    finally:
+        print(escaped(kept.getvalue()), end="")
+
+
+def _read(arguments: list[str]) -> tuple[list[str], list[str], bool]:
+    """The arguments as Hydra takes them, flags first; the overrides among them; whether a config is to be shown.
 
     Raises
     ------
@@ -207,7 +220,7 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
         flags.remove(override)
     if args.shell_completion:
         _check_completion(args.overrides)
-        return [*flags, *args.overrides], args.overrides
+        return [*flags, *args.overrides], args.overrides, False
     if args.experimental_rerun:
         if commands or args.overrides:
             raise InputError("--experimental-rerun takes its config from there alone.", "Leave everything else out.")
@@ -239,7 +252,7 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str]]:
     names = {o.key_or_group for o in overrides}
     if "hydra.verbose" in names and not names & {"hydra/job_logging", "hydra/hydra_logging"}:
         args.overrides += ["hydra/job_logging=stdout", "hydra/hydra_logging=default"]  # where it can be read
-    return [*flags, *args.overrides], args.overrides
+    return [*flags, *args.overrides], args.overrides, bool(args.cfg or args.info)
 
 
 def _parser() -> ArgumentParser:

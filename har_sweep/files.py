@@ -55,7 +55,8 @@ def _becoming(path: Path, temporary: Path) -> Iterator[None]:
         yield
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
+        with suppress(OSError):  # a drive may have no modes
+            temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as e:

@@ -8,8 +8,11 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from linkless import without_links
 
 os.environ.update(
     WANDB_ERROR_REPORTING="false",
@@ -30,6 +33,13 @@ LONGEST = [
     "test_sweep", "test_faults", "test_run", "test_distributed", "test_search", "test_api", "test_notebook",
     "test_real", "test_hydra", "test_full_circle", "test_targets", "test_config",
 ]  # fmt: skip
+
+
+@pytest.fixture
+def linkless(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system without hard links."""
+    with without_links(tmp_path) as folder:
+        yield folder
 
 
 def pytest_unconfigure() -> None:

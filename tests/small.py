@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +81,18 @@ for asked in sys.stdin:
 """
 
 
-@cache
-def _attendant() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _ATTENDANT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+_attendants: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}  # by what their environment has beside ours
 
 
-def one_more(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def one_more(*overrides: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """As ``har_sweep``, in a process that is kept for the next, and that has imported torch for its runs already."""
-    attendant, said = _attendant(), [cwd.parent / f".{cwd.name}-{name}" for name in ("stdout", "stderr")]
+    which, said = tuple(environment.items()), [cwd.parent / f".{cwd.name}-{name}" for name in ("stdout", "stderr")]
+    if which not in _attendants:
+        _attendants[which] = subprocess.Popen(
+            [sys.executable, "-c", _ATTENDANT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+    attendant = _attendants[which]
     assert attendant.stdin
     assert attendant.stdout
     print(json.dumps([str(cwd), overrides, *map(str, said)]), file=attendant.stdin, flush=True)
@@ -101,9 +102,8 @@ def one_more(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     finally:
         if not status:  # it died, or the test's time is over: what it says later would be taken for another answer
             attendant.kill()
-            _attendant.cache_clear()
-    assert status, said[1].read_text()
-    return subprocess.CompletedProcess(overrides, int(status), *(file.read_text() for file in said))
+            del _attendants[which]
+    return subprocess.CompletedProcess(overrides, int(status or attendant.wait()), *(file.read_text() for file in said))
 
 
 def runs(folder: Path) -> dict[str, Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator
 from typing import Literal
@@ -115,6 +116,20 @@ def test_an_error_in_a_thread_is_raised_where_batches_are_taken(dataset: Dataset
     finally:
         victim.write_bytes(content)
     assert gatherers() == 0
+
+
+@pytest.mark.parametrize("dataset", ["stream"], indirect=True)
+def test_a_picture_that_was_exchanged_since_the_planning_is_not_trained_on(dataset: Dataset) -> None:
+    """Though it can be read, and has the old one's name, size and time."""
+    here = dataset.indices("train")
+    exchanged, other = (dataset.root / dataset.paths[index] for index in here[:2])
+    before, times = exchanged.read_bytes(), exchanged.stat()
+    exchanged.write_bytes(other.read_bytes())
+    os.utime(exchanged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match=r"another picture by now.*when the sweep was planned"):
+        list(batches(dataset, "train", SIZE, 4))
+    exchanged.write_bytes(before)
+    list(batches(dataset, "train", SIZE, 4))
 
 
 def test_a_cache_that_is_gone_says_what_to_do(dataset: Dataset) -> None:

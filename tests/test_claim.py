@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -212,38 +215,44 @@ def count_up(folder: Path, machine: str, seed: int) -> None:
                     history.write(f"{claim.number} {number + 1}\n")
 
 
-def test_an_owner_that_was_held_up_in_the_middle_of_a_write_undoes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["tmp_path", "linkless"])
+def test_an_owner_that_was_held_up_in_the_middle_of_a_write_undoes_nothing(
+    place: str, request: pytest.FixtureRequest
+) -> None:
     """Every write that its owner saw succeed is there to be read by the next, in the order of the claims."""
-    (tmp_path / "state").write_text("0")
-    (tmp_path / "history").touch()
-    crowd = [FORK.Process(target=count_up, args=(tmp_path, f"machine {n}", n)) for n in range(6)]
+    folder: Path = request.getfixturevalue(place)
+    (folder / "state").write_text("0")
+    (folder / "history").touch()
+    crowd = [FORK.Process(target=count_up, args=(folder, f"machine {n}", n)) for n in range(6)]
     for process in crowd:
         process.start()
     for process in crowd:
         process.join(240)
         assert process.exitcode == 0
-    history = [tuple(map(int, line.split())) for line in (tmp_path / "history").read_text().splitlines()]
+    history = [tuple(map(int, line.split())) for line in (folder / "history").read_text().splitlines()]
     by_value = sorted(history, key=lambda entry: entry[1])
     values = [value for _, value in by_value]
     assert len(set(values)) == len(values)  # no update was lost: else two would have made the same number of one
     assert [claim for claim, _ in by_value] == sorted(claim for claim, _ in by_value)  # one owner after the other
     assert len({claim for claim, _ in history}) > 10
-    assert int((tmp_path / "state").read_text()) >= max(values)
+    assert int((folder / "state").read_text()) >= max(values)
 
 
-def test_a_claim_is_taken_by_one_of_many_that_see_its_owner_die(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["tmp_path", "linkless"])
+def test_a_claim_is_taken_by_one_of_many_that_see_its_owner_die(place: str, request: pytest.FixtureRequest) -> None:
     """An owner that has just arrived is not taken for the dead one that all have read about."""
+    folder: Path = request.getfixturevalue(place)
 
     def enter(start: object, order: int) -> None:
         on_machine("one")
         for turn in range(150):
             start.wait()  # type: ignore[attr-defined]
-            if claim := take_claim(tmp_path / f"{turn}"):
+            if claim := take_claim(folder / f"{turn}"):
                 claim._over.set()
-                (tmp_path / f"{turn}" / f"entered-{order}").touch()
+                (folder / f"{turn}" / f"entered-{order}").touch()
 
     for turn in range(150):
-        dead = take_claim(tmp_path / f"{turn}")
+        dead = take_claim(folder / f"{turn}")
         assert dead
         dead.release()
     start = FORK.Barrier(4)
@@ -253,7 +262,59 @@ def test_a_claim_is_taken_by_one_of_many_that_see_its_owner_die(tmp_path: Path) 
     for process in crowd:
         process.join(120)
         assert process.exitcode == 0
-    assert {len(list(turn.glob("entered-*"))) for turn in tmp_path.iterdir()} == {1}
+    assert {len(list(turn.glob("entered-*"))) for turn in folder.iterdir()} == {1}
+
+
+def test_where_folders_cannot_be_renamed_a_claim_is_one_s_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps files by their names, in a bucket, renames files alone."""
+    rename = os.replace
+
+    def of_files(source: str | Path, target: str | Path) -> None:
+        if os.path.isdir(source):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", of_files)
+    first = take(tmp_path)
+    assert first
+    assert take(tmp_path) is None
+    assert not claims._publish(tmp_path, replace(first._owner, pid=1))  # one that had read the folder before
+    first.release()
+    second = take(tmp_path)
+    assert second
+    with second:
+        assert second.number == 2
+    assert len(list(tmp_path.iterdir())) == 2  # the last two; nothing temporary
+
+
+def test_where_two_can_make_one_claim_one_of_them_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that takes a folder's name from one that is not empty is not asked alone."""
+    rename = os.replace
+
+    def over_anything(source: str | Path, target: str | Path) -> None:
+        if os.path.isdir(target):
+            shutil.rmtree(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", over_anything)
+    first = take(tmp_path)
+    assert first
+    with first:
+        monkeypatch.setattr(claims, "latest_owner", lambda folder: None)  # what it read before the first was there
+        assert take(tmp_path) is None
+
+
+def test_a_claim_of_before_they_were_folders_is_a_dead_owner_s_and_swept_up(tmp_path: Path) -> None:
+    (tmp_path / ".claim.1").write_text("{}")
+    (tmp_path / ".claiming.abc").write_text("{}")
+    for number in (2, 3):
+        claim = take(tmp_path)
+        assert claim
+        with claim:
+            assert claim.number == number
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".claim.2", ".claim.3"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00garbage"])

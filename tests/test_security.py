@@ -11,7 +11,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +21,9 @@ from unittest.mock import ANY
 import msgspec
 import pytest
 import torch
+from people import GROUP, User, shared_folder
 from PIL import Image
-from small import ALONE, command, small_spec
+from small import ALONE, small_spec
 from small import runs as all_runs
 
 from har_sweep import cancel
@@ -47,7 +47,7 @@ from har_sweep.spec.weights import on_command_line
 from har_sweep.train.checkpoint import resume
 from multirun_analysis.analysis.disagreement import thumbnail
 
-STRANGER, GROUP = 54321, 54300  # a user that is not us
+STRANGER = 54321  # a user that is not us
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users, which only root may")
 
 
@@ -349,47 +349,9 @@ def test_a_report_shows_no_image_that_is_none_of_its_runs(tmp_path: Path) -> Non
     assert [bool(one) for one in shown] == [True, False, False, False]
 
 
-class User:
-    """Somebody of a group, who types the real command."""
-
-    def __init__(self, number: int, group: int, folder: Path) -> None:
-        self.number, self.group, self.folder = number, group, folder
-        self.home = folder.parent / f"home-{number}"
-        self.home.mkdir(mode=0o700)
-        os.chown(self.home, number, group)
-
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
-        # They may read what only root can, as the tests' Python may lie there; what they write is their own matter.
-        capability = "+dac_read_search"
-        become = ["setpriv", f"--reuid={self.number}", f"--regid={self.group}", "--clear-groups"]
-        become += [f"--inh-caps={capability}", f"--ambient-caps={capability}", "--"]
-        home = {
-            "HOME": str(self.home),
-            "TMPDIR": str(self.home),
-            "USER": "somebody",
-            "XDG_CACHE_HOME": "",
-            "PYTHONSAFEPATH": "1",
-        }
-        return subprocess.Popen(
-            [*become, *command("-m", *overrides)], cwd=self.folder, env={**os.environ, **home}, umask=0o002,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *overrides: str) -> tuple[int, str]:
-        process = self.start(*overrides)
-        output = process.communicate()[0]
-        return process.returncode, output
-
-
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder of a group, as docs/security.md says to make it; pytest's own are closed to others."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        folder = Path(name) / "shared"
-        folder.mkdir()
-        os.chown(folder, 0, GROUP)
-        folder.chmod(0o2775)
+    with shared_folder() as folder:
         yield folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pty
@@ -27,7 +26,7 @@ import har_sweep as har_sweep_api
 from har_sweep.config.compose import compose_runs
 from har_sweep.errors import InputError
 from har_sweep.launch.local import slots
-from har_sweep.launch.plan import check_writable, plan
+from har_sweep.launch.plan import plan
 from har_sweep.launch.sweep import announce
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import read_record
@@ -103,10 +102,20 @@ def test_a_longer_sweep_computes_only_what_is_new_and_shares_the_rest(finished: 
     assert all("longer" in record.sweeps for record in after.values())
 
 
-def test_rerun_computes_again_to_the_same_bits(finished: Path) -> None:
+def test_what_a_done_run_has_lost_is_named_and_rerun_computes_it_again_to_the_same_bits(finished: Path) -> None:
     before = learned(finished)
-    assert one_more(*SMALL, "seed=1", "rerun=true", cwd=finished).returncode == 0
+    (run,) = (run for run, record in runs(finished).items() if record.seed == 1)
+    lost = [finished / "runs" / run / name for name in ("predictions.parquet", "model.safetensors")]
+    for file in lost:
+        file.unlink()
+    said = one_more(*SMALL, "seed=1", cwd=finished)
+    assert said.returncode == 0
+    assert all(f"Done, but without {file.name}: {run}. Add rerun=true" in said.stdout for file in lost)
+    again = one_more(*SMALL, "seed=1", "rerun=true", cwd=finished)
+    assert again.returncode == 0
+    assert "Done, but without" not in again.stdout
     assert learned(finished) == before
+    assert lost[0].exists()
 
 
 def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
@@ -215,19 +224,6 @@ def test_the_plan_tells_a_head_alone_from_the_whole_in_the_report_s_words(
     shown = capsys.readouterr().out
     assert "test_resnet from scratch, seed 0: 3 epochs" in shown
     assert "test_resnet from scratch (head only), seed 0: 3 epochs" in shown
-
-
-def test_a_file_system_without_hard_links_is_named_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # what Linux says on exFAT
-
-    check_writable(tmp_path / "runs")
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(InputError, match=f"{tmp_path}/runs is on a file system without hard links"):
-        check_writable(tmp_path / "runs")
-    assert not list((tmp_path / "runs").iterdir())
 
 
 KEY = "0123456789" * 4

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -355,9 +356,21 @@ def explained(overrides: list[str]) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as e:
         raise _in_our_words(e, overrides) from e
     except (YAMLError, OSError, ValueError, RecursionError) as e:
-        if found := _broken_file(e):
+        if found := _broken_file(e) or _impossible_folder(e):
             raise found from e
         raise
+
+
+def _impossible_folder(e: Exception) -> InputError | None:
+    """If Hydra was making the folder of a single run, why it could not."""
+    frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)]
+    for frame, inner in pairwise(frames):
+        if frame.f_code.co_name == "run_job" and inner.f_code.co_name in ("mkdir", "_save_config"):
+            key = "hydra.run.dir" if inner.f_code.co_name == "mkdir" else "hydra.output_subdir"
+            given = frame.f_locals["output_dir" if key == "hydra.run.dir" else "hydra_output"]
+            why = e.strerror if isinstance(e, OSError) else first_line(e)
+            return InputError(f"{key}: {given} cannot be made: {why}.", "Give another folder.")
+    return None
 
 
 def _broken_file(e: Exception) -> InputError | None:

@@ -15,7 +15,7 @@ import hydra.conf
 from omegaconf import OmegaConf
 
 from har_sweep.config.schema import LAUNCHER, Config, Key, OptimizerConfig, PathsConfig, SlurmLauncher, keys, value_at
-from har_sweep.errors import InputError, nearest
+from har_sweep.errors import InputError, first_line, nearest
 
 FOREIGN = (
     "runs are started by launchers of our own, so that none is computed twice or lost.",
@@ -163,6 +163,28 @@ def check_sweep_name(name: str | None) -> None:
         )
     if len(name.encode()) > LONGEST_NAME:
         raise _too_long("sweep.name", name)
+
+
+def check_folder(key: str, folder: str) -> None:
+    """Refuse, without making it, a folder that could not be made here.
+
+    Raises
+    ------
+    InputError
+        saying why not.
+    """
+    path = Path(folder).absolute()
+    there = next(p for p in (path, *path.parents) if os.path.isdir(p))
+    why = "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is not yours to write to"
+    for place in (there / part for part in path.relative_to(there).parts):
+        try:
+            os.lstat(place)  # of names that do not go the system says so
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as e:
+            why = getattr(e, "strerror", None) or first_line(e)
+    if why:
+        raise InputError(f"{key}: {folder} cannot be made: {why}.", "Give another folder.")
 
 
 def _too_long(path: str, name: str) -> InputError:

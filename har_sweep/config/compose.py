@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -23,13 +24,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from har_sweep.config.arguments import explain, explained, range_length, types
-from har_sweep.config.check import check, check_hydra, check_launcher
+from har_sweep.config.check import check, check_folder, check_hydra, check_launcher
 from har_sweep.config.choices import chosen_runs
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.schema import Config, SlurmLauncher
 from har_sweep.config.sections import config_of, part_of
 from har_sweep.config.tree import CONF, groups
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 
 SCALARS = [kind for scalar in (bool, int, float, str) for kind in (scalar, scalar | None)]
 MOST_RUNS = 100_000
@@ -100,6 +101,8 @@ def compose_runs(
                 whole.hydra.job.num, whole.hydra.job.id = number, str(number)
             HydraConfig.instance().set_config(whole)
             hydra, kept = whole.hydra, whole.copy() if _has_to_do_with_jobs(whole.hydra) else None
+            if has_folders(hydra):
+                check_folder("hydra.sweep.subdir", os.path.join(hydra.sweep.dir, hydra.sweep.subdir))
             run = replace(read_composed(whole, hydra), overrides=choice, hydra=kept)
         refers = "${" in str(OmegaConf.to_container(hydra.launcher)).replace("${hydra.job.name}", "")
         composition = _Composition(whole, run)
@@ -169,10 +172,9 @@ def note_multirun(master: DictConfig) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(master, folder / "multirun.yaml")
-        except OSError as e:
-            raise InputError(
-                f"hydra.sweep.dir={folder} cannot be written: {e.strerror}.", "Give another folder."
-            ) from e
+        except (OSError, ValueError) as e:
+            why = getattr(e, "strerror", None) or first_line(e)
+            raise InputError(f"hydra.sweep.dir={folder} cannot be written: {why}.", "Give another folder.") from e
 
 
 def own_tree(hydra: Any) -> bool:

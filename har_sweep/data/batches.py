@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from har_sweep.data.cache import ImageMap
 from har_sweep.data.dataset import Dataset
-from har_sweep.data.decode import DecodeError, decode, resize
+from har_sweep.data.decode import DecodeError, content_hash, decode, read, resize
 from har_sweep.errors import InputError
 
 
@@ -91,10 +91,14 @@ def _filler(dataset: Dataset, size: int) -> Callable[[NDArray[np.int64], NDArray
         for position, index in enumerate(chosen):
             file = dataset.root / dataset.paths[index]
             try:
-                out[position] = resize(decode(file, dataset.max_pixels), size)
+                data = read(file)
+                if content_hash(data) != dataset.contents[index]:
+                    raise DecodeError("another picture by now")
+                out[position] = resize(decode(data, dataset.max_pixels), size)
             except DecodeError as e:
                 raise InputError(
-                    f"{file}: {e}.", "It could be read when the sweep was planned; give the same command again."
+                    f"{file}: {e}, and was as it should be when the sweep was planned.",
+                    "Put it back; or give the same command again, for which the changed images are other data.",
                 ) from e
 
     return decode_each

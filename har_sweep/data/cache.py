@@ -27,7 +27,7 @@ import xxhash
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from har_sweep.data.decode import DecodeError, decode, read, resize
+from har_sweep.data.decode import DecodeError, content_hash, decode, read, resize
 from har_sweep.data.sources.listing import file_name
 from har_sweep.errors import Damaged, InputError
 from har_sweep.events import Progress
@@ -313,7 +313,7 @@ def _decode_rows(
             content = ""
             try:
                 data = read(root / path)
-                content = hashlib.blake2b(data, digest_size=16).hexdigest()
+                content = content_hash(data)
                 image = decode(data, max_pixels)
             except DecodeError as e:
                 found.append((content, str(e), {}))

@@ -20,8 +20,8 @@ class Dataset:
 
     ``labels`` int64 [N] index ``classes``; ``split`` [N] is 'train', 'val' or 'test'; ``rows`` int64 [N] are the
     images' rows in each of ``caches`` (side in pixels -> map of ``cached_images`` images), which is empty in stream
-    mode. With ``test_is_val`` the test images are those of val, and ``split`` calls them so. ``skipped`` are
-    (path, reason); ``notes`` are for the user.
+    mode: there ``contents`` has what the files' ``content_hash`` was. With ``test_is_val`` the test images are those
+    of val, and ``split`` calls them so. ``skipped`` are (path, reason); ``notes`` are for the user.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Dataset:
     max_pixels: int
     cached_images: int
     caches: dict[int, Path] = field(default_factory=dict)
+    contents: list[str] = field(default_factory=list)
     file: Path = Path()
     test_is_val: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 from importlib import import_module
@@ -63,6 +64,11 @@ def read(file: Path) -> bytes:
     if not data:
         raise DecodeError("empty file")
     return data
+
+
+def content_hash(data: bytes) -> str:
+    """32 hex digits that tell an image file from every other."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def decode(source: Path | bytes, max_pixels: int) -> Image.Image:

@@ -75,6 +75,7 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         cached_images=len(items),
         caches=maps,
         test_is_val=test_is_val,
+        contents=[] if maps else hashes,
     )
     return _write(dataset, cache / "datasets")
 

@@ -45,6 +45,11 @@ WATCHED = (
     "Val and test are the same images (data.split=train_test): they are watched while training, and no accuracy is of "
     "held-out images."
 )
+# On FAT that is all of it. A drive that is synchronised has a copy on each machine, which gives out claims by itself.
+WITHOUT_LINKS = (
+    "paths.runs={folder} is on a file system without hard links, as synchronised drives are: let one machine at a time "
+    "compute there, unless all see at once what one writes. If one is cut off, wait a minute before another goes on."
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,13 @@ class Planned:
 
 
 @refusing_others_folders()
-def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -> list[Planned]:
+def plan(
+    runs: list[Composed], screen: Screen, common: set[str] | None = None, warnings: Collection[str] = ()
+) -> list[Planned]:
     """Decide every run of a sweep: weights, device, data, run id; each run once, in the order asked for.
 
-    ``common`` are the overrides that tell no run from another; by default, those that all have.
+    ``common`` are the overrides that tell no run from another; by default, those that all have. ``warnings`` are all
+    runs'.
 
     Raises
     ------
@@ -102,7 +110,7 @@ def plan(runs: list[Composed], screen: Screen, common: set[str] | None = None) -
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):
-        told = replace(draft, warnings=(*draft.warnings, *filter(None, [warning])))
+        told = replace(draft, warnings=(*draft.warnings, *filter(None, [warning]), *warnings))
         spec = _identified(told, datasets[_data_key(config)])
         specs.setdefault(spec.run_id, spec)
         places[spec.run_id].append(place)
@@ -310,8 +318,8 @@ def join_sweep(spec: RunSpec) -> None:
                 write_record(record, paths)
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse early what would fail after hours.
+def check_writable(folder: Path) -> list[str]:
+    """Refuse early what would fail after hours; returns what is to be known of runs there.
 
     Raises
     ------
@@ -322,15 +330,15 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
+            file.write(b"." * 4096)  # a full disk may still take names
+            file.flush()
             link = Path(f"{file.name}-linked")
             try:
                 os.link(file.name, link)
-            except OSError as e:
-                text = f"paths.runs={folder} is on a file system without hard links, by which runs are claimed"
-                raise InputError(f"{text}: {e.strerror}.", hint) from e
-            link.unlink()
-            file.write(b"." * 4096)  # a full disk may still take names
-            file.flush()
+                link.unlink()
+                return []
+            except OSError:
+                return [WITHOUT_LINKS.format(folder=folder)]
     except PermissionError as e:
         raise unwritable(folder) from e
     except OSError as e:

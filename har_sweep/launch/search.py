@@ -25,7 +25,7 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError, RunFailure, first_line
 from har_sweep.launch.journal import sweep_folder
 from har_sweep.launch.objective import check_classes, check_objective, direction, objective_of
-from har_sweep.launch.plan import Planned, plan
+from har_sweep.launch.plan import Planned, check_writable, plan
 from har_sweep.launch.study import Study, Trial, checked_objectives, refuse_leaving, settings_for, studies_of
 from har_sweep.launch.sweep import WORDS, begin, follow, run_here, summarise, warn
 from har_sweep.launch.terminal import Screen
@@ -135,7 +135,8 @@ class Search:
         runs = [_named(run, self.name) for run in runs]
         fixed = study.fixed
         common = {o for run in runs for o in run.overrides if o.partition("=")[0] in fixed}
-        planned = [_as_left(p) for p in plan(runs, self.screen, common)]
+        warnings = check_writable(Path(runs[0].config.paths.runs))
+        planned = [_as_left(p) for p in plan(runs, self.screen, common, warnings)]
         check_classes(self.names, Dataset.read(planned[0].spec.dataset_file).classes)
         first = len(study.trials) + 1
         numbers = f"Trials {first} to {first + len(runs) - 1}" if len(runs) > 1 else f"Trial {first}"

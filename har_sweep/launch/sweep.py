@@ -47,9 +47,9 @@ def sweep(runs: list[Composed], overrides: list[str], screen: Screen) -> tuple[i
         before anything was started.
     """
     launch, folder = runs[0].config.launch, Path(runs[0].config.paths.runs)
-    check_writable(folder)
+    warnings = check_writable(folder)
     check_resources([sbatch_options(run.slurm, run.config.hardware) for run in runs if run.slurm])
-    planned = ordered(plan(runs, screen), launch.order, screen)
+    planned = ordered(plan(runs, screen, warnings=warnings), launch.order, screen)
     specs = [spec for _, spec in sorted(((place, p.spec) for p in planned for place in p.places), key=itemgetter(0))]
     announce(planned, screen)
     if launch.dry_run:
@@ -216,6 +216,21 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         asks = f"{gpus}{asked['cpus_per_task']} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
         screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
     warn(planned, screen)
+    warn_of_lost(planned, screen)
+
+
+def warn_of_lost(planned: list[Planned], screen: Screen) -> None:
+    """Name the files that done runs should have and have not: nothing but computing them again would make those."""
+    done = [p.spec for p in planned if p.state == "done"]
+    saved = [spec for spec in done if spec.config.trainer.save_model]
+    for file, lacking in (
+        ("predictions.parquet", [spec for spec in done if not spec.paths.predictions.exists()]),
+        ("model.safetensors", [spec for spec in saved if not spec.paths.model.exists()]),
+    ):
+        if lacking:
+            named = ", ".join(spec.run_id for spec in lacking[:LISTED_RUNS])
+            more = f" and {len(lacking) - LISTED_RUNS} more" if len(lacking) > LISTED_RUNS else ""
+            screen.warn(f"Done, but without {file}: {named}{more}. Add rerun=true to compute what is asked for again.")
 
 
 def where_tracked(tracking: TrackingConfig) -> str:

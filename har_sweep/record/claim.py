@@ -1,8 +1,9 @@
 """Who may write a run: at most one process, on any number of machines that share a file system, without a lock.
 
-A claim is a numbered file in the run's folder, ``.claim.<n>``, made with ``link``, which even NFS grants only once; the
-highest number owns the run, and its owner renews the file as a sign of life. When the owner has died, the next number
-may be taken.
+A claim is a numbered folder in the run's, ``.claim.<n>``, with a file that says whose it is. It is made beside its
+place and renamed, which succeeds only once, as no folder is renamed over one that is not empty: that is so on file
+systems without hard links too. The highest number owns the run, and its owner renews the file as a sign of life. When
+the owner has died, the next number may be taken.
 
 An owner that was only thought dead can do no harm, however long one of its system calls is held up: all that it puts
 into the run is first made in its staging folder, ``.staging.<n>``, and renamed from there. Whoever takes the run over
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -62,7 +64,7 @@ class Owner:
 
 def claim_path(folder: Path, number: int) -> Path:
     """The file of the claim with this number."""
-    return folder / f"{PREFIX}{number}"
+    return folder / f"{PREFIX}{number}" / "owner.json"
 
 
 def check_claim(folder: Path, number: int) -> None:
@@ -83,7 +85,7 @@ def latest_owner(folder: Path) -> Owner | None:
     """
     number = _latest_number(folder)
     while number:
-        with suppress(FileNotFoundError, msgspec.MsgspecError):
+        with suppress(FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
             return msgspec.json.decode(claim_path(folder, number).read_bytes(), type=Owner)
         if (now := _latest_number(folder)) == number:
             return Owner(number, "", "", 0, 0.0, "", 0, HEARTBEAT_SECONDS, released=True)
@@ -125,7 +127,7 @@ def take_claim(
     thread, when a later claim is seen.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last = latest_owner(folder)  # read once: whoever comes after this makes the link below fail
+    last = latest_owner(folder)  # read once: whoever comes after this makes the renaming below fail
     before = _if_living(folder, last)
     if before and not (job and before.job == job and before.restarts < restarts) and not is_dead(before):
         return None
@@ -133,55 +135,59 @@ def take_claim(
     owner = Owner(number, this_machine(), socket.gethostname(), pid, _start_of(pid), job, restarts, heartbeat_seconds)
     if not _publish(folder, owner):
         return None
-    staging_folder(folder, number).mkdir(exist_ok=True)
+    try:
+        staging_folder(folder, number).mkdir()
+    except FileExistsError:  # a file system that let two make the claim still makes no folder twice
+        return None
     if _latest_number(folder) != number:  # it was held up since it read the last claim, and so is not the latest
-        _remove_staging(folder, number)
+        _remove(staging_folder(folder, number))
         return None
     sync_folder(folder)
     fence(folder, number)
-    claim_path(folder, number - 2).unlink(missing_ok=True)  # the one before tells when its owner was last seen
     return Claim(folder, owner, on_lost)
 
 
 def _publish(folder: Path, owner: Owner) -> bool:
-    """Make the claim's file, once and for all, power cuts included; whether nobody else had made it."""
-    file = claim_path(folder, owner.number)
-    handle, name = tempfile.mkstemp(prefix=CLAIMING, dir=folder)
-    with os.fdopen(handle, "wb") as out:
+    """Make the claim, once and for all, power cuts included; whether nobody else had made it."""
+    made, claim = folder / f"{CLAIMING}{secrets.token_hex(8)}", claim_path(folder, owner.number)
+    content = msgspec.json.encode(owner)
+    try:
+        made.mkdir()
+        with atomic(made / claim.name) as file:
+            file.write(content)
         try:
-            out.write(msgspec.json.encode(owner))
-            out.flush()
-            os.fsync(handle)
-            os.chmod(name, 0o644)
-            os.link(name, file)
-            return True
-        except FileExistsError:
-            try:  # NFS can lose the answer to a link that was made
-                return os.path.samestat(os.fstat(handle), file.stat())
-            except FileNotFoundError:
-                return False
-        except FileNotFoundError:  # another has taken the run, and swept up
-            return False
-        finally:
-            Path(name).unlink(missing_ok=True)
+            os.replace(made, claim.parent)
+        except OSError:
+            if not claim.parent.exists():  # a file system over a store of named objects may rename no folder
+                claim.parent.mkdir()  # at this moment it is like a dead owner's: one who comes now may take the next
+                os.replace(made / claim.name, claim)
+        return claim.read_bytes() == content  # NFS can lose the answer to a rename that was made
+    except (FileNotFoundError, FileExistsError):  # another was first, or has taken the run since, and swept up
+        return False
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def fence(folder: Path, number: int) -> None:
     """Let nothing that owners before ``number`` still write come to stand in the run; sweep up what they left."""
     for name in os.listdir(folder):
         if (tail := name.removeprefix(STAGING)).isdigit() and int(tail) < number:
-            _remove_staging(folder, int(tail))
-        elif name.startswith(CLAIMING):
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
+        # The claim before tells when its owner was last seen.
+        is_old = (tail := name.removeprefix(PREFIX)).isdigit() and int(tail) < number - 1
+        if is_old or name.startswith(CLAIMING):
+            with suppress(OSError):  # another user's, who lets nobody else: it is in nobody's way
+                _remove(folder / name)
 
 
-def _remove_staging(folder: Path, number: int) -> None:
-    """Once this returns, its path leads nowhere, and neither does any rename from below it."""
-    staging = staging_folder(folder, number)
-    while staging.exists():
+def _remove(path: Path) -> None:
+    """Once this returns, the path leads nowhere, and neither does any rename from below it."""
+    while path.exists():
         with suppress(FileNotFoundError):
             try:
-                shutil.rmtree(staging)
+                shutil.rmtree(path)
+            except NotADirectoryError:  # a claim of before they were folders
+                path.unlink()
             except OSError as e:
                 if e.errno != errno.ENOTEMPTY:  # written into at this moment
                     raise
@@ -211,7 +217,7 @@ class Claim:
             self._thread.join()
             self._renew(replace(self._owner, released=True))
             with suppress(OSError):
-                _remove_staging(self._folder, self.number)
+                _remove(staging_folder(self._folder, self.number))
 
     def __enter__(self) -> Claim:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
@@ -82,7 +83,11 @@ class RunPaths:
         with self._owned() as staging:
             temporary = (staging or self.folder) / f".{another.name}.link"
             temporary.unlink(missing_ok=True)
-            os.link(file, temporary)
+            try:
+                os.link(file, temporary)
+            except OSError:  # not every file system has hard links
+                atomic_file(another, lambda copy: shutil.copyfile(file, copy), staging)
+                return
             os.replace(temporary, another)
             temporary.unlink(missing_ok=True)  # two names of one file are not renamed over one another
 

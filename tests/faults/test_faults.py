@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -44,10 +45,8 @@ def drawn(table: Sequence[Row], few: int) -> Sequence[Row]:
 def same_command(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command of every test here, whatever happened before; it never ends with a traceback."""
     mounted = any(map(os.path.ismount, (folder, folder / "disk")))  # where no process may stay
-    if environment or mounted:
-        ended = har_sweep(*ALONE, *overrides, cwd=folder, **environment)
-    else:
-        ended = one_more(*ALONE, *overrides, cwd=folder)
+    command_in = har_sweep if mounted else one_more
+    ended = command_in(*ALONE, *overrides, cwd=folder, **environment)
     assert "Traceback" not in ended.stdout + ended.stderr, ended.stdout + ended.stderr
     return ended
 
@@ -89,7 +88,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbage": garbage,
     "flipped": flipped,
 }
-OF_A_RUN = (".claim.1", "record.json", "config.yaml", "checkpoint.pt", "selected-*.safetensors", "run.log")
+OF_A_RUN = (".claim.1/owner.json", "record.json", "config.yaml", "checkpoint.pt", "selected-*.safetensors", "run.log")
 OF_ALL_RUNS = (
     "cache/images/*/files.json", "cache/images/*/64.u8", "cache/images/*/64.xxh3", "cache/datasets/*.json",
     "runs/.sweeps/*/sweep.json",
@@ -122,6 +121,7 @@ def interrupt(folder: Path, seed: int) -> Path:
     return spec.paths.folder
 
 
+@pytest.mark.timeout(1800)  # of the whole table it is 30 runs
 def test_whatever_is_lost_of_a_run_it_ends_done_and_so_do_the_others(reference: Path, tmp_path: Path) -> None:
     for part in ("cache", "data"):
         shutil.copytree(reference / part, tmp_path / part)
@@ -153,33 +153,48 @@ def ends_well_but_for_others(folder: Path, reference: Path) -> None:
 
 FAULTY = """
 import os
-name, at, how = os.environ["FAULT"].split(":")
-real = getattr(os, name)
-def faulty(*args, **kwargs):
-    with open(os.environ["FAULT_COUNT"], "ab") as count:  # over all processes
-        count.write(b".")
-        count.flush()
-        n = os.fstat(count.fileno()).st_size
-    if n == int(at):
-        if how == "kill":
-            os.kill(os.getpid(), 9)
-        raise OSError(int(how), os.strerror(int(how)))
-    return real(*args, **kwargs)
-setattr(os, name, faulty)
+from pathlib import Path
+fault, count = (Path(os.environ["FAULTS_IN"], name) for name in ("fault", "count"))
+def faulty(name):
+    real = getattr(os, name)
+    def call(*args, **kwargs):
+        asked, at, how = fault.read_text().split(":")
+        if asked == name:
+            with count.open("ab") as calls:  # over all processes
+                calls.write(b".")
+                calls.flush()
+                n = os.fstat(calls.fileno()).st_size
+            if n == int(at):
+                if how == "kill":
+                    os.kill(os.getpid(), 9)
+                raise OSError(int(how), os.strerror(int(how)))
+        return real(*args, **kwargs)
+    setattr(os, name, call)
+for name in ("replace", "fsync", "link"):
+    faulty(name)
 """
-CALLS = {"replace": 24, "fsync": 40, "link": 8}  # of them a run makes about so many
+CALLS = {"replace": 34, "fsync": 60, "link": 2}  # of them a run makes about so many
 HOW = {"kill": "kill", "EIO": "5", "ENOSPC": "28"}
 FAILING = drawn([(call, n, how) for call, most in CALLS.items() for n in range(1, most + 1) for how in HOW], 5)
 
 
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the next fault is written, for processes that look there before each such call."""
+    folder = tmp_path_factory.mktemp("faulty")
+    (folder / "sitecustomize.py").write_text(FAULTY)
+    return folder
+
+
 @pytest.mark.parametrize(("call", "n", "how"), FAILING)
-def test_a_system_call_that_fails_or_is_the_last(reference: Path, tmp_path: Path, call: str, n: int, how: str) -> None:
-    (tmp_path / "faulty").mkdir()
-    (tmp_path / "faulty" / "sitecustomize.py").write_text(FAULTY)
-    path = os.pathsep.join(filter(None, [str(tmp_path / "faulty"), os.environ.get("PYTHONPATH")]))
+def test_a_system_call_that_fails_or_is_the_last(
+    reference: Path, faulty: Path, tmp_path: Path, call: str, n: int, how: str
+) -> None:
     shutil.copytree(reference / "data", tmp_path / "data")
-    fault = {"FAULT": f"{call}:{n}:{HOW[how]}", "FAULT_COUNT": str(tmp_path / "count"), "PYTHONPATH": path}
-    ended = same_command(tmp_path, "seed=0", **fault)
+    (faulty / "count").unlink(missing_ok=True)
+    (faulty / "fault").write_text(f"{call}:{n}:{HOW[how]}")
+    path = os.pathsep.join(filter(None, [str(faulty), os.environ.get("PYTHONPATH")]))
+    ended = same_command(tmp_path, "seed=0", FAULTS_IN=str(faulty), PYTHONPATH=path)
     assert ended.returncode in (0, 1, 2, -signal.SIGKILL)
     assert ended.returncode < 1 or ended.stdout + ended.stderr  # it says why
     ends_well(tmp_path, reference, "seed=0")
@@ -233,6 +248,33 @@ def test_a_power_cut(reference: Path, disk: Path, moment: str) -> None:
     ends_well(disk, reference, "seed=0")
 
 
+# --- processes that stand still --------------------------------------------------------------------------------------
+
+
+@as_root
+def test_a_run_that_stood_still_for_longer_than_owners_live_undoes_nothing(reference: Path, tmp_path: Path) -> None:
+    """On another machine, which is not known here to have it still."""
+    shutil.copytree(reference / "data", tmp_path / "data")
+    asked = ["seed=0", "launch.heartbeat_seconds=0.3"]
+    elsewhere = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh"]
+    process = subprocess.Popen(
+        [*elsewhere, *command(*ALONE, *asked)], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    while not any(tmp_path.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGSTOP)
+    ends_well(tmp_path, reference, *asked)
+    os.killpg(process.pid, signal.SIGCONT)
+    output = process.communicate()[0]
+    assert "Traceback" not in output
+    ends_well(tmp_path, reference, *asked)
+    (record,) = runs(tmp_path).values()
+    assert [attempt.host for attempt in record.attempts] == ["elsewhere", socket.gethostname()]
+    assert [attempt.outcome for attempt in record.attempts] == ["killed", "done"]
+
+
 # --- disks that are full, read-only, or away -------------------------------------------------------------------------
 
 
@@ -247,6 +289,26 @@ def test_no_byte_is_free(reference: Path, disk: Path) -> None:
     assert "Free some" in ended.stdout
     (disk / "all of it").unlink()
     ends_well(disk, reference, "seed=0")
+
+
+def test_a_file_system_without_hard_links(reference: Path, linkless: Path) -> None:
+    """A notebook that was cut off from its drive: nothing is refused, and the next goes on from what is there."""
+    shutil.copytree(reference / "data", linkless / "data")
+    process = subprocess.Popen(
+        command(*ALONE, "seed=0"), cwd=linkless, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    while not any(linkless.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    output = " ".join(process.communicate()[0].split())
+    assert output.count("on a file system without hard links") == 1
+    assert "let one machine at a time compute there" in output
+    ends_well(linkless, reference, "seed=0")
+    (record,) = runs(linkless).values()
+    assert [attempt.outcome for attempt in record.attempts] == ["killed", "done"]
+    assert [warning for warning in record.warnings if "without hard links" in warning]
 
 
 @as_root

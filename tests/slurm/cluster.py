@@ -254,8 +254,9 @@ class Cluster:
         self.wait(lambda: self.run("scontrol", "ping").returncode == 0)
 
     def cancel_all(self) -> None:
-        """Every job; what runs is killed, as SIGTERM alone can take as long as KillWait."""
-        self.ask("scancel", "--user=root")
+        """Every job, whoever's; what runs is killed, as SIGTERM alone can take as long as KillWait."""
+        if jobs := [entry.job for entry in self.queue()]:
+            self.run("scancel", *jobs)
         for process in [process for node in NODES for process in self.processes_on(node)]:
             with suppress(psutil.NoSuchProcess):
                 if process.name() != "slurmstepd":  # it has to tell the controller
@@ -287,7 +288,7 @@ class Cluster:
         for gpu in ("gpu0", "gpu1"):
             os.mknod(self.folder / gpu, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         for name, text in (("slurm.conf", SLURM_CONF), ("gres.conf", GRES_CONF), ("slurmdbd.conf", SLURMDBD_CONF)):
-            (self.folder / name).touch(0o600)
+            (self.folder / name).touch(0o600 if name == "slurmdbd.conf" else 0o644)
             (self.folder / name).write_text(text.replace("{folder}", str(self.folder)))
 
         self._init = self._hold("init", "unshare", "--pid", "--kill-child", "--net", "--uts")

@@ -10,13 +10,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pwd import getpwnam
 from typing import Any
 
 import psutil
 import pytest
+from people import GROUP, User, shared_folder
 from small import ALONE, command, har_sweep, learned, runs
 
 from har_sweep.record.folder import read_record
@@ -234,6 +237,58 @@ def test_a_job_that_is_killed_before_its_run_began_counts_as_a_try(
         assert done.returncode == 2, done.stdout
         assert "before the run began" in done.stdout
         assert sweep(cluster, tmp_path, *given).returncode == 0
+
+
+def test_a_job_that_is_slower_to_start_than_its_time_limit_names_that_cause(cluster: Cluster, tmp_path: Path) -> None:
+    slow = [*SWEEP, "hydra.launcher.setup=[sleep infinity]"]
+    with sweeping(cluster, tmp_path, *slow) as process:
+        cluster.wait(lambda: [entry for entry in cluster.queue() if entry.state == "RUNNING"], 60)
+        (job,) = {entry.job for entry in cluster.queue()}
+        cluster.ask("scontrol", "update", f"jobid={job}", "endtime=now")  # or it would be a minute at least
+        output = " ".join(ended(process, 2).split())
+    assert "came to the end of its time limit before the run began" in output
+    assert "Raise hydra.launcher.timeout_min" in output
+    assert not runs(tmp_path)
+
+
+def test_two_people_share_runs_each_by_jobs_of_their_own(
+    cluster: Cluster, undisturbed: dict[str, tuple[Any, ...]]
+) -> None:
+    with shared_folder() as shared:
+        ada, bob = (User(getpwnam(name).pw_uid, GROUP, shared) for name in ("games", "backup"))  # SLURM wants names
+        given = [*SWEEP[1:], f"hydra.launcher.python={python_for_others(shared.parent)}"]
+        there: Any = {"inside": tuple(cluster.command()), **cluster.environment}
+        process = ada.start(*given, **there)
+        cluster.wait(at_work(shared, process), 120)
+        (victim,) = trainers(cluster, "node2")
+        victim.kill()
+        output = ended(process, 1)
+        assert "SIGKILL" in output
+        status, output = bob.run(*given, "seed=0,1", **there)
+        assert status == 0, output
+        assert "1 failed before, to go on, 1 to do" in output
+        same(shared, undisturbed, 2)
+        assert sorted(outcomes(shared)) == [["done"], ["killed", "done"]]
+        assert {path.stat().st_uid for path in (shared / "runs").glob("*/record.json")} == {bob.number}
+        status, output = ada.run(*given, "seed=0,1", **there)
+        assert status == 0, output
+        assert "2 done already" in output
+
+
+def python_for_others(folder: Path) -> str:
+    """A Python with this one's packages that jobs of every user may run: this one may lie in a home of root's."""
+    home, python = folder / "python", folder / "python.sh"
+    library = Path(sysconfig.get_path("stdlib"))
+    shutil.copytree(library, home / "lib" / library.name, ignore=shutil.ignore_patterns("site-packages", "test"))
+    (home / "bin").mkdir()
+    shutil.copy(Path(sys.executable).resolve(), home / "bin")
+    for shared in library.parent.glob("libpython*.so*"):
+        shutil.copy(shared, home / "lib")
+    packages = f"export PYTHONHOME={home} LD_LIBRARY_PATH={home}/lib PYTHONPATH=$PYTHONPATH:"
+    packages += sysconfig.get_path("purelib")
+    python.write_text(f'#!/bin/sh\n{packages}\nexec {home}/bin/{Path(sys.executable).resolve().name} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
 
 
 @pytest.mark.parametrize("retries", [0, 1])
