@@ -34,6 +34,7 @@ from har_sweep.stop import Stop
 
 ALL = os.environ.get("FAULTS") == "all"
 Row = TypeVar("Row")
+pytestmark = pytest.mark.timeout(1800 if ALL else 300)  # of the whole table the reference is 30 runs
 as_root = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts, which root alone may")
 
 
@@ -121,7 +122,6 @@ def interrupt(folder: Path, seed: int) -> Path:
     return spec.paths.folder
 
 
-@pytest.mark.timeout(1800)  # of the whole table it is 30 runs
 def test_whatever_is_lost_of_a_run_it_ends_done_and_so_do_the_others(reference: Path, tmp_path: Path) -> None:
     for part in ("cache", "data"):
         shutil.copytree(reference / part, tmp_path / part)
