@@ -173,7 +173,9 @@ def epochs(lines: list[Json]) -> list[int]:
     return [line["epoch"] for line in lines if "epoch" in line]
 
 
-UNKNOWN_HERE = ("cost/price", "cost/training/energy_joules", "cost/inference/energy_joules")
+UNKNOWN_HERE = (
+    "cost/price", "cost/training/energy_joules", "cost/inference/energy_joules", "cost/training/host_wait_share",
+)  # fmt: skip
 
 
 def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:

@@ -344,9 +344,9 @@ def _log_summary(run: wandb.Run, record: Record) -> None:
     facts = {name: tree.pop(name) for name in FACTS}
     facts["environment"].pop("hostname")
     del tree["config"]  # which W&B has already
+    facts["per_class"] = {split: _by_class(metrics) for split, metrics in record.metrics.items()}  # no column for each
     run.config.update({"record": facts}, allow_val_change=True)
     flat = {key: value for key, value in leaves(tree).items() if "/per_class/" not in key and key != "error/traceback"}
-    flat |= {f"metrics/{split}/per_class": _by_class(metrics) for split, metrics in record.metrics.items()}
     run.summary.update({key: value for key, value in flat.items() if value is not None})
 
 

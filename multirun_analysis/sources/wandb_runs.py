@@ -157,11 +157,11 @@ def _know(run: Run) -> _Known:
     table = summary.get("predictions")
     media = {key for key, value in summary.items() if isinstance(value, dict) and "_type" in value}
     config = dict(run.config)
-    facts = config.pop("record", {}) if _is_ours(config.get("record")) else {}
+    facts = dict(config.pop("record")) if _is_ours(config.get("record")) else {}
     ours = bool(facts) or "schema_version" in summary
     row = dict(leaves({key: summary[key] for key in summary if key not in media and not (ours and key in _LOGGED)}))
-    for split in ("val", "test") if facts else ():
-        row |= _per_class(f"metrics/{split}/per_class", row.pop(f"metrics/{split}/per_class", []))
+    for split, lines in facts.pop("per_class", {}).items():
+        row |= _per_class(f"metrics/{split}/per_class", lines)
     if facts:  # a W&B sweep repeats what it chose, as optimizer.lr
         config = {key: value for key, value in config.items() if "." not in key}
     row |= leaves(config, "config/") | leaves(facts)
