@@ -75,7 +75,7 @@ def test_the_catalogue_is_complete() -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_model_is_what_timm_says_and_builds(name: str) -> None:
-    config = compose([f"model={name}", "model.weights=scratch"])
+    config = compose([f"model={name}", "model.weights=scratch", "data=folder", "data.root=images"])  # at its own size
     model = config.model
     cfg = timm_cfg(f"{model.timm_name}.{model.pretrained_tag}")
     assert cfg.input_size == (3, model.input_size, model.input_size)

@@ -184,6 +184,7 @@ def test_offline_asks_nobody(tmp_path: Path, hub: LoopbackHub) -> None:
 
 def test_timm_is_asked_for_what_the_config_leaves_out_and_its_answer_is_kept(tmp_path: Path) -> None:
     overrides = ["model=timm", "model.timm_name=vit_base_patch16_384.augreg_in1k", "model.weights=scratch"]
+    overrides.append("model.input_size=null")  # of the sample it is 48
     wrong = ["model=timm", "model.timm_name=vit_bse_patch16_384", "model.weights=scratch"]
     first = plan_in_child(tmp_path, overrides, overrides, wrong, HF_HUB_OFFLINE="1")
     plan = first["answers"][0]
