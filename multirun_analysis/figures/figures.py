@@ -46,7 +46,8 @@ class Plan:
             fix_layout(figure)
             for text in figure.findobj(Text):
                 # A PDF keeps ligatures in a font of their own, and cutting a font down is most of the work for it.
-                text.set_fontfeatures(("-liga",))
+                if hasattr(text, "set_fontfeatures"):  # not before Matplotlib 3.11
+                    text.set_fontfeatures(("-liga",))
             return figure
 
     def save(self, figure: Figure, file: IO[bytes], kind: str) -> None:

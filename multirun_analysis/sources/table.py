@@ -128,7 +128,7 @@ def _parse(path: Path, encoding: str) -> tuple[str, pd.DataFrame]:
 def _read_numbers(table: Sheet, path: Path, delimiter: str, encoding: str) -> None:
     """Let columns of texts that are numbers be numbers, and say how they were read."""
     frame = table.frame
-    texts = frame.select_dtypes(["object", "str"])
+    texts = frame.select_dtypes("object" if pd.__version__ < "3" else ["object", "str"])
     # Names that tell rows apart are names, though all of them may look like numbers.
     found = {name: Column.of(texts[name]) for name in texts if name not in ("run_id", "name")}
     columns = {name: column for name, column in found.items() if column and not column.is_text}
