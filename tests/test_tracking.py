@@ -362,7 +362,7 @@ def test_what_was_decided_while_planning_counts_in_the_job_and_nothing_is_writte
     assert told["fingerprint"] == Dataset.read(spec.dataset_file).fingerprint
     sent = b"".join(body for what, body in server.asked if not what.startswith("/artifact"))
     assert b"system.memory_percent" in sent  # as the client samples it
-    for private in (str(home), f'"{socket.gethostname()}"', sys.argv[0]):
+    for private in (str(home), f'"{socket.gethostname()}"', f'"{sys.argv[0]}"'):
         assert private.encode() not in sent
     asked = len(server.asked)
     off = replace(spec, run_id="off", config=replace(spec.config, tracking=replace(tracked, mode="disabled", dir=None)))
