@@ -365,7 +365,7 @@ def _impossible_folder(e: Exception) -> InputError | None:
     """If Hydra was making the folder of a single run, why it could not."""
     frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)]
     for frame, inner in pairwise(frames):
-        if frame.f_code.co_name == "run_job" and inner.f_code.co_name in ("mkdir", "_save_config"):
+        if frame.f_code.co_name in ("run_job", "_run_job") and inner.f_code.co_name in ("mkdir", "_save_config"):
             key = "hydra.run.dir" if inner.f_code.co_name == "mkdir" else "hydra.output_subdir"
             given = frame.f_locals["output_dir" if key == "hydra.run.dir" else "hydra_output"]
             why = e.strerror if isinstance(e, OSError) else first_line(e)
