@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import ask, block_of, quiet, write_run
+from made_runs import CLASSES, ask, block_of, quiet, write_run
 from PIL import Image
 from scipy import stats
 
@@ -577,3 +577,14 @@ def test_a_budget_says_when_a_cost_is_within_its_noise_of_the_limit(tmp_path: Pa
     found = block_of(tmp_path, budgets=["training_time<300s"]).recommendation
     assert found
     assert not any("noise" in sentence for sentence in found.sentences)
+
+
+def test_who_only_guesses_is_told_so_and_is_nobody_s_best_value(tmp_path: Path) -> None:
+    share = 1 / len(CLASSES)  # of each class, as there are as many images of all
+    write_run(tmp_path, "vit_tiny", test=share + 0.02, cost__training__seconds=1.0)
+    write_run(tmp_path, "resnet18", test=0.6, cost__training__seconds=100.0)
+    block = block_of(tmp_path, costs=["training_time"])
+    (said, *_) = block.sentences_on[SECONDS]
+    assert said.startswith("No better than always answering the largest class (")
+    assert said.endswith(": vit_tiny.")
+    assert block.headlines[SECONDS].startswith("Best value and best: resnet18")

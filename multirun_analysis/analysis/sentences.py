@@ -32,7 +32,8 @@ def claims_of(block: Block, cost: Quantity) -> list[Claim]:
 
 def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:
     """The best value, what the next step costs, and the best. The best value is the member of the front that lies
-    highest above the line from its cheapest to its most accurate member, costs by their ratio."""
+    highest above the line from its cheapest to its most accurate member, costs by their ratio; nobody's who guesses,
+    where others do not."""
     members = _members(block, cost, claims)
     if not members or (cost.column in block.aside and block.fronts[cost.column].known.sum() < 2):
         return ""
@@ -57,7 +58,7 @@ def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str
     known = _measured(block)
     front = block.fronts[cost.column]
     value = block.means[cost.column].to_numpy()
-    said = []
+    said = _of_guesses(block)
     if front.known.any() and np.ptp(value[front.known]) == 0:
         said.append(
             f"All have the same {cost.label}, {cost.text(value[front.known][0])}: only accuracy tells them apart."
@@ -88,6 +89,25 @@ def remarks(block: Block) -> list[str]:
     if len(measured) == 1:
         return [f"{block.labels[measured[0]]} is alone: there is nothing to compare it with."]
     return _of_tuning(block)
+
+
+def guesses(block: Block) -> dict[int, float]:
+    """The candidates that are not known to be better than whoever always answers the largest class, and how often that
+    is right: where the interval of an accuracy reaches down to it."""
+    if block.errors is None or block.accuracy.metric != "accuracy":
+        return {}
+    truths = {place: matrix.sum(1) for place, matrix in block.errors.confusion.items()}
+    shares = {place: float(truth.max() / truth.sum()) for place, truth in truths.items() if truth.sum()}
+    return {place: share for place, share in shares.items() if block.interval[place, 0] <= share}
+
+
+def _of_guesses(block: Block) -> list[str]:
+    found = guesses(block)
+    if not found:
+        return []
+    names = some([block.labels[place] for place in found], MOST_NAMED)
+    always = block.accuracy.text(max(found.values()))
+    return [f"No better than always answering the largest class ({always}), as far as can be told: {names}."]
 
 
 def _of_families(block: Block, cost: Quantity) -> list[str]:
@@ -216,6 +236,8 @@ def _members(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[int]
 
 
 def _best_value(block: Block, cost: Quantity, members: Sequence[int]) -> int:
+    told = guesses(block)
+    members = [place for place in members if place not in told] or members
     spent = block.means[cost.column].to_numpy(float)[list(members)]
     gained = block.accuracy.sign * block.means[block.accuracy.column].to_numpy(float)[list(members)]
     spent = -cost.sign * np.log(spent) if (spent > 0).all() else -cost.sign * spent
