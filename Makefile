@@ -21,7 +21,7 @@ NO_TORCH = analysis candidates choice config identity multirun_analysis numbers 
 WITHOUT_TORCH = $(shell $(PY) -c 'import re, tomllib; \
 	needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
 	print(*(repr(need) for need in needs if not re.match("torch|timm|fvcore", need)))') \
-	'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'nbclient>=0.10' hydra-optuna-sweeper
+	'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.8' 'hypothesis>=6.100' 'nbclient>=0.10' 'hydra-optuna-sweeper>=1.2' 'pyparsing<3.3'
 
 .PHONY: sweep test test-oldest test-newest test-faults test-cluster bench bench-gpu lint types format doctor lock audit
 .DEFAULT_GOAL := sweep
@@ -42,7 +42,7 @@ test-newest: RESOLUTION = highest
 test-oldest test-newest: .venv/.dev
 	@$(PY) -m uv venv --quiet --clear --python $(PY) .venv/versions
 	@$(PY) -m uv pip install --quiet --python .venv/versions/bin/python --resolution $(RESOLUTION) $(WITHOUT_TORCH)
-	@.venv/versions/bin/python -m pytest -W ignore::DeprecationWarning $(PARALLEL) $(NO_TORCH:%=tests/test_%.py)
+	@PYTHONPATH=$(CURDIR) .venv/versions/bin/python -m pytest $(PARALLEL) $(NO_TORCH:%=tests/test_%.py)
 
 test-faults: .venv/.dev
 	@tests/fuse.sh
