@@ -34,7 +34,9 @@ def chosen_runs(product: list[Choice]) -> list[Choice]:
         for an entry that no run matches, and for a name that would go to another model.
     """
     runs = [pair for choice in product for pair in _paired(choice)]
-    runs = [_for_its_option(run, runs) for run in runs]
+    sections = {_key(line).split(".")[0] for run in runs for line in run}
+    options = {section: {_option(run, section) for run in runs} for section in sections}
+    runs = [_for_its_option(run, options) for run in runs]
     models = {name for run in runs for name in _names(run)}
     by_model = {line: _by_model(line, models) for run in runs for line in run}
     runs = [
@@ -56,12 +58,15 @@ def _paired(choice: Choice) -> list[Choice]:
     return [[*rest, *(f"{key}={_text(value)}" for key, value in entry.items())] for entry in entries]
 
 
-def _for_its_option(run: Choice, runs: list[Choice]) -> Choice:
-    """The run without what is for another option of a group; with ``custom`` where ``_target_`` alone asks for it."""
+def _for_its_option(run: Choice, options_of: dict[str, set[str | None]]) -> Choice:
+    """The run without what is for another option of a group; with ``custom`` where ``_target_`` alone asks for it.
+
+    ``options_of`` are those that the sweep has of each group.
+    """
     kept = []
     for line in run:
         section = _key(line).split(".")[0]
-        options, belongs = {_option(other, section) for other in runs}, _options_of(_key(line))
+        options, belongs = options_of[section], _options_of(_key(line))
         if belongs and _option(run, section) not in belongs and options & belongs:
             continue
         if section in NAMED_BY and _key(line) == f"{section}._target_" and options == {None}:
