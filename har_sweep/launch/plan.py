@@ -97,6 +97,8 @@ def plan(
             for run, targets in zip(runs, versions, strict=True)
         ]
         configs = [run.config for run in runs]
+        if len(runs) > 1 and any(config.tracking.trial for config in configs):
+            raise InputError(*SEVERAL_IN_A_TRIAL)
         models = _models(configs, screen)
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
         drafts = _drafts(runs, devices, models, datasets, common)
@@ -105,8 +107,6 @@ def plan(
             chosen = choices(drafts, ask, screen)
         drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
         said = warnings_of_several(drafts, screen)
-    if len(runs) > 1 and any(config.tracking.trial for config in configs):
-        raise InputError(*SEVERAL_IN_A_TRIAL)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):

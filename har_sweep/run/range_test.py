@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from har_sweep.config.schema import Config, SchedulerConfig
-from har_sweep.data.batches import batches
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
 from har_sweep.events import Phase, Step, Tell
@@ -21,7 +20,7 @@ from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.train.epoch import Pace, draws, train_step
+from har_sweep.train.epoch import Pace, draws, epoch_batches, train_step
 from har_sweep.train.learner import Learner
 from har_sweep.train.session import Session
 
@@ -73,10 +72,7 @@ def range_test(spec: RunSpec, steps: int, lowest: float, highest: float, tell: T
     set_train_mode(model, config)
     rates, losses, pace = list[float](), list[float](), Pace(steps * trainer.batch_size)
     for epoch in itertools.count():
-        stream = batches(
-            session.dataset, "train", spec.source_size, trainer.batch_size, order=(config.seed, epoch),
-            threads=config.hardware.loader_threads, pin=session.compute.device.type == "cuda",
-        )  # fmt: skip
+        stream = epoch_batches(session, epoch)
         with closing(stream):
             for step, batch in enumerate(stream):
                 rates.append(lowest * factor ** len(rates))

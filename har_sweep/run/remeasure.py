@@ -16,7 +16,6 @@ from torch import nn
 
 from har_sweep.cost.disturbance import Disturbance, wait_for_quiet
 from har_sweep.cost.training import TrainingClock
-from har_sweep.data.batches import batches
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
@@ -37,7 +36,7 @@ from har_sweep.run.measure import Measured, measure, tell_waiting
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.checkpoint import Trained
-from har_sweep.train.epoch import draws, measured_costs, train_step
+from har_sweep.train.epoch import draws, epoch_batches, measured_costs, train_step
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
 from har_sweep.train.session import Session
@@ -111,10 +110,7 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
     set_train_mode(model, config)
     with measured_costs(trained, clock, session) as costs:
         while trained.epoch < trainer.epochs:
-            stream = batches(
-                session.dataset, "train", spec.source_size, trainer.batch_size, order=(config.seed, trained.epoch),
-                start_step=0, threads=config.hardware.loader_threads, pin=compute.device.type == "cuda",
-            )  # fmt: skip
+            stream = epoch_batches(session, trained.epoch)
             with closing(stream):
                 for step in range(session.steps):
                     with clock.waiting():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import torch
 from har_sweep.cost.energy import measured_energy
 from har_sweep.cost.memory import peak_memory
 from har_sweep.cost.training import TrainingClock
-from har_sweep.data.batches import batches
+from har_sweep.data.batches import Batch, batches
 from har_sweep.errors import Interrupted, RunFailure
 from har_sweep.events import Step
 from har_sweep.model.head import set_train_mode
@@ -54,10 +54,7 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
     set_train_mode(learner.model, config)
     began, saved_at = time.monotonic() - trained.epoch_seconds, time.monotonic()
     loss_sum, learning_rate = torch.zeros((), device=compute.device) + trained.loss_sum, learner.learning_rate
-    stream = batches(
-        session.dataset, "train", spec.source_size, trainer.batch_size, order=order, start_step=trained.step,
-        threads=config.hardware.loader_threads, pin=compute.device.type == "cuda",
-    )  # fmt: skip
+    stream = epoch_batches(session, trained.epoch, trained.step)
     with closing(stream), measured_costs(trained, clock, session) as costs:
         while trained.step < steps:
             with clock.waiting():
@@ -85,6 +82,15 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
         costs.add_up()
     trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
     return learning_rate
+
+
+def epoch_batches(session: Session, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
+    """The batches of a training epoch, in its order, from ``start_step`` on; close it to stop early."""
+    config = session.spec.config
+    return batches(
+        session.dataset, "train", session.spec.source_size, config.trainer.batch_size, order=(config.seed, epoch),
+        start_step=start_step, threads=config.hardware.loader_threads, pin=session.compute.device.type == "cuda",
+    )  # fmt: skip
 
 
 def train_step(
