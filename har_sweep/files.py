@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -117,6 +118,11 @@ def digest(file: Path) -> bytes:
     """A hash of a file's content, of 16 bytes, and not against those who mean harm."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, xxhash.xxh3_128).digest()
+
+
+def short_hash(plain: Any) -> str:
+    """16 hex digits for plain values: what is kept of a setting is filed under them."""
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 def sync_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.doctor.finding import PROBLEM
 from har_sweep.doctor.machine import devices, precision
 from har_sweep.errors import InputError
-from har_sweep.launch import ask, kernels, speeds
+from har_sweep.launch import ask, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, race
@@ -542,18 +542,19 @@ def test_a_card_without_kernels_is_refused_before_anything_starts_and_torch_is_a
 ) -> None:
     asked: list[str] = []
 
+    def answer(name: str) -> list[str]:
+        asked.append(name)
+        return ARCHITECTURES
+
     @contextmanager
     def asking() -> Iterator[Callable[[str], list[str]]]:
-        def ask(name: str) -> list[str]:
-            asked.append(name)
-            return ARCHITECTURES
+        yield answer
 
-        yield ask
-
-    monkeypatch.setattr(kernels, "asking_torch", asking)
+    for module in (ask, planning):
+        monkeypatch.setattr(module, "asking_torch", asking)
     nvml(card("Tesla V100", (7, 0), "GPU-v100"))
-    planning = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs", "hardware.device=cuda"]
-    composed = compose_runs([[*SMALL, *planning]])
+    paths = [f"paths.cache={tmp_path}/cache", f"paths.runs={tmp_path}/runs", "hardware.device=cuda"]
+    composed = compose_runs([[*SMALL, *paths]])
     for _ in range(2):
         with pytest.raises(InputError, match=r"Tesla V100 has compute capability 7\.0.*it has them for 7\.5, 8\.0"):
             plan(composed, Screen())
@@ -562,10 +563,10 @@ def test_a_card_without_kernels_is_refused_before_anything_starts_and_torch_is_a
     assert asked == ["architectures"]
     (kept,) = (tmp_path / "cache").glob("kernels-torch-*.json")
     kept.write_text("[")  # half written
-    check_kernels(resolve_device(HardwareConfig(device="cpu")), str(tmp_path / "cache"))
+    check_kernels(resolve_device(HardwareConfig(device="cpu")), str(tmp_path / "cache"), answer)
     assert asked == ["architectures"]
     nvml(T4)
-    check_kernels(resolve_device(HardwareConfig()), str(tmp_path / "cache"))
+    check_kernels(resolve_device(HardwareConfig()), str(tmp_path / "cache"), answer)
     assert asked == ["architectures"] * 2
 
 
@@ -597,18 +598,13 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
     asked: list[str] = []
     rates = {8: 900.0, 256: 1700.0}
 
-    @contextmanager
-    def asking() -> Iterator[Callable[..., Any]]:
-        def ask(name: str, spec: RunSpec, *_: Any) -> Any:
-            asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
-            if spec.config.trainer.batch_size == 64:
-                raise Unanswered("out of memory")
-            one = measured(images(named(spec.precision).way, 1000.0))
-            return rates[spec.config.trainer.batch_size] if name == "together" else one
+    def answer(name: str, spec: RunSpec, *_: Any) -> Any:
+        asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
+        if spec.config.trainer.batch_size == 64:
+            raise Unanswered("out of memory")
+        one = measured(images(named(spec.precision).way, 1000.0))
+        return rates[spec.config.trainer.batch_size] if name == "together" else one
 
-        yield ask
-
-    monkeypatch.setattr(speeds, "asking_torch", asking)
     base = replace(small_spec(tmp_path, f"paths.cache={tmp_path}"), device="cuda")
 
     def run(batch: int, count: int) -> RunSpec:
@@ -617,7 +613,7 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
         return replace(base, config=replace(config, hardware=hardware, trainer=trainer))
 
     specs = [run(8, 2), run(256, 2), run(8, 1), run(8, 2), replace(run(8, 2), device="cpu"), run(64, 2)]
-    slow, fast, alone, again, cpu, unknown = warnings_of_several(specs, Screen())
+    slow, fast, alone, again, cpu, unknown = warnings_of_several(specs, answer, Screen())
     assert slow == again
     assert slow.startswith(
         "2 GPUs train test_resnet in batches of 8 at 900 images/s, one at 1000: take hardware.device"
@@ -625,7 +621,7 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
     assert fast == alone == cpu == ""
     assert unknown == "Whether 2 GPUs train test_resnet faster than one could not be measured (out of memory)."
     assert asked == ["measure 1 8", "together 2 8", "measure 1 256", "together 2 256", "measure 1 64"]
-    warnings_of_several(specs[:5], Screen())
+    warnings_of_several(specs[:5], answer, Screen())
     assert len(asked) == 5  # it is kept
 
 

@@ -24,6 +24,7 @@ MEMORY_WISHED_BYTES = 4 * 2**30
 def devices(configs: list[Config]) -> Iterator[Check]:
     """What could compute, and whether it is what the sweep asks for."""
     from har_sweep.errors import InputError
+    from har_sweep.launch.ask import asking_torch
     from har_sweep.launch.kernels import check_kernels
     from har_sweep.spec.hardware import find_devices, resolve_device
 
@@ -33,11 +34,12 @@ def devices(configs: list[Config]) -> Iterator[Check]:
         yield Check(device.kind, OK, f"{device.name}{memory}, {'bf16' if device.bf16 else 'no bf16'}")
     if found[0].kind == "cpu":
         yield Check("GPU", NOTE, "none: sweeps run on the CPU", "With an NVIDIA GPU, `nvidia-smi` should list it.")
-    for asked, cache in distinct((config.hardware, config.paths.cache) for config in configs):
-        try:
-            check_kernels(resolve_device(asked), cache)
-        except InputError as e:
-            yield Check("hardware", PROBLEM, e.message, e.hint)
+    with asking_torch() as ask:
+        for asked, cache in distinct((config.hardware, config.paths.cache) for config in configs):
+            try:
+                check_kernels(resolve_device(asked), cache, ask)
+            except InputError as e:
+                yield Check("hardware", PROBLEM, e.message, e.hint)
 
 
 def precision(configs: list[Config]) -> Iterator[Check]:

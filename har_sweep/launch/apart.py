@@ -65,7 +65,9 @@ def _apart(work: Callable[[Tell], Value], label: str, log: Path, screen: Screen)
         process.join()
         screen.over(label)
     if process.exitcode is not None and process.exitcode < 0:
-        screen.warn(f"{label}  Its process died: {signal.Signals(-process.exitcode).name}. Its record is as it was.")
+        screen.warn(
+            f"{label}  Its process died: {signal.Signals(-process.exitcode).name}. What was kept before is as it was."
+        )
     return done
 
 

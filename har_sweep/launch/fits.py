@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 from pathlib import Path
 
 from har_sweep.errors import InputError
-from har_sweep.files import atomic
+from har_sweep.files import atomic, short_hash
 from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.run_spec import RunSpec
@@ -48,5 +46,4 @@ def _seen(spec: RunSpec) -> Path:
     model, config = spec.model, spec.config.model
     version = importlib.metadata.version("timm")
     setting = [version, model.weights, model.timm_name, model.input_size, config.drop_path_rate, config.arguments]
-    name = hashlib.sha256(json.dumps(setting).encode()).hexdigest()[:16]
-    return Path(spec.config.paths.cache) / "fits" / name
+    return Path(spec.config.paths.cache) / "fits" / short_hash(setting)

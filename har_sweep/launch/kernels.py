@@ -8,17 +8,16 @@ from pathlib import Path
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic
-from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.spec.cuda import refused_by_kernels, torch_build
 from har_sweep.spec.hardware import Device
 
 
-def check_kernels(device: Device, cache_folder: str) -> None:
+def check_kernels(device: Device, cache_folder: str, ask: Ask) -> None:
     """Raise InputError if torch has none for a device."""
     if device.kind != "cuda" or device.capability == (0, 0):
         return
-    with asking_torch() as ask:
-        architectures = _architectures(Path(cache_folder), ask)
+    architectures = _architectures(Path(cache_folder), ask)
     if refused := refused_by_kernels(device.name, device.capability, architectures, torch_build()):
         raise InputError(*refused)
 

@@ -88,9 +88,9 @@ def plan(
     """
     here = {n: resolve_device(run.config.hardware) for n, run in enumerate(runs) if not run.slurm}
     devices = [here[n].kind if n in here else run.config.hardware.device for n, run in enumerate(runs)]
-    with screen.live(), usable_folders(*(run.config.paths for run in runs)):
+    with screen.live(), usable_folders(*(run.config.paths for run in runs)), asking_torch() as ask:
         for device, cache in {(device, runs[n].config.paths.cache) for n, device in here.items()}:
-            check_kernels(device, cache)
+            check_kernels(device, cache, ask)
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets, tracking=decided(run.config.tracking)))
@@ -102,11 +102,10 @@ def plan(
         models = _models(configs, screen)
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
         drafts = _drafts(runs, devices, models, datasets, common)
-        with asking_torch() as ask:
-            check_weights(drafts, ask, screen)
-            chosen = choices(drafts, ask, screen)
+        check_weights(drafts, ask, screen)
+        chosen = choices(drafts, ask, screen)
         drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
-        said = warnings_of_several(drafts, screen)
+        said = warnings_of_several(drafts, ask, screen)
     specs: dict[str, RunSpec] = {}
     places = defaultdict[str, list[int]](list)
     for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):

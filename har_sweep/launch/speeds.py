@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,8 +14,8 @@ import msgspec
 
 from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
-from har_sweep.files import atomic
-from har_sweep.launch.ask import Ask, Unanswered, asking_torch
+from har_sweep.files import atomic, short_hash
+from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.cards import any_card
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
@@ -45,7 +43,7 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
     to ask is measured), so that they can be compared, and so that runs which are done are found again. What cannot be
     measured trains in fp32, which is said.
     """
-    asked = [_name(_setting(spec, several)) if len(several := ways_of(spec)) > 1 else "" for spec in specs]
+    asked = [short_hash(_setting(spec, several)) if len(several := ways_of(spec)) > 1 else "" for spec in specs]
     # Of each question the first run, in the order asked for.
     first = {name: spec for name, spec in zip(reversed(asked), reversed(specs), strict=True) if name}
     kept = {name: _kept(spec, _setting(spec, ways_of(spec))) for name, spec in reversed(first.items())}
@@ -114,12 +112,11 @@ def on_one(spec: RunSpec) -> RunSpec:
     return replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, device_count=1)))
 
 
-def warnings_of_several(specs: list[RunSpec], screen: Screen) -> list[str]:
+def warnings_of_several(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[str]:
     """Of each run what there is to say against its devices: that one of them alone would be as fast; or nothing."""
-    asked = [_name(_setting(spec, (spec.choice.way,))) if _has_several(spec) else "" for spec in specs]
-    with asking_torch() as ask:
-        kinds = {name: spec for name, spec in zip(asked, specs, strict=True) if name}
-        found = {name: _against_several(spec, ask, screen) for name, spec in kinds.items()}
+    asked = [short_hash(_setting(spec, (spec.choice.way,))) if _has_several(spec) else "" for spec in specs]
+    kinds = {name: spec for name, spec in zip(asked, specs, strict=True) if name}
+    found = {name: _against_several(spec, ask, screen) for name, spec in kinds.items()}
     return [found.get(name, "") for name in asked]
 
 
@@ -195,8 +192,4 @@ def _kept(spec: RunSpec, setting: Setting) -> Measured | None:
 
 
 def _file(spec: RunSpec, setting: Setting) -> Path:
-    return Path(spec.config.paths.cache) / "speeds" / f"{_name(setting)}.json"
-
-
-def _name(setting: Setting) -> str:
-    return hashlib.sha256(json.dumps(setting).encode()).hexdigest()[:16]
+    return Path(spec.config.paths.cache) / "speeds" / f"{short_hash(setting)}.json"
