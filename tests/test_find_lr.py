@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small import SMALL, small_spec
 
@@ -28,6 +29,10 @@ def test_a_tenth_of_the_rate_of_the_lowest_loss_is_suggested() -> None:
 
 def test_where_the_loss_does_not_fall_nothing_is_suggested() -> None:
     assert curve(*[2.0, 2.01, 1.99] * 10).suggestion is None
+    for seed in range(20):  # of batches that differ
+        noise = np.random.default_rng(seed).normal(2.7, 0.2, 40)
+        assert curve(*noise).suggestion is None
+    assert curve(*np.linspace(2.0, 1.0, 9), *[5.0] * 20).suggestion is None, "nobody has seen a tenth of that rate"
 
 
 def test_a_model_is_trained_as_its_run_would_be_at_rates_that_grow_evenly(tmp_path: Path) -> None:

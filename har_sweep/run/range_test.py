@@ -11,6 +11,8 @@ import itertools
 import math
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
 
 from har_sweep.config.schema import Config, SchedulerConfig
 from har_sweep.data.dataset import Dataset
@@ -27,7 +29,7 @@ from har_sweep.train.session import Session
 MEMORY = 0.9  # of the smoothing: what a step's loss leaves of what came before
 DIVERGED = 3.0  # times the lowest smoothed loss: there is nothing more to learn from higher rates
 MARGIN = 10.0  # from the rate of the lowest loss to the one that is suggested
-LEAST_FALL = 0.02  # of the loss, or nothing was learned
+LEAST_FALL, CERTAIN = 0.02, 3.0  # of the loss, and of its deviations: with less nothing was learned
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,17 @@ class Curve:
 
     @property
     def suggestion(self) -> float | None:
-        """None where no rate made the loss fall."""
+        """None where no rate made the loss fall by more than it varies from batch to batch, or the first did."""
         smoothed = self.smoothed
         lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
-        fell = smoothed[lowest] < (1 - LEAST_FALL) * smoothed[0]
-        return float(f"{self.rates[lowest] / MARGIN:.1g}") if fell else None
+        first = self.losses[: max(1, len(self.losses) // 10)]
+        changes = [(later - earlier) ** 2 for earlier, later in pairwise(self.losses[: lowest + 1])]
+        faded = MEMORY ** (lowest + 1)
+        averaged = (1 - MEMORY) / (1 + MEMORY) * (1 + faded) / (1 - faded) + 1 / len(first)
+        varies = math.sqrt(fmean(changes or [0.0]) / 2 * averaged)  # the deviation of a fall from ``first`` to there
+        fell = fmean(first) - smoothed[lowest] > max(LEAST_FALL * fmean(first), CERTAIN * varies)
+        suggested = self.rates[lowest] / MARGIN
+        return float(f"{suggested:.1g}") if fell and suggested >= self.rates[0] else None
 
 
 def range_test(spec: RunSpec, steps: int, lowest: float, highest: float, tell: Tell) -> Curve:
