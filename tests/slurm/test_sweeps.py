@@ -193,14 +193,28 @@ def test_an_administrators_requeue_loses_nothing(
     assert len(only(tmp_path).attempts) == 2
 
 
-# As long as a job may take, on processors of any speed; of nothing else.
+# Longer than a job may take, on a processor of any speed, until it was put back into the queue.
 PACED = """
 import os
 import time
 
 def paced(images):
-    time.sleep(0.5 if "SLURM_JOB_ID" in os.environ else 0)
+    time.sleep(2 if os.environ.get("SLURM_RESTART_COUNT", "0" if "SLURM_JOB_ID" in os.environ else "-") == "0" else 0)
     return images
+"""
+
+# The end of the time limit, in the middle of loading what a run needs.
+WARNED_AT_LOADING = """
+import os
+import signal
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "har_sweep.run.execute":
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+sys.meta_path.insert(0, Finder())
 """
 
 
@@ -209,9 +223,9 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_another_job(cluster: Cluste
     here.mkdir()
     for folder in (tmp_path, here):
         (folder / "paced.py").write_text(PACED)
-    # A job has 20 seconds, and its 40 steps take as long without what is computed in them.
+    # The first job has 70 seconds, of which 60 for a slow node to load Python, and its 40 steps wait for 80.
     longer = ["trainer.epochs=10", "augmentation._target_=paced.paced"]
-    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"]
+    limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=50"]
     done = sweep(cluster, tmp_path, *SWEEP, *longer, *limits)
     assert done.returncode == 0, done.stdout
     attempts = only(tmp_path).attempts
@@ -249,6 +263,20 @@ def test_a_job_that_is_slower_to_start_than_its_time_limit_names_that_cause(clus
     assert "came to the end of its time limit before the run began" in output
     assert "Raise hydra.launcher.timeout_min" in output
     assert not runs(tmp_path)
+
+
+def test_a_job_whose_time_is_up_while_it_loads_names_that_cause(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WARNED_AT_LOADING)
+    warned = [
+        f"hydra.launcher.setup=['export PYTHONPATH={tmp_path}']",
+        "hydra.launcher.timeout_min=1",
+        "hydra.launcher.signal_delay_s=40",
+    ]
+    done = sweep(cluster, tmp_path, *SWEEP, *warned)
+    output = " ".join(done.stdout.split())
+    assert done.returncode == 2, output
+    assert "In 1 minutes, its time limit, the job did not come to anything" in output
+    assert "Give it more with hydra.launcher.timeout_min" in output
 
 
 def test_two_people_share_runs_each_by_jobs_of_their_own(

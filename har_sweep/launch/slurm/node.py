@@ -45,6 +45,7 @@ class Job:
         stop = _listening(spec)
         job, restarts = _myself()
         print(f"{utc_now()} job {job}, restart {restarts}, run {spec.run_id}", flush=True)
+        job_log = os.dup(1)  # where a run that never begins is looked for: it may have no log of its own
         tell = log_to(spec.paths.log)
         faulthandler.enable(file=2)
         before = _version(spec.paths.checkpoint)
@@ -62,7 +63,9 @@ class Job:
         if record and record.status == "failed":
             _go_on(record, spec, job)
         elif stop.cause is Cause.TIME_LIMIT and _version(spec.paths.checkpoint) == before:
-            close_record(spec.paths, "failed", _too_short(spec), closes=("running", "interrupted"))
+            error = _too_short(spec)
+            if close_record(spec.paths, "failed", error, closes=("running", "interrupted")) is None:
+                os.write(job_log, f"{error.message} {error.hint}\n".encode())
             sys.exit(1)
         elif stop.cause in (Cause.TIME_LIMIT, Cause.PREEMPTED):
             requeue(job)
