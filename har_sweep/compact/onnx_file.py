@@ -26,6 +26,9 @@ _MODEL = "model"
 class Shipped(nn.Module):
     """uint8 RGB images [B, H, W, 3] -> logits [B, classes] float32: a model that needs no preparation but resizing."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, model: nn.Module, plan: ModelPlan) -> None:
         super().__init__()
         mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (plan.mean, plan.std))
@@ -67,7 +70,7 @@ def write_onnx(model: nn.Module, plan: ModelPlan, file: Path, metadata: Mapping[
     exported.save(file, external_data=False)
 
 
-def open_onnx(file: Path, cuda: bool = False) -> Any:
+def open_onnx(file: Path | bytes, cuda: bool = False) -> Any:
     """An ``onnxruntime.InferenceSession`` with as many threads as torch has, or on the first CUDA device.
 
     Raises
@@ -82,7 +85,7 @@ def open_onnx(file: Path, cuda: bool = False) -> Any:
     if provider not in onnxruntime.get_available_providers():
         raise InputError(
             "This ONNX Runtime cannot compute on CUDA.",
-            "Install onnxruntime-gpu in the place of onnxruntime: pip uninstall onnxruntime; pip install onnxruntime-gpu",
+            "Put onnxruntime-gpu in its place: pip uninstall onnxruntime; pip install onnxruntime-gpu",
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -125,7 +128,7 @@ def tensors(file: Path, names: list[str], images: NDArray[np.uint8]) -> dict[str
     there = {name for node in network.graph.node for name in node.output}
     known = [name for name in names if name in there]
     network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in known)
-    session = open_onnx(network.SerializeToString())  # type: ignore[arg-type]
+    session = open_onnx(network.SerializeToString())
     return dict(zip(known, session.run(known, {INPUT: images}), strict=True))
 
 

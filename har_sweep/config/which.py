@@ -1,9 +1,11 @@
-"""Which sweep or runs, and where they are: what ``har_sweep.status``, ``cancel`` and ``measure`` are told."""
+"""Which sweep or runs, and where they are: what commands like ``har_sweep.status`` and ``measure`` are told."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from har_sweep.errors import InputError
 
@@ -25,24 +27,41 @@ def parse_sweep(
 
 
 def parse_names(
-    parser: argparse.ArgumentParser, arguments: list[str] | None, what: str, told: str
-) -> tuple[argparse.Namespace, list[str], Path]:
-    """The flags, the names of what is asked for, and the folder of ``paths.runs=FOLDER``; raises as ``parse_sweep``."""
+    parser: argparse.ArgumentParser, arguments: list[str] | None, what: str, told: str,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[argparse.Namespace, list[str], Path]:  # fmt: skip
+    """The flags, the names of what is asked for, and the folder of ``paths.runs=FOLDER``; raises as ``parse_sweep``.
+
+    ``settings`` are what else may be given as ``KEY=VALUE``, with what is said of it in the help; each is among the
+    flags, None where it is not given.
+    """
     parser.add_argument("words", nargs="*", metavar=what, help=told)
     parser.add_argument("paths", nargs="*", metavar="paths.runs=FOLDER", help="folder of the runs (default: runs)")
+    for key, said in settings.items():
+        parser.add_argument(f"{key}_", nargs="*", metavar=f"{key}=...", help=said)
     parser.add_argument("--runs", nargs="?", const="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(arguments)
     if args.runs:
         raise InputError("--runs has another name now.", f"Write paths.runs={args.runs}, as with sweeps.")
     runs, names = Path("runs"), []
+    for key in settings:
+        setattr(args, key, None)
     for word in [*args.words, *args.paths]:
-        if "=" not in word:
+        key, is_setting, value = word.partition("=")
+        if not is_setting:
             names.append(word)
-            continue
-        from har_sweep.config.arguments import explain
-
-        (override,) = explain([word])
-        if override.key_or_group != "paths.runs" or override.is_sweep_override():
-            raise InputError(f"'{word}' says nothing here.", f"Only {what} and paths.runs=FOLDER do.")
-        runs = Path(str(override.value()))
+        elif key in settings:
+            setattr(args, key, value)
+        else:
+            runs = _folder(word, [what, *(f"{key}=..." for key in settings)])
     return args, names, runs
+
+
+def _folder(word: str, others: list[str]) -> Path:
+    """That of ``paths.runs=FOLDER``, as Hydra reads it."""
+    from har_sweep.config.arguments import explain
+
+    (override,) = explain([word])
+    if override.key_or_group != "paths.runs" or override.is_sweep_override():
+        raise InputError(f"'{word}' says nothing here.", f"Only {', '.join(others)} and paths.runs=FOLDER do.")
+    return Path(str(override.value()))

@@ -89,7 +89,7 @@ def plan_again(runs: list[RunPaths], screen: Screen) -> list[RunSpec]:
             except InputError as e:
                 refused.append(e)
     if refused:
-        raise InputError("\n".join(f"{e.message} {e.hint}" for e in refused), "Nothing was measured.")
+        raise InputError("\n".join(f"{e.message} {e.hint}" for e in refused), "Nothing was started.")
     return specs
 
 
@@ -99,6 +99,12 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
     if record.status != "done" or living_owner(paths.folder):
         state = "running" if living_owner(paths.folder) else record.status
         raise InputError(f"{run} is {state}, not done.", "The same sweep command goes on with it.")
+    if record.variant:
+        raise InputError(
+            f"{run} is a variant of {record.parent}.",
+            f"`python -m har_sweep.compact {record.parent} variants={record.variant} rerun=true` makes and measures it "
+            "anew.",
+        )
     if not paths.model.exists():
         raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
     if there.device not in {device.kind for device in find_devices()}:

@@ -22,6 +22,8 @@ PACKAGES = (
     "fvcore",
     "scikit-learn",
     "wandb",
+    "onnxruntime",
+    "openvino",
 )
 
 

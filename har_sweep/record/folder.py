@@ -129,6 +129,7 @@ class RunPaths:
     log = _Inside("run.log")
     checkpoint = _Inside("checkpoint.pt")
     model = _Inside("model.safetensors")
+    onnx = _Inside("model.onnx")  # instead, of a variant that is not PyTorch's
     wandb = _Inside("wandb")
     job = _Inside("job.json")  # the batch job that was last submitted for the run
 

@@ -46,6 +46,7 @@ class Environment:
 @dataclass
 class Hardware:
     """What really ran: never ``auto``. ``device_name`` is ``A then B`` where ``B`` went on with what ``A`` began.
+    ``unaccelerated`` is what the device has no instructions for, so that its times are no sign of others'.
 
     ``kernels`` are ``torch``'s or ``har_sweep``'s. Where the precision was chosen by measuring, ``chosen`` says why,
     and ``images_per_second`` what each could train on the device, in batches of ``measured_batch_size`` at the most.
@@ -60,6 +61,7 @@ class Hardware:
     chosen: str = ""
     images_per_second: dict[str, float] = field(default_factory=dict)
     measured_batch_size: int | None = None
+    unaccelerated: str = ""
 
 
 @dataclass
@@ -207,6 +209,9 @@ class RunError:
 
 @dataclass
 class Record:
+    """``variant`` is the way in which a finished run, ``parent`` by its id, was made smaller or faster; both are None
+    for a run that was trained."""
+
     run_id: str
     status: Status
     name: str
@@ -229,6 +234,8 @@ class Record:
     error: RunError | None = None
     warnings: list[str] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)  # once any was made again: the run's own first
+    parent: str | None = None
+    variant: str | None = None
     schema_version: int = SCHEMA_VERSION
 
 
@@ -309,7 +316,7 @@ EPOCH_KEYS = {
 """What W&B calls an epoch's numbers: it makes a section of what stands before the slash."""
 FACTS = (
     "schema_version", "run_id", "name", "sweeps", "seed", "overrides", "selection", "finished_at", "environment",
-    "hardware", "dataset", "model", "warnings",
+    "hardware", "dataset", "model", "warnings", "parent", "variant",
 )  # fmt: skip
 """What W&B has in a run's config, under ``record``, as it is no result; all else of a record is in its summary."""
 

@@ -118,14 +118,14 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     return measured
 
 
-def warn_of_disturbance(phases: dict[str, Disturbance], session: Session) -> None:
-    """Say of which phases the costs are not to be compared, and why."""
+def warn_of_disturbance(phases: dict[str, Disturbance], session: Session, again: str = "") -> None:
+    """Say of which phases the costs are not to be compared, why, and what measures them ``again``."""
     disturbed = {phase: found for phase, found in phases.items() if found.marked}
     if disturbed:
         why = sum(disturbed.values(), Disturbance()).text
         session.warn(
             f"What {' and '.join(disturbed)} cost was measured while {why}: it is marked, and not to be compared. "
-            f"`python -m har_sweep.measure {session.spec.run_id}` measures it again, without training."
+            f"`{again or f'python -m har_sweep.measure {session.spec.run_id}'}` measures it again, without training."
         )
 
 

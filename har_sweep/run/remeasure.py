@@ -57,12 +57,7 @@ def remeasure(spec: RunSpec, tell: Tell, stop: Stop, patience_seconds: float) ->
     paths, record = spec.paths, read_record(spec.paths.record)
     tell(Phase(f"Building {spec.model.timm_name}"))
     session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell, stop)
-    model = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn)
-    try:
-        model.load_state_dict(load_file(paths.model))
-    except (SafetensorError, OSError, RuntimeError) as e:
-        raise _other_weights(str(e).splitlines()[0]) from e
-    model = session.compute.place(model).eval()
+    model = session.compute.place(finished_model(session)).eval()
     measured = measure(forward_of(model, spec.model, session.compute), session, patience_seconds)
     check_same(record, measured, session.dataset, paths)
     training, went_through = None, measured.disturbed
@@ -78,6 +73,17 @@ def remeasure(spec: RunSpec, tell: Tell, stop: Stop, patience_seconds: float) ->
     tell(Line(f"Latency {1000 * new.inference.latency_seconds['batch_1']['p50']:.3g} ms (p50, batch 1)."))
     if went_through.marked:
         tell(Line(f"Measured while {went_through.text}: it is marked, too.", warning=True))
+
+
+def finished_model(session: Session) -> nn.Module:
+    """A finished run's network, float32 on the CPU; raises RunFailure if its weights do not fit it."""
+    spec = session.spec
+    model = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn)
+    try:
+        model.load_state_dict(load_file(spec.paths.model))
+    except (SafetensorError, OSError, RuntimeError) as e:
+        raise _other_weights(str(e).splitlines()[0]) from e
+    return model
 
 
 def check_same(record: Record, measured: Measured, dataset: Dataset, paths: RunPaths) -> None:

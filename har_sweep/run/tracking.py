@@ -320,7 +320,8 @@ def _model_artifact(record: Record, paths: RunPaths) -> wandb.Artifact:
         "accuracy": {split: metrics.accuracy for split, metrics in record.metrics.items()},
     }
     artifact = _artifact(f"model-{record.run_id}", "model", told)
-    artifact.add_file(str(paths.model), paths.model.name)
+    file = paths.onnx if paths.onnx.exists() else paths.model
+    artifact.add_file(str(file), file.name)
     return artifact
 
 

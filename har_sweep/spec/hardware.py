@@ -34,6 +34,11 @@ class Device:
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
 
+    @property
+    def int8(self) -> bool:
+        """Whether a processor multiplies bytes and adds up in one instruction; without it sums of bytes saturate."""
+        return not {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp"}.isdisjoint(self.instructions.split())
+
 
 @cache
 def find_devices() -> tuple[Device, ...]:

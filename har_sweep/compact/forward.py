@@ -1,0 +1,67 @@
+"""A variant's file as a ``Forward``: what the core evaluates and measures anything by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from har_sweep.compact.onnx_file import OUTPUT, check_installed, onnx_forward, open_onnx
+from har_sweep.compact.variants import Variant
+from har_sweep.device.compute import DTYPES
+from har_sweep.train.augmentation import normalise
+from har_sweep.train.evaluate import Forward, forward_of
+from har_sweep.train.session import Session
+
+
+def open_forward(variant: Variant, file: Path, model: nn.Module | None, session: Session) -> Forward:
+    """What a variant's file answers, on the session's device. ``model`` has the architecture, whatever its weights
+    (None for what is not PyTorch's); it is left as it is."""
+    compute = session.compute
+    if variant.runtime == "onnxruntime":
+        return onnx_forward(open_onnx(file, cuda=compute.device.type == "cuda"))
+    if variant.runtime == "openvino":
+        return _openvino_forward(file)
+    assert model is not None
+    import copy
+
+    own = copy.deepcopy(model)
+    own.load_state_dict(load_file(file))
+    own = compute.place(own.to(DTYPES[variant.precision])).eval()
+    if variant.name == "compiled":
+        return forward_of(own, session.spec.model, replace(compute, precision="fp32", compiled=True))
+    return _half_forward(own, DTYPES[variant.precision], session)
+
+
+def _half_forward(model: nn.Module, dtype: torch.dtype, session: Session) -> Forward:
+    plan, compute = session.spec.model, session.compute
+
+    @torch.inference_mode()
+    def forward(images: Tensor) -> Tensor:
+        inputs = normalise(images, plan.mean, plan.std).contiguous(memory_format=compute.memory_format)
+        logits: Tensor = model(inputs.to(dtype))
+        return logits.float()
+
+    return forward
+
+
+def _openvino_forward(file: Path) -> Forward:
+    """By OpenVINO, in the precision of the file, with as many threads as torch has."""
+    check_installed("openvino")
+    import openvino
+
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }  # fmt: skip
+    request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
+
+    def forward(images: Tensor) -> Tensor:
+        results = request.infer([images.cpu().numpy()])
+        return torch.from_numpy(results[OUTPUT].copy())
+
+    return forward
