@@ -52,7 +52,8 @@ class Trial:
 @dataclass(frozen=True)
 class Candidate:
     """What could be chosen: a model, from given weights at a given input size. ``rows`` are the finished runs of its
-    chosen trial, as positions in the table of runs; ``unfinished`` its other runs."""
+    chosen trial, as positions in the table of runs; ``unfinished`` its other runs. ``variant`` is how it was made from
+    finished runs, empty for what was trained."""
 
     label: str
     rows: tuple[int, ...]
@@ -60,6 +61,7 @@ class Candidate:
     unfinished: tuple[int, ...] = ()
     family: str = ""
     marks: tuple[Mark, ...] = ()
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,31 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class VariantChange:
+    """A candidate (by position) that was made from the runs of another, its ``parent``, in the way of this ``name``.
+
+    ``difference`` is the variant's accuracy less the parent's, ``low`` and ``high`` its 95 % interval and ``p`` its
+    test, over images and ``runs`` that are paired, ``p_corrected`` for all variants (Holm); None without predictions.
+    ``otherwise`` is the share of images that it answers rightly and the parent does not, or the other way round.
+    ``ratios`` are the parent's costs as shares of the variant's, by column; nan where they cannot be compared. For its
+    precision, if it is named as ``unaccelerated``, the device has no instructions.
+    """
+
+    variant: int
+    parent: int
+    name: str
+    ratios: dict[str, float]
+    unaccelerated: str = ""
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float | None = None
+    p_corrected: float | None = None
+    runs: int = 0
+    otherwise: float = math.nan
+
+
+@dataclass(frozen=True)
 class Family:
     """Members of one architecture by size. ``slopes`` are points of accuracy for each doubling of a column."""
 
@@ -285,6 +312,7 @@ class Block:
     errors: Errors | None = None
     reliability: dict[int, Reliability] = field(default_factory=dict)
     epochs: dict[int, list[list[Epoch]]] = field(default_factory=dict)
+    variants: list[VariantChange] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
     between_families: dict[str, list[FamilyComparison]] = field(default_factory=dict)
     tuning: dict[int, Tuning] = field(default_factory=dict)

@@ -13,7 +13,8 @@ GROUND = ("console", "errors", "events", "files", "processes", "stop", "units")
 # rooms that stand on the core) is on top: it may use everything, and nobody uses it.
 FLOORS = {
     "har_sweep": [
-        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "app", "api",
+        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "compact", "app",
+        "api",
     ],
     "multirun_analysis": [
         "quantities", "findings", "sources", "analysis", "tables figures", "report", "outputs", "api",
@@ -85,4 +86,4 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_only_the_rooms_that_start_runs_know_how_a_run_goes() -> None:
     known = modules()
     knowing = {place(n)[1] for n, file in known.items() for i in imports(n, file, known) if place(i)[1] == "run"}
-    assert knowing == {"run", "launch"}
+    assert knowing == {"run", "launch", "compact"}

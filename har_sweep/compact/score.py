@@ -18,8 +18,8 @@ from har_sweep.model.build import build_model
 from har_sweep.record.environment import environment, slurm_job_id
 from har_sweep.record.folder import RunPaths, read_record, write_record
 from har_sweep.record.record import Attempt, Cost, Record, utc_now
-from har_sweep.run.execute import noting, warn_of_disturbance
-from har_sweep.run.measure import measure, write_predictions
+from har_sweep.run.lifecycle import noting
+from har_sweep.run.measure import measure, warn_of_disturbance, write_predictions
 from har_sweep.run.remeasure import finished_model
 from har_sweep.run.tracking import Tracker
 from har_sweep.spec.hardware import device_of
@@ -70,7 +70,8 @@ def score(spec: RunSpec, variant: Variant, paths: RunPaths, patience_seconds: fl
     forward = open_forward(variant, file, model, session)
     del model
     if record.hardware.unaccelerated:
-        session.warn(f"{record.hardware.unaccelerated} on {record.hardware.device_name}: it may be no faster here.")
+        device, precision = record.hardware.device_name, record.hardware.unaccelerated
+        session.warn(f"{device} has no instructions for {precision}: it may be no faster here than float32.")
     measured = measure(forward, session, patience_seconds)
     again = f"python -m har_sweep.compact {parent.run_id} variants={variant.name} rerun=true"
     warn_of_disturbance({"inference": measured.disturbed}, session, again)

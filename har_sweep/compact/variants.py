@@ -32,8 +32,8 @@ class Variant:
     accelerated: Callable[[Device], bool] = field(default=lambda device: True)
 
     def unaccelerated(self, device: Device) -> str:
-        """What the device has no instructions for; empty where it has."""
-        return "" if self.accelerated(device) else f"{self.precision} without instructions for it"
+        """The precision, if the device has no instructions for it, else empty."""
+        return "" if self.accelerated(device) else self.precision
 
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")

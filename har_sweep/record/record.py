@@ -46,7 +46,7 @@ class Environment:
 @dataclass
 class Hardware:
     """What really ran: never ``auto``. ``device_name`` is ``A then B`` where ``B`` went on with what ``A`` began.
-    ``unaccelerated`` is what the device has no instructions for, so that its times are no sign of others'.
+    ``unaccelerated`` is the precision, where the device has no instructions for it: other devices may be faster.
 
     ``kernels`` are ``torch``'s or ``har_sweep``'s. Where the precision was chosen by measuring, ``chosen`` says why,
     and ``images_per_second`` what each could train on the device, in batches of ``measured_batch_size`` at the most.

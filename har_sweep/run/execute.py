@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from har_sweep.cost.disturbance import Disturbance
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.crew import Link
 from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import Damaged, Interrupted, RunFailure
-from har_sweep.events import Event, Line, Phase, Tell, tell_nobody
+from har_sweep.events import Line, Phase, Tell, tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.record.folder import RunPaths, write_record
 from har_sweep.record.record import Metrics, Record, same_accuracy
-from har_sweep.run.lifecycle import begin, conclude, concluding, run_error
-from har_sweep.run.measure import Measured, measure, write_predictions
+from har_sweep.run.lifecycle import begin, conclude, concluding, noting, run_error
+from har_sweep.run.measure import Measured, measure, warn_of_disturbance, write_predictions
 from har_sweep.run.tracking import Tracker
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
@@ -68,17 +67,6 @@ def execute(spec: RunSpec, tell: Tell, stop: Stop) -> Record:
     return record
 
 
-def noting(record: Record, tell: Tell) -> Tell:
-    """``tell``, but what is told as a warning also stands in the record."""
-
-    def note(event: Event) -> None:
-        if isinstance(event, Line) and event.warning and event.text not in record.warnings:
-            record.warnings.append(event.text)
-        tell(event)
-
-    return note
-
-
 def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     """The story: device, model, static costs, training, predictions, inference costs; ``record`` tells it."""
     spec, device = session.spec, session.compute
@@ -116,17 +104,6 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     warn_of_disturbance({"training": trained.disturbed, "inference": measured.disturbed}, session)
     write_predictions(measured.predictions, session.dataset, spec.paths)
     return measured
-
-
-def warn_of_disturbance(phases: dict[str, Disturbance], session: Session, again: str = "") -> None:
-    """Say of which phases the costs are not to be compared, why, and what measures them ``again``."""
-    disturbed = {phase: found for phase, found in phases.items() if found.marked}
-    if disturbed:
-        why = sum(disturbed.values(), Disturbance()).text
-        session.warn(
-            f"What {' and '.join(disturbed)} cost was measured while {why}: it is marked, and not to be compared. "
-            f"`{again or f'python -m har_sweep.measure {session.spec.run_id}'}` measures it again, without training."
-        )
 
 
 def keep(model: nn.Module, trained: Trained, paths: RunPaths) -> None:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import FREE_SOME, ClaimLost, InputError, Interrupted, RunFailure
+from har_sweep.events import Event, Line, Tell
 from har_sweep.files import redact, redact_text
 from har_sweep.record.environment import environment, slurm_job_id
 from har_sweep.record.folder import RunPaths, find_record, write_record
@@ -135,6 +136,17 @@ def concluding(record: Record, paths: RunPaths, stop: Stop) -> Iterator[None]:
         record.error = run_error(error)
         conclude(record, "failed", record.error.message)
     write_record(record, paths)
+
+
+def noting(record: Record, tell: Tell) -> Tell:
+    """``tell``, but what is told as a warning also stands in the record."""
+
+    def note(event: Event) -> None:
+        if isinstance(event, Line) and event.warning and event.text not in record.warnings:
+            record.warnings.append(event.text)
+        tell(event)
+
+    return note
 
 
 def is_disk_full(error: Exception) -> bool:

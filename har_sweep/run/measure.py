@@ -106,6 +106,17 @@ def tell_waiting(session: Session, why: str) -> None:
     session.tell(Phase(f"Waiting for a quiet moment to measure: {why}"))
 
 
+def warn_of_disturbance(phases: dict[str, Disturbance], session: Session, again: str = "") -> None:
+    """Say of which phases the costs are not to be compared, why, and what measures them ``again``."""
+    disturbed = {phase: found for phase, found in phases.items() if found.marked}
+    if disturbed:
+        why = sum(disturbed.values(), Disturbance()).text
+        session.warn(
+            f"What {' and '.join(disturbed)} cost was measured while {why}: it is marked, and not to be compared. "
+            f"`{again or f'python -m har_sweep.measure {session.spec.run_id}'}` measures it again, without training."
+        )
+
+
 def write_predictions(predictions: dict[str, Predictions], dataset: Dataset, paths: RunPaths) -> None:
     """One row an image of val and test: path, split, label, prediction (names) and probabilities (in class order)."""
     classes = np.array(dataset.classes)

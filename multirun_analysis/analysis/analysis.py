@@ -29,6 +29,7 @@ from multirun_analysis.analysis.sanity import check_numbers
 from multirun_analysis.analysis.sentences import claims_of, headline, remarks, sentences
 from multirun_analysis.analysis.study import find_study
 from multirun_analysis.analysis.tuning import find_tuning, find_varied
+from multirun_analysis.analysis.variants import find_variants, variant_sentences
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.sources.choice import several_sweeps
 from multirun_analysis.sources.runs import Progress, Runs
@@ -115,6 +116,7 @@ def analyse_block(
         errors=profile_errors(runs, rows, candidates, compared, predictions.found, disputes),
         reliability=find_reliability(candidates, compared, predictions.found),
         epochs=epochs,
+        variants=find_variants(runs, candidates, means, predictions.found, accuracy),
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
         varied=varied,
@@ -129,7 +131,7 @@ def analyse_block(
         cost.column: compare_families(candidates, compared, spread, own, accuracy.sign)
         for cost, own in zip(costs, paid, strict=True)
     }
-    block = replace(block, between_families=between, remarks=remarks(block))
+    block = replace(block, between_families=between, remarks=[*variant_sentences(block), *remarks(block)])
     if sum(map(bool, (c.rows for c in candidates))) > 1:
         block = replace(
             block,

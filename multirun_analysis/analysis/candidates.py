@@ -37,6 +37,7 @@ DEFINING = {
     "dataset/fingerprint": "images ",
     "dataset/split_fingerprint": "split ",
     "config/model/_target_": "",
+    "variant": "",
 }
 CHOSEN = {f"config/{key.replace('.', '/')}": key for key in CHOICES}  # these have words of their own
 ARGUMENTS = "config/model/arguments/"
@@ -107,6 +108,7 @@ def find_candidates(
     finished = np.array([runs.info[row].status == "done" for row in rows])
     value = np.where(finished, selection.to_numpy(float)[rows], np.nan)
     networks = runs.column("model/timm_name").iloc[rows].reset_index(drop=True).fillna(names).to_numpy(object)
+    variants = runs.column("variant").iloc[rows].where(lambda values: values.notna(), None).tolist()
     found = []
     which, labels = pd.factorize(names, sort=True)
     repeats = _repeats(runs, rows, np.column_stack([which, codes]), finished, names, notes)
@@ -126,6 +128,7 @@ def find_candidates(
                 trials=tuple(trials),
                 unfinished=tuple(int(row) for row in rows[members[~finished[members]]]),
                 family=family(str(networks[members[0]])),
+                variant=str(variants[members[0]] or ""),
             )
         )
     return found

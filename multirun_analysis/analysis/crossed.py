@@ -186,13 +186,33 @@ def _of_runs(accuracies: Floats) -> float:
     return float(accuracies.var(ddof=1) / len(accuracies)) if len(accuracies) > 1 else 0.0
 
 
-def _noise(right: NDArray[np.bool_]) -> float:
+def paired_change(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float]:
+    """The variance of the difference of two mean accuracies, and its degrees of freedom, where both come from the same
+    trainings and images: ``ours`` and ``theirs`` [runs, images] are right or not, run by run, image by image."""
+    change = ours.astype(float) - theirs
+    runs, images = change.shape
+    variance, freedom = _sum(
+        np.asarray(change.mean(axis=0).var(ddof=1) / images),
+        np.asarray(float(images)),
+        np.array([_of_runs(change.mean(axis=1))]),
+        np.array([_noise(change)]),
+        np.array([float(runs)]),
+    )
+    return float(variance), float(freedom)
+
+
+def _noise(right: NDArray[np.bool_] | Floats) -> float:
     """The variance of the mean of ``right`` [runs, images] from what neither images nor runs explain."""
     runs, images = right.shape
     if runs < 2 or images < 2:
         return 0.0
     of_images, of_run, whole = right.mean(axis=0), right.mean(axis=1), right.mean()
-    squares = right.sum() - images * (of_run**2).sum() - runs * (of_images**2).sum() + runs * images * whole**2
+    squares = (
+        np.square(right, dtype=float).sum()
+        - images * (of_run**2).sum()
+        - runs * (of_images**2).sum()
+        + runs * images * whole**2
+    )
     return float(squares / ((images - 1) * (runs - 1)) / (images * runs))
 
 

@@ -70,7 +70,7 @@ def find_families(candidates: Sequence[Candidate], means: pd.DataFrame, accuracy
     values = means[accuracy.column].to_numpy()
     members: dict[str, list[int]] = {}
     for place, (candidate, missing) in enumerate(zip(candidates, np.isnan(values), strict=True)):
-        if candidate.rows and not missing:
+        if candidate.rows and not missing and not candidate.variant:
             members.setdefault(candidate.family, []).append(place)
     families = []
     for name, places in members.items():

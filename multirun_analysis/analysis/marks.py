@@ -105,8 +105,8 @@ def _learned(
     runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quantity], selecting: Quantity, reported: Quantity
 ) -> Marks:
     """From what, on what, and how its epoch was chosen."""
-    columns = ("model/weights", "dataset/synthetic", "selection")
-    weights, synthetic, selection = (runs.column(column).tolist() for column in columns)
+    columns = ("model/weights", "dataset/synthetic", "selection", "hardware/unaccelerated")
+    weights, synthetic, selection, unaccelerated = (runs.column(column).tolist() for column in columns)
     waited, watched = pd.to_numeric(runs.column("cost/training/data_wait_share")).to_numpy(float), _watched(runs)
     marks: Marks = []
     for candidate in candidates:
@@ -121,6 +121,8 @@ def _learned(
             mine.append(Mark("synthetic data"))
         if (wait := np.nanmax(waited[shown], initial=0.0)) > WAITED:
             mine.append(Mark("waited for data", _columns(measured, "training"), f"in {100 * wait:.0f} % of training"))
+        if lacking := sorted({word for row in shown if isinstance(word := unaccelerated[row], str) and word}):
+            mine.append(Mark(f"no instructions for {' and '.join(lacking)}", frozenset(), "others may be faster"))
         marks.append(mine)
     return marks
 
@@ -163,7 +165,9 @@ def _unlike(runs: Runs, candidates: Sequence[Candidate], measured: Sequence[Quan
     ]:
         if column in runs.frame.columns:
             text = as_text(runs.frame, [column])[column].tolist()
-            values = [sorted({text[row] for row in c.rows} - {"-"}) for c in candidates]  # what is unfinished has none
+            # What is unfinished has none, and a variant's precision is what it is made for.
+            own = [() if c.variant and what == "precision" else c.rows for c in candidates]
+            values = [sorted({text[row] for row in rows} - {"-"}) for rows in own]
             counts = Counter(own[0] for own in values if len(own) == 1)
             usual = [value for value, count in counts.items() if count == max(counts.values())]
             found.append([_odd(what, own, usual, affected) for own in values])

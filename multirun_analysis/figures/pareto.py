@@ -55,7 +55,8 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     intervals = block.interval * y_scale
     deviations = block.deviations[cost.column].to_numpy(float) * x_scale
 
-    figure = sheet(2.45, _bar_notes(block, single, deviations) + _mark_notes(block, shown, marked, styles))
+    arrows = ["Arrows lead from a run to what was made of it."] * bool(block.variants)
+    figure = sheet(2.45, _bar_notes(block, single, deviations) + arrows + _mark_notes(block, shown, marked, styles))
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
     reach = np.array([x[single] - deviations[single], x[single] + deviations[single]])
     frame(axes, x[shown], y[shown], reach, intervals[single].T)
@@ -67,6 +68,10 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
             crowded.setdefault((style.marker, style.colour) if styles.families else (".", "0.6"), []).append(c)
         for (marker, colour), mine in crowded.items():
             axes.scatter(x[mine], y[mine], 3, colour, marker=marker, alpha=0.5, linewidths=0, rasterized=True)
+    drawn = [change for change in block.variants if {change.variant, change.parent} <= set(single)]
+    for change in drawn:
+        ends = (x[change.parent], y[change.parent]), (x[change.variant], y[change.variant])
+        obstacles.append(_arrow(axes, *ends, styles.of(block, change.variant).colour))
     for c in single:
         style, strength = styles.of(block, c), 1.0 if on[c] else 0.5
         obstacles.append(_bars(axes, x[c], y[c], deviations[c], intervals[c], style.colour, strength))
@@ -174,6 +179,13 @@ def _step(axes: Axes, x: Floats, y: Floats, cost: Quantity, accuracy: Quantity) 
     axes.fill([*px, worst_x], [*py, worst_y], color="0.955", linewidth=0, zorder=0)
     axes.plot(px, py, color="0.3", linewidth=0.8, zorder=2, gid="front")
     return np.column_stack([px[:-1], py[:-1], px[1:], py[1:]])
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> Floats:
+    """Draw an arrow between two points, short of both; its segment [1, 4]."""
+    look = {"arrowstyle": "-|>", "color": colour, "alpha": 0.6, "linewidth": 0.8, "shrinkA": 4, "shrinkB": 4}
+    axes.annotate("", xy=end, xytext=start, arrowprops={**look, "mutation_scale": 7}, zorder=2.2)
+    return np.array([[*start, *end]])
 
 
 def _bars(axes: Axes, x: float, y: float, deviation: float, interval: Floats, colour: str, strength: float) -> Floats:

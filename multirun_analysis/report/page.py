@@ -38,6 +38,7 @@ _SECTIONS = {
     "comparisons": "compare",
     "scaling": "scaling",
     "reliability": "calibration",
+    "variants": "variants",
     "trials": "tuning",
     "tuning": "tuning",
     "importance": "tuning",
@@ -183,6 +184,9 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
             for i, t in list(block.tuning.items())[:MOST_DETAILED] if i in place
         },
         "settings": _settings(block, analysis, place),
+        "variants": [
+            [place[v.parent], place[v.variant]] for v in block.variants if v.parent in place and v.variant in place
+        ],
         "families": [
             {"name": f.name, "members": [place[i] for i in f.members if i in place],
              "slopes": {column: _number(slope) for column, slope in f.slopes.items()}}

@@ -171,6 +171,14 @@ function drawPareto(data, block, state) {
     const traces = [
       { name: "front", type: "scatter", mode: "lines", x: corners.map(({ x }) => x), y: corners.map(({ y }) => y), hoverinfo: "skip", line: { color: css("--front"), width: 2 } },
     ];
+    const tied = block.variants.filter((ends) => ends.every((i) => known.includes(i)));
+    if (tied.length) traces.push({
+      name: "variants", type: "scatter", mode: "lines+markers", hoverinfo: "skip",
+      x: tied.flatMap(([a, b]) => [xs[a] * cost.scale, xs[b] * cost.scale, null]),
+      y: tied.flatMap(([a, b]) => [ys[a] * metric.scale, ys[b] * metric.scale, null]),
+      line: { color: css("--muted"), width: 1 },
+      marker: { symbol: "arrow", angleref: "previous", standoff: 7, size: tied.flatMap(() => [0, 9, 0]), color: css("--muted") },
+    });
     if (state.trials) traces.push(runTrace("trials", "another trial", (c) => c.trialRows, { symbol: "x-thin", size: 7, line: { width: 1.4, color: css("--muted") } }));
     if (state.runs) {
       traces.push(runTrace("runs", "one run", (c) => c.rows, { size: 5, opacity: 0.8 }));
@@ -211,6 +219,7 @@ function drawPareto(data, block, state) {
       ...named.filter(([, at]) => at >= 0).map(([text, at]) => ({ glyph: GLYPHS[at], colour: colourOf(at), text })),
       ...(named.some(([, at]) => at < 0) ? [{ glyph: "⬢", colour: css("--muted"), text: "other families" }] : []),
       { glyph: "━", colour: css("--front"), text: "front" },
+      ...(block.variants.length ? [{ glyph: "→", colour: css("--muted"), text: "from a run to its variants" }] : []),
       ...(hollow ? [{ glyph: "○", colour: css("--muted"), text: "hollow: not comparable" }] : []),
       ...(state.runs ? [{ glyph: "·", colour: css("--ink"), text: "one run (open: unfinished)" }] : []),
       ...(state.trials ? [{ glyph: "×", colour: css("--muted"), text: "another trial of the sweep" }] : []),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from multirun_analysis.analysis.variants import DISK, LATENCY, RATE, variant_costs
 from multirun_analysis.findings import JOINT, Analysis, Block, Front
 from multirun_analysis.quantities import METRICS, Quantity, named
 from multirun_analysis.sources.runs import some
@@ -54,7 +55,7 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
     made += [front_table(block, key, front) for key, front in block.fronts.items()]
     makers = (
         comparisons_table, trials_table, tuning_table, importance_table, marks_table, epochs_table, scaling_table,
-        reliability_table,
+        reliability_table, variants_table,
     )  # fmt: skip
     made += [make(block) for make in makers]
     if block.errors:
@@ -330,6 +331,36 @@ def scaling_table(block: Block) -> Table:
     heads += ["points per doubling of parameters", "points per doubling of MACs"]
     note = "The slope of a line through the family, over the logarithm of the size."
     return Table("scaling", "Scaling within families", heads, rows, note)
+
+
+def variants_table(block: Block) -> Table:
+    """What each variant of a finished run changed: accuracy on the same images, size and speed."""
+    accuracy = block.accuracy
+    costs = variant_costs(block)
+    units = [unit_of(cost, block.means[cost.column]) for cost in costs]
+    rows = []
+    for change in block.variants:
+        means = block.means.iloc[change.variant]
+        row = [name_cell(block.labels[change.parent]), name_cell(change.name), plain_cell(change.runs or None)]
+        row.append(plain_cell(float(means[accuracy.column]) * accuracy.scale, "{:.2f}"))
+        row.append(plain_cell(change.difference * accuracy.points, "{:+.2f}"))
+        row.append(interval_cell(change.low * accuracy.points, change.high * accuracy.points, "{:+.2f}"))
+        row.append(plain_cell(change.p_corrected, "{:.2g}"))
+        row.append(plain_cell(100 * change.otherwise, "{:.2f}"))
+        for cost, (_, factor) in zip(costs, units, strict=True):
+            value = float(means[cost.column]) * factor
+            row.append(Cell(None, "-") if np.isnan(value) else Cell(value, number_text(value)))
+            row.append(plain_cell(change.ratios[cost.column], "{:.3g}×"))
+        rows.append(row)
+    points = "change (points)" if accuracy.is_share else "change"
+    heads = ["model", "variant", "runs", accuracy.axis, points, "95 % interval", "p", "judged otherwise (%)"]
+    for cost, (head, _) in zip(costs, units, strict=True):
+        heads += [head, {DISK: "times smaller", LATENCY: "times as fast", RATE: "times the parent's"}[cost.column]]
+    note = (
+        "Against the run that it was made of, on the same images; over several runs images are crossed with runs. p is "
+        "corrected for the number of variants. Scored and measured with the file that one would ship."
+    )
+    return Table("variants", "Variants", heads, rows, note)
 
 
 def runs_table(analysis: Analysis) -> Table:
