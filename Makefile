@@ -87,7 +87,7 @@ audit: .venv/.dev
 	@$(INSTALL)
 	@touch $@
 
-.venv/.dev: PACKAGE = .[dev,elpv,hub,search]
+.venv/.dev: PACKAGE = .[dev,compact,elpv,hub,openvino,search]
 .venv/.dev: .venv/.made pyproject.toml requirements.lock
 	@echo "Installing what sweeps and tests need into .venv: some minutes and about 6 GB, the first time."
 	@$(INSTALL)

@@ -78,13 +78,14 @@ def test_conda_reads_the_same_lock_and_pins_only_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("goal", "package"), [("sweep", "-e '.'"), ("test", "-e '.[dev,elpv,hub,search]'"), ("bench", "-e '.[bench]'")]
+    ("goal", "package"),
+    [("sweep", "-e '.'"), ("test", "-e '.[dev,compact,elpv,hub,openvino,search]'"), ("bench", "-e '.[bench]'")],
 )
 def test_make_installs_from_the_lock(goal: str, package: str) -> None:
     commands = run("make", "--dry-run", "--always-make", goal).stdout.replace("\\\n", "")
     assert "-c requirements.lock" in commands
     assert package in commands
-    assert set(EXTRAS) == {"bench", "dev", "elpv", "hub", "search"}
+    assert set(EXTRAS) == {"bench", "compact", "dev", "elpv", "hub", "openvino", "search"}
 
 
 def test_the_next_hydra_is_one_that_pyproject_allows() -> None:

@@ -197,7 +197,7 @@ def _first_wrong(network: Network, file: Path, inputs: torch.Tensor) -> str:
     def keep(name: str) -> Any:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
-                wanted[name] = output.float().numpy()
+                wanted[name] = output.float().numpy().copy()  # lest an activation after it works in place
 
         return hook
 

@@ -61,12 +61,15 @@ def _ratios(candidates: Sequence[Candidate], means: pd.DataFrame, variant: int, 
 def _tested(change: VariantChange, right: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> VariantChange:
     """With a test of images and trainings, both paired; of one training the exact one of images."""
     ours, theirs = (np.stack(each) for each in zip(*right, strict=True))
-    difference = float(ours.mean() - theirs.mean())
-    if len(ours) > 1:
+    difference, images = float(ours.mean() - theirs.mean()), ours.shape[1]
+    if bool((ours == theirs).all()):  # of so many images none: Clopper and Pearson (1934)
+        bound = 1 - ((1 - LEVEL) / 2) ** (1 / images)
+        p, low, high = 1.0, -bound, bound
+    elif len(ours) > 1:
         p, low, high = judge(difference, *paired_change(ours, theirs), LEVEL)
     else:
         only = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-        p, (low, high) = mcnemar(*only), of_the_uneven(*only, ours.shape[1], LEVEL)
+        p, (low, high) = mcnemar(*only), of_the_uneven(*only, images, LEVEL)
     other = float((ours != theirs).mean())
     return replace(change, difference=difference, p=p, low=low, high=high, runs=len(ours), otherwise=other)
 
@@ -83,7 +86,7 @@ def _sentence(block: Block, change: VariantChange) -> str:
     if not math.isnan(fast := change.ratios[LATENCY]):
         times = f"{fast:.2g} times as fast" if fast >= 1 else f"{1 / fast:.2g} times as slow"
         parts.append(f"{times} at batch 1{f' without instructions for {lacking}' if lacking else ''}")
-    if not math.isnan(small := change.ratios[DISK]) and abs(small - 1) > 0.02:
+    if not math.isnan(small := change.ratios[DISK]) and abs(small - 1) > 0.1:
         parts.append(f"{small:.2g} times smaller" if small > 1 else f"{1 / small:.2g} times larger")
     if not math.isnan(change.difference):
         gap = block.accuracy.difference(change.difference)
