@@ -26,6 +26,7 @@ ON_CPU = (
     "reading",
     "sweep",
     "inference",
+    "compact",
     "training",
     "memory",
     "growth",

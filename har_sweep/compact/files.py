@@ -99,23 +99,31 @@ def _write(variant: Variant, network: Network, path: Path) -> None:
         path.write_bytes(network.onnx.read_bytes())
         return
     import onnx
-    from onnxruntime import quantization
 
-    prepared, reduce_range = network.folder / "prepared.onnx", not device_of("cpu").int8  # lest sums saturate
-    if not prepared.exists():
-        quantization.quant_pre_process(network.onnx, prepared, skip_symbolic_shape=True)
-    options: dict[str, Any] = {"per_channel": True, "reduce_range": reduce_range}
-    if variant.name == "int8_dynamic":
-        quantization.quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul", "Gemm"], **options)
-    else:
-        ours = {node.name for node in onnx.load(prepared).graph.node[: _first_convolution(prepared)]}
-        quantization.quantize_static(
-            prepared, path, _Calibration(network.session), op_types_to_quantize=_operators(prepared),
-            nodes_to_exclude=sorted(ours), **options,
-        )  # fmt: skip
+    quantise(variant, network.onnx, path, _training_images(network.session))
     made = onnx.load(path)
     onnx.helper.set_model_props(made, described(network.session))
     onnx.save(made, path)
+
+
+def quantise(variant: Variant, whole: Path, path: Path, images: Iterator[NDArray[np.uint8]]) -> None:
+    """Write the network of an ONNX file with products in int8; batches of ``images`` scale the activations of those
+    that are not scaled as they come."""
+    import onnx
+    from onnxruntime import quantization
+
+    prepared = whole.with_name("prepared.onnx")
+    if not prepared.exists():
+        quantization.quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+    options: dict[str, Any] = {"per_channel": True, "reduce_range": not device_of("cpu").int8}  # lest sums saturate
+    if variant.name == "int8_dynamic":
+        quantization.quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul", "Gemm"], **options)
+        return
+    pixels_only = [node.name for node in onnx.load(prepared).graph.node[: _first_convolution(prepared)]]
+    quantization.quantize_static(
+        prepared, path, _Calibration(images), op_types_to_quantize=_operators(prepared), nodes_to_exclude=pixels_only,
+        **options,
+    )  # fmt: skip
 
 
 def _first_convolution(file: Path) -> int:
@@ -136,22 +144,22 @@ def _operators(file: Path) -> list[str]:
 
 
 class _Calibration:
-    """Training images, as ONNX Runtime asks for them."""
+    """Images, as ONNX Runtime asks for them."""
 
-    def __init__(self, session: Session) -> None:
-        self._batches = _training_images(session)
+    def __init__(self, images: Iterator[NDArray[np.uint8]]) -> None:
+        self._images = images
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        images = next(self._batches, None)
-        return None if images is None else {INPUT: images.numpy()}
+        images = next(self._images, None)
+        return None if images is None else {INPUT: images}
 
 
-def _training_images(session: Session) -> Iterator[torch.Tensor]:
+def _training_images(session: Session) -> Iterator[NDArray[np.uint8]]:
     spec = session.spec
     stream = batches(session.dataset, "train", spec.model.input_size, CALIBRATION_BATCH, order=(spec.config.seed, 0))
     with closing(stream):
         for batch in islice(stream, CALIBRATION_IMAGES // CALIBRATION_BATCH):
-            yield batch.images
+            yield batch.images.numpy()
 
 
 def images_to_compare(session: Session) -> torch.Tensor:

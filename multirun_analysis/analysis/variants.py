@@ -19,7 +19,7 @@ from multirun_analysis.sources.runs import Runs
 
 LATENCY = "cost/inference/latency_seconds/batch_1/p50"
 RATE, DISK = "cost/inference/images_per_second", "cost/disk_bytes"
-MOST = 6  # in sentences; the table has all
+MOST = 4  # in sentences; the table has all
 
 
 def find_variants(
@@ -95,9 +95,8 @@ def _sentence(block: Block, change: VariantChange) -> str:
             chance = "more than chance" if change.p_corrected < 0.05 else "within chance"
             gap += f" ({low} to {high}), {chance}"
         parts.append(gap)
-    slower = [] if not math.isnan(fast) else ["its times are not to be compared"]
-    what = f"{block.labels[change.parent]} as {change.name}"
-    return f"{what}: {', '.join([*parts, *slower])}."
+    times = "; its times are not to be compared" * math.isnan(fast)
+    return f"{block.labels[change.parent]} as {change.name}: {', '.join(parts)}{times}."
 
 
 def variant_costs(block: Block) -> list[Quantity]:

@@ -38,7 +38,6 @@ _SECTIONS = {
     "comparisons": "compare",
     "scaling": "scaling",
     "reliability": "calibration",
-    "variants": "variants",
     "trials": "tuning",
     "tuning": "tuning",
     "importance": "tuning",
