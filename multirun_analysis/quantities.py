@@ -162,6 +162,7 @@ _COSTS: tuple[tuple[str, str, Goal, Kind, Phase], ...] = (
     ("cost/inference/latency_seconds/batch_1/p95", "latency (p95, batch 1)", "min", "seconds", "inference"),
     ("cost/training/seconds_with_validation", "training time with validation", "min", "seconds", "training"),
     ("cost/training/compute_seconds", "computing time in training", "min", "seconds", "training"),
+    ("cost/training/teacher_seconds", "teacher's time in training", "min", "seconds", "training"),
     ("cost/training/images_per_second", "training images/s", "max", "rate", "training"),
     ("cost/training/data_wait_share", "data wait in training", "min", "share", ""),
 )

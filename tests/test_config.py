@@ -25,7 +25,7 @@ from har_sweep.errors import InputError
 MORE = "hydra.launcher.additional_parameters"
 SLURM = "hardware=slurm_cpu"
 
-OPEN = {"timm", "custom"}  # options that name nothing by themselves
+OPEN = {"timm", "custom", "distill"}  # options that name nothing by themselves
 
 
 @pytest.mark.parametrize("model", sorted(set(groups()["model"]) - OPEN))
@@ -119,6 +119,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         ("optimizer=timm", "optimizer."),
         ("scheduler=custom", "scheduler._target_"),
         ("data=custom", "data._target_"),
+        ("objective=distill", "teacher"),
     ],
 )
 def test_an_option_that_names_nothing_says_what_to_add(option: str, missing: str) -> None:

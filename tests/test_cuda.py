@@ -43,6 +43,7 @@ from har_sweep.train.average import MovingAverage
 from har_sweep.train.epoch import train_step
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner, is_out_of_memory
+from har_sweep.train.objective import Objective
 from har_sweep.train.session import Session
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda", 0), torch.device("meta")
@@ -223,7 +224,8 @@ def learner_of(session: Session, device: torch.device) -> Learner:
     with device:
         first = [nn.Conv2d(3, 4, 3, stride=8), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         model = nn.Sequential(*first, nn.Linear(4, len(session.dataset.classes)))
-    return Learner(model, session.spec.config, session.compute, Ranks(), session.steps, tell_nobody, 0)
+    objective = Objective(model, session.spec.config.trainer)
+    return Learner(objective, session.spec.config, session.compute, Ranks(), session.steps, tell_nobody, 0)
 
 
 STEPS = {

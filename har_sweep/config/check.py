@@ -108,6 +108,7 @@ def check(config: Config) -> None:
             "Leave one of them out.",
         )
     _check_optimizer(config.optimizer)
+    _check_objective(config)
     check_sweep_name(config.sweep.name)
     if (data.source == "custom") != (data._target_ is not None):
         raise InputError(
@@ -143,6 +144,45 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
         raise InputError(
             f"optimizer.nesterov=true needs momentum, and optimizer.momentum is {optimizer.momentum}.",
             "Set optimizer.momentum=0.9, or optimizer.nesterov=false.",
+        )
+
+
+def _check_objective(config: Config) -> None:
+    objective, trainer = config.objective, config.trainer
+    if objective.taught_by:
+        raise InputError("objective.taught_by cannot be given: it is filled in while planning.", "Leave it out.")
+    if objective.kind == "labels":
+        of_a_teacher = ("objective.weight", "objective.temperature", "objective.teacher_model")
+        for path in ("teacher", *of_a_teacher, "objective.teacher_input_size"):
+            if (value := value_at(config, path)) is not None:
+                raise InputError(
+                    f"{path}={value} is for a teacher, and with objective=labels nobody teaches.",
+                    "Add objective=distill, or leave it out.",
+                )
+        return
+    if config.teacher is None:
+        raise InputError(
+            f"objective.kind={objective.kind} does not say who teaches.",
+            "Add teacher=RUN, the id of a finished run or its beginning; or teacher=FILE objective.teacher_model=NAME.",
+        )
+    if objective.weight is None:
+        raise InputError("objective.weight has no value, and has no default.", "Write objective=distill, which has.")
+    if objective.kind == "features" and objective.temperature is not None:
+        raise InputError(
+            f"objective.temperature={objective.temperature} is for logits, and objective.kind=features has none.",
+            "Leave it out.",
+        )
+    if objective.kind in ("features", "token") and trainer.finetune == "head":
+        why = "what makes the features is frozen" if objective.kind == "features" else "timm's models then hide it"
+        raise InputError(
+            f"objective.kind={objective.kind} and trainer.finetune=head do not go together: {why}.",
+            "Take objective.kind=logits, or train in full.",
+        )
+    if objective.weight == 1 and trainer.label_smoothing:
+        raise InputError(
+            f"trainer.label_smoothing={trainer.label_smoothing} does nothing where objective.weight=1 leaves the "
+            "labels no share of the loss.",
+            "Leave one of them out.",
         )
 
 

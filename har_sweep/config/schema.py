@@ -175,6 +175,32 @@ class TrainerConfig:
     save_model: bool = _key(True, "keep model.safetensors", identity=False)
 
 
+@dataclass
+class ObjectiveConfig:
+    """What a batch is learned from. Without a teacher every key is as it is here, so that a run's id is what it was
+    before there were any."""
+
+    kind: str = _key(
+        "labels",
+        "what is learned: the labels alone; or also a teacher's logits, its features, or by a DeiT's token its logits",
+        choices=("labels", "logits", "features", "token"),
+        neutral=True,
+    )
+    weight: Optional[float] = _key(
+        None, "the teacher's share of the loss; the labels have the rest", above=0.0, high=1.0, neutral=True
+    )
+    temperature: Optional[float] = _key(
+        None, "softens both sides' logits; null takes 4", above=0.0, high=1000.0, neutral=True
+    )
+    teacher_model: Optional[str] = _key(
+        None, "timm's architecture of a teacher that is a file of weights", identity=False
+    )
+    teacher_input_size: Optional[int] = _key(
+        None, "side of such a teacher's square input in pixels; null takes timm's", identity=False, low=16, high=2048
+    )
+    taught_by: dict[str, Any] = _key({}, "filled in while planning: the teacher's run and weights", neutral=True)
+
+
 LAUNCHER = "hydra_plugins.har_sweep_plugins.launcher.HarSweepLauncher"
 
 
@@ -316,12 +342,16 @@ class Config:
     augmentation: AugmentationConfig = _section(AugmentationConfig, "what training images go through")
     data: DataConfig = _section(DataConfig, "the images", identity=False)
     trainer: TrainerConfig = _section(TrainerConfig, "the training loop")
+    objective: ObjectiveConfig = _section(ObjectiveConfig, "what is learned")
     hardware: HardwareConfig = _section(HardwareConfig, "where and how it computes")
     tracking: TrackingConfig = _section(TrackingConfig, "Weights & Biases", identity=False)
     paths: PathsConfig = _section(PathsConfig, "folders", identity=False)
     sweep: SweepConfig = _section(SweepConfig, "the sweep", identity=False)
     launch: LaunchConfig = _section(LaunchConfig, "how its runs are started", identity=False)
     seed: int = _key(0, "seed of initialisation, order and augmentation", low=0, high=2**31 - 1)
+    teacher: Optional[str] = _key(
+        None, "who teaches: a finished run (its id, its beginning, its folder), or a file of weights", identity=False
+    )
     rerun: bool = _key(False, "compute again what is already done", identity=False)
     targets: dict[str, str] = _key(
         {}, "filled in while planning: what each _target_ is, by its version or content", neutral=True

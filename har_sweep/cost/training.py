@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,11 +35,26 @@ class Paced:
         return cls(state["images"], state["seconds"], Disturbance(**state["disturbed"]))
 
 
+@dataclass(frozen=True)
+class Taught:
+    """Seconds of a teacher's answers: on so many ``images``, and in steps that were the first of their size."""
+
+    images: int = 0
+    seconds: float = 0.0
+    first_seconds: float = 0.0
+
+    def seconds_in_all(self, first_images: int) -> float | None:
+        """Those that count: of first steps no more than others took for as many images; None if nobody taught."""
+        usual = self.seconds / self.images * first_images if self.images else self.first_seconds
+        return self.seconds + min(self.first_seconds, usual) or None
+
+
 class TrainingClock:
     """Times the training loop, over as many epochs and resumed processes as it takes.
 
     ``waiting()`` goes around getting a batch, ``step(images)`` around each optimizer step, ``pause()`` before
-    validation, a checkpoint and the end; the next ``waiting()`` starts the clock again. A CUDA device is synchronised
+    validation, a checkpoint and the end; the next ``waiting()`` starts the clock again; ``teaching()`` goes around a
+    teacher's answers within a step. A CUDA device is synchronised
     in ``pause``, once when warm, and around the first step of each number of images, but not in every step.
 
     In such a first step a device chooses its kernels, and a model is compiled. What it takes longer than others is no
@@ -63,6 +78,8 @@ class TrainingClock:
         self._window, self._window_images, self._window_seconds = Counters(), 0, 0.0
         self._first = Paced()  # steps of their number of images, of any process
         self._steps, self._sizes = 0, set[int]()  # of this process
+        self._taught, self._in_first_step = Taught(), False
+        self._answers: list[tuple[bool, torch.cuda.Event, torch.cuda.Event]] = []
         self._host_seconds = 0.0  # for which the host was busy with the last step that was no first one
         self._held: HeldStep | None = None
         self._device_seconds: float | None = None  # of an image, if the device never waited for the host
@@ -101,12 +118,13 @@ class TrainingClock:
             synchronise(self._device)
             self._lap()
             self._warm_since = None
-        began = self._now()
+        began, self._in_first_step = self._now(), first
         with nullcontext() if first else self._holding():
             yield first
         self._steps += 1
         if not first:
             self._host_seconds = self._now() - began
+            self._taught = replace(self._taught, images=self._taught.images + images)
         else:
             synchronise(self._device)
             self._first += Paced(images, self._now() - began)
@@ -120,6 +138,21 @@ class TrainingClock:
             if self._now() - self._warm_since >= _WINDOW_SECONDS:
                 self._lap()
         self._note_held(images)
+
+    @contextmanager
+    def teaching(self) -> Iterator[None]:
+        """Around a teacher's answers to a micro-batch; on CUDA they are timed as the device has them, in ``pause``."""
+        began, start = self._now(), self._mark()
+        yield
+        end = self._mark()
+        if start is None or end is None:
+            self._add_answer(self._in_first_step, self._now() - began)
+        else:
+            self._answers.append((self._in_first_step, start, end))
+
+    def _add_answer(self, in_first_step: bool, seconds: float) -> None:
+        key = "first_seconds" if in_first_step else "seconds"
+        self._taught = replace(self._taught, **{key: getattr(self._taught, key) + seconds})
 
     @contextmanager
     def _holding(self) -> Iterator[None]:
@@ -168,6 +201,9 @@ class TrainingClock:
         # From the end of the work before to the batch's arrival as the device saw it: nothing, where it was still busy.
         self._wait_seconds += sum(min(waited, done.elapsed_time(ready) / 1e3) for waited, done, ready in self._waits)
         self._waits.clear()
+        for in_first_step, start, end in self._answers:
+            self._add_answer(in_first_step, start.elapsed_time(end) / 1e3)
+        self._answers.clear()
         self._started = self._warm_since = None
 
     def _mark(self) -> torch.cuda.Event | None:
@@ -189,6 +225,7 @@ class TrainingClock:
             "warm": asdict(warm),
             "undisturbed": asdict(undisturbed),
             "first": asdict(self._first),
+            "taught": asdict(self._taught),
             "device_seconds": self._device_seconds,
         }
 
@@ -196,6 +233,7 @@ class TrainingClock:
         """Go on from a checkpoint's ``state_dict()``; this process warms up anew."""
         self._seconds, self._wait_seconds = state["seconds"], state["wait_seconds"]
         self._first = Paced.restore(state["first"]) if "first" in state else Paced()
+        self._taught = Taught(**state.get("taught", {}))
         self._device_seconds = state.get("device_seconds")
         if "warm" not in state:  # of before this was measured
             warm = Paced(state["warm_images"], state["warm_seconds"], Disturbance(lost=None))
@@ -225,6 +263,7 @@ class TrainingClock:
             disturbed_share=disturbed.share,
             images_disturbed_share=paced.disturbed.share,
             compile_seconds=compiling if warm.images else None,
+            teacher_seconds=self._taught.seconds_in_all(self._first.images),
             host_wait_share=self._host_wait_share(paced, waited / seconds if seconds else 0.0),
         )
 

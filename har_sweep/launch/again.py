@@ -9,10 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from har_sweep.config.check import usable_folders
-from har_sweep.config.schema import Config
 from har_sweep.data.prepare import prepare_dataset
 from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.events import Tell
@@ -21,12 +18,13 @@ from har_sweep.launch.journal import read_sweeps
 from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.claim import living_owner, take_claim
-from har_sweep.record.folder import RunPaths, read_record
+from har_sweep.record.folder import RunPaths, read_record, runs_named
 from har_sweep.record.record import Hardware, Record
+from har_sweep.spec.finished import as_planned
 from har_sweep.spec.hardware import device_named, find_devices, logical_cores
 from har_sweep.spec.precision import Choice, Way, named
 from har_sweep.spec.run_spec import RunSpec, source_size
-from har_sweep.spec.weights import ModelPlan
+from har_sweep.spec.teacher import find_teacher
 from har_sweep.stop import Stop
 
 
@@ -58,11 +56,11 @@ def find_runs(names: Iterable[str], folder: Path) -> list[RunPaths]:
     InputError
         for a name of none or of several.
     """
-    there = sorted(entry.name for entry in folder.glob("[!.]*") if RunPaths(entry).record.exists())
+    there = runs_named("", folder)
     sweeps = {note.name: [run.run_id for run in note.runs] for note in read_sweeps(folder)}
     found: dict[str, None] = {}
     for name in names:
-        runs = [name] if name in there else sweeps.get(name, [run for run in there if run.startswith(name)])
+        runs = [name] if name in there else sweeps.get(name) or runs_named(name, folder)
         if not runs:
             hint = nearest(name, [*there, *sweeps]) or "Name the folder of the runs with paths.runs=FOLDER."
             raise InputError(f"There is no run and no sweep '{name}' in {folder}.", hint)
@@ -120,22 +118,7 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
 
 def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
     """The run as it was planned, from its record; its weights are those that it kept, so that it starts from none."""
-    try:
-        config = msgspec.convert(record.config, Config)
-        model = config.model
-        plan = ModelPlan(
-            timm_name=record.model.timm_name,
-            pretrained_tag=model.pretrained_tag,
-            input_size=record.model.input_size[-1],
-            mean=tuple(model.mean or ()),
-            std=tuple(model.std or ()),
-            weights="scratch",
-            weights_file=None,
-        )
-    except msgspec.MsgspecError as e:
-        raise InputError(
-            f"{record.run_id} is of another version of har_sweep: {e}.", "Compute it again with rerun=true."
-        ) from e
+    config, plan = as_planned(record)
     hardware = replace(config.hardware, device=record.hardware.device, cpu_threads=record.hardware.cpu_threads)
     config = replace(config, hardware=hardware, paths=replace(config.paths, runs=str(paths.folder.parent)))
     with usable_folders(config.paths):
@@ -144,6 +127,9 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
     theirs, ours = record.dataset, (dataset.fingerprint, dataset.split_fingerprint)
     if ours != (theirs.fingerprint, theirs.split_fingerprint):
         raise InputError(f"{record.run_id}: its images are not what they were.", "Bring back those that it was of.")
+    teacher = find_teacher(config, screen.progress) if config.teacher else None
+    if teacher and teacher.identity != config.objective.taught_by:
+        raise InputError(f"{record.run_id}: its teacher is not what it was.", "Bring back the weights that it had.")
     return RunSpec(
         run_id=record.run_id,
         name=record.name,
@@ -156,6 +142,7 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
         choice=_choice(record.hardware),
         dataset_file=dataset.file,
         warnings=(),
+        teacher=teacher,
         halvings=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts),
     )
 

@@ -32,6 +32,7 @@ from har_sweep.stop import Stop
 from har_sweep.train.augmentation import augment
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
+from har_sweep.train.objective import Objective, build_objective
 
 EVALUATION_SHARE = 0.1  # of the time
 HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
@@ -57,6 +58,18 @@ def refusal(spec: RunSpec) -> tuple[str, str] | None:
     """Why a run's model cannot be built from its weights, and what to do; None if it can be."""
     try:
         build_model(spec.config, spec.model, CLASSES, lambda text: None)
+    except (InputError, RunFailure) as e:
+        return str(e), e.hint
+    return None
+
+
+def teacher_refusal(spec: RunSpec) -> tuple[str, str] | None:
+    """Why a run's teacher cannot teach its model, and what to do; None if it can, as two black images show."""
+    classes, size = len(Dataset.read(spec.dataset_file).classes), spec.model.input_size
+    compute = Compute(torch.device("cpu"), "fp32", torch.contiguous_format)
+    try:
+        objective = build_objective(_untrained(spec, classes), spec, classes, compute)
+        objective.loss(objective.trained.train(), torch.zeros(2, 3, size, size), torch.zeros(2, dtype=torch.int64))
     except (InputError, RunFailure) as e:
         return str(e), e.hint
     return None
@@ -137,7 +150,7 @@ def _steps(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec) -> 
 
 def _learner(model: nn.Module, spec: RunSpec, compute: Compute, ranks: Ranks) -> Learner:
     config = replace(spec.config, trainer=replace(spec.config.trainer, on_oom="split"))
-    return Learner(model, config, compute, ranks, 1, tell_nobody, 0)
+    return Learner(Objective(model, config.trainer), config, compute, ranks, 1, tell_nobody, 0)
 
 
 def _step(learner: Learner, compute: Compute, spec: RunSpec, count: int) -> None:

@@ -69,8 +69,12 @@ def cheapness(planned: list[Planned], screen: Screen) -> list[float]:
     with asking_torch() as ask:
         speeds = [speed for speed, _ in _known(todo, past, ask, screen, measuring=False)]
         if None in speeds:
-            macs = _macs(todo, past, ask, screen)
-            speeds = [_of_macs(macs[work.model]) for work in todo]
+            taught = [work.teacher for work in todo]
+            macs = _macs([*todo, *filter(None, taught)], past, ask, screen)
+            of_teachers = [_of_macs(macs[teacher.model]).evaluation if teacher else 0.0 for teacher in taught]
+            speeds = [
+                _of_macs(macs[work.model]).beside(seconds) for work, seconds in zip(todo, of_teachers, strict=True)
+            ]
     costs = iter(work.seconds(speed) for work, speed in zip(todo, speeds, strict=True) if speed)
     return [next(costs) if work else 0.0 for work in works]
 
@@ -126,7 +130,7 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, measur
                 speed,
                 f"{evidence_told(same)} of {work.spec.config.model.name} on {same[0].hardware.device_name}",
             )
-        elif (work.on_cluster or not measuring) and (counted := most_alike([p for p in like if p.macs], work)):
+        elif (work.on_cluster or not measuring) and (counted := most_alike(_counted(like, work), work)):
             others[kind] = list({p.model: p for p in reversed(counted)}.values())  # of each model its latest
         elif measuring and _is_here(work):
             unknown.append(work)
@@ -139,6 +143,11 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, measur
         what = f"Measuring how fast this machine trains {work.spec.model.timm_name}, about 3 s"
         known[work.kind] = _measured(work, ask, partial(screen.progress, what, n, len(unknown)))
     return [known[work.kind] for work in works]
+
+
+def _counted(like: list[Past], work: Work) -> list[Past]:
+    """Those from whose MACs a speed follows: none where a teacher, whose MACs are not the model's, takes its time."""
+    return [] if work.teacher else [p for p in like if p.macs]
 
 
 def _by_macs(count: int | str, counted: list[Past]) -> Known:
@@ -165,11 +174,18 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
             rate = measured_together(spec, ask, tell)
         except Unanswered as e:
             return None, f"nothing: {hardware.device_count} devices could not be measured together ({e})"
-    training = 1 / rate
+    taught = 0.0
+    if work.teacher:
+        try:
+            taught = measured(work.teacher.spec, (spec.choice.way,), ask, tell).evaluation_seconds
+        except Unanswered as e:
+            return None, f"nothing: its teacher could not be measured on this machine ({e})"
     compiled = ", not compiled" if hardware.compile else ""
-    here = f"its steps on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
+    what = "its steps and its teacher" if work.teacher else "its steps"
+    here = f"{what} on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
     basis = f"{here}, not on the node" if work.on_cluster else here
-    return Speed(training, found.evaluation_seconds, found.build_seconds), basis
+    alone = Speed(1 / rate, found.evaluation_seconds, found.build_seconds)
+    return alone.beside(taught / hardware.device_count), basis
 
 
 def _is_here(work: Work) -> bool:
@@ -182,9 +198,10 @@ def _nothing(work: Work) -> str:
     """Why nothing is known, and what to do about it."""
     spec, count = work.spec, work.spec.config.hardware.device_count
     devices = f"{count} x {spec.device}" if count > 1 else spec.device
+    taught = f" that {spec.teacher.name} taught" if spec.teacher else ""
     return (
-        f"nothing: there is no record of a run on {devices} in {spec.precision}. Run any of these models for an epoch "
-        "first: the next estimate uses its record"
+        f"nothing: there is no record of a run{taught} on {devices} in {spec.precision}. Run any of these models for "
+        "an epoch first: the next estimate uses its record"
     )
 
 

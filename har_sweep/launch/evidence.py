@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -30,6 +30,10 @@ class Speed:
     def scaled(self, ratio: float) -> Speed:
         """With so many times the MACs."""
         return Speed(self.training * ratio, self.evaluation * ratio, self.once)
+
+    def beside(self, teacher: float) -> Speed:
+        """With a teacher that takes so many seconds for an image in training."""
+        return Speed(self.training + teacher, self.evaluation, self.once)
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,19 @@ class Work:
         return self.spec.model.timm_name, self.spec.model.input_size
 
     @property
+    def teacher(self) -> Work | None:
+        """As if the run's teacher were to be measured on its own."""
+        if self.spec.teacher is None:
+            return None
+        plan, config = self.spec.teacher, self.spec.config
+        alone = replace(config, model=plan.config.model, targets=plan.config.targets)
+        return Work(replace(self.spec, config=alone, model=plan.model, teacher=None), 0, 0, 0)
+
+    @property
     def kind(self) -> str:
         """The same for runs of the same speed."""
         spec = self.spec
-        settings = spec.config.hardware, spec.config.trainer, spec.config.augmentation
+        settings = spec.config.hardware, spec.config.trainer, spec.config.augmentation, spec.config.objective.taught_by
         return str((self.model, spec.device, spec.precision, settings))
 
     @property
@@ -115,8 +128,10 @@ def _speed(record: Record) -> Speed | None:
 
 
 def is_like(p: Past, work: Work) -> bool:
-    """Whether a record is of the hardware that the run will have, as far as that is known."""
+    """Whether a record is of the hardware that the run will have, as far as that is known, and of its teacher."""
     spec, theirs = work.spec, p.config["hardware"]
+    if p.config.get("objective", {}).get("taught_by", {}) != spec.config.objective.taught_by:
+        return False
     if (p.hardware.device, p.hardware.precision, p.hardware.device_count, p.config["trainer"]["finetune"]) != (
         spec.device, spec.precision, spec.config.hardware.device_count, spec.config.trainer.finetune
     ):  # fmt: skip

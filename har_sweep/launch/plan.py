@@ -28,6 +28,7 @@ from har_sweep.launch.private import refusing_others_folders, unwritable
 from har_sweep.launch.slurm.queue import Unreachable
 from har_sweep.launch.speeds import choices, warnings_of_several
 from har_sweep.launch.state import run_states
+from har_sweep.launch.teachers import check_none_is_computed_again, check_teachers, with_teachers
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.choices import CHOICES, choice_word
 from har_sweep.record.claim import take_claim
@@ -101,8 +102,9 @@ def plan(
             raise InputError(*SEVERAL_IN_A_TRIAL)
         models = _models(configs, screen)
         datasets = _datasets([(config, models[_model_key(config)]) for config in configs], screen)
-        drafts = _drafts(runs, devices, models, datasets, common)
+        drafts = with_teachers(_drafts(runs, devices, models, datasets, common), screen)
         check_weights(drafts, ask, screen)
+        check_teachers(drafts, ask, screen)
         chosen = choices(drafts, ask, screen)
         drafts = [replace(draft, choice=choice) for draft, choice in zip(drafts, chosen, strict=True)]
         said = warnings_of_several(drafts, ask, screen)
@@ -110,9 +112,10 @@ def plan(
     places = defaultdict[str, list[int]](list)
     for place, (draft, warning, config) in enumerate(zip(drafts, said, configs, strict=True)):
         told = replace(draft, warnings=(*draft.warnings, *filter(None, [warning]), *warnings))
-        spec = _identified(told, datasets[_data_key(config)])
+        spec = identified(told, datasets[_data_key(config)])
         specs.setdefault(spec.run_id, spec)
         places[spec.run_id].append(place)
+    check_none_is_computed_again(list(specs.values()))
     return [replace(p, places=tuple(places[p.spec.run_id])) for p in _seen(list(specs.values()))]
 
 
@@ -272,7 +275,7 @@ def _named_apart(spec: RunSpec) -> RunSpec:
     return replace(spec, config=replace(spec.config, tracking=replace(tracking, name=name)))
 
 
-def _identified(spec: RunSpec, dataset: Dataset) -> RunSpec:
+def identified(spec: RunSpec, dataset: Dataset) -> RunSpec:
     """With its id, which needs all to be decided."""
     identified = identify(
         spec.config,

@@ -21,6 +21,7 @@ from har_sweep.launch.slurm.options import check_resources, resource_shapes, sba
 from har_sweep.launch.slurm.submit import submit_arrays
 from har_sweep.launch.state import OVER, run_states
 from har_sweep.launch.terminal import Screen, failure
+from har_sweep.launch.twins import propose_twins
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import find_record, is_done
 from har_sweep.spec.run_spec import RunSpec
@@ -197,10 +198,11 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     for p in todo[:LISTED_RUNS]:
         c = p.spec.config
         epochs = f"{c.trainer.epochs} epoch{'s' if c.trainer.epochs > 1 else ''}"
+        taught = f", taught by {p.spec.teacher.name}" if p.spec.teacher else ""
         devices = f"{c.hardware.device_count} x " if c.hardware.device_count > 1 else ""
         screen.say(
             f"  {p.spec.run_id}  {p.spec.model.timm_name} from {p.spec.model.weights[:19]}{in_brackets(c)}, "
-            f"seed {c.seed}: {epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}, "
+            f"seed {c.seed}: {epochs}, batch {c.trainer.batch_size}, {c.optimizer.name} {c.optimizer.lr:g}{taught}, "
             f"{devices}{p.spec.device} {p.spec.precision} [{p.state}]"
         )
     if len(todo) > LISTED_RUNS:
@@ -216,6 +218,7 @@ def announce(planned: list[Planned], screen: Screen) -> None:
         asks = f"{gpus}{asked['cpus_per_task']} CPUs, {asked['mem']} and {asked['time']} minutes, in {place}"
         screen.say(f"  Each of {len(specs)} asks SLURM for {asks}.")
     warn(planned, screen)
+    propose_twins(planned, screen)
     warn_of_lost(planned, screen)
 
 

@@ -26,8 +26,9 @@ NAMINGS = {
 """Whose models name their tensors so, by how a name begins; timm reads those that its own models have adapters for."""
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or pickled file by name, on the CPU. No code of the file is executed.
+def load_tensors(path: Path, key: str = "model.weights") -> dict[str, Tensor]:
+    """The tensors of a .safetensors or pickled file by name, on the CPU. No code of the file is executed. ``key`` is
+    the config's that named the file.
 
     timm reads it: ``state_dict`` or ``model`` wrappers are opened, ``module.`` and ``_orig_mod.`` prefixes taken off.
 
@@ -44,26 +45,20 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         if isinstance(e.__cause__, pickle.UnpicklingError):
             raise InputError(
-                f"model.weights={path} is refused: it is a pickle that holds code, or no PyTorch file at all.",
+                f"{key}={path} is refused: it is a pickle that holds code, or no PyTorch file at all.",
                 "Nothing of it was executed. Save the state_dict alone, best as .safetensors.",
             ) from e
         raise InputError(
-            f"model.weights={path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}.",
+            f"{key}={path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}.",
             "It may be truncated; copy or download it again.",
         ) from e
     if not state:
-        raise InputError(f"model.weights={path} holds no tensors by name.", "It should be a model's state_dict.")
+        raise InputError(f"{key}={path} holds no tensors by name.", "It should be a model's state_dict.")
     return state
 
 
 def load_user_file(model: nn.Module, path: Path, warn: Callable[[str], None]) -> None:
-    state = load_tensors(path)
-    # timm's modules keep here what adapts foreign names and interpolates position embeddings to another input size.
-    adapt = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
-    if adapt is not None:
-        state = adapt(state, model)
-    modules = {id(module) for head in classifiers(model) for module in head.modules()}
-    heads = tuple(f"{name}." for name, module in model.named_modules() if id(module) in modules)
+    state, heads = _adapted(load_tensors(path), model), _heads(model)
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(heads)}
     given = {k: v for k, v in state.items() if not k.startswith(heads)}
     fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
@@ -86,6 +81,49 @@ def load_user_file(model: nn.Module, path: Path, warn: Callable[[str], None]) ->
     if listed:
         warn(f"model.weights={path} brings {share:.1%} of the model; keys that do not fit: {listed}")
     model.load_state_dict(fits, strict=False)
+
+
+def load_teacher_file(model: nn.Module, path: Path, but_classifier: bool) -> None:
+    """Load all of a teacher from a file of the user's, or all ``but_classifier``, of which then nothing is asked.
+
+    Raises
+    ------
+    InputError
+        if the file does not hold that.
+    """
+    state, heads = _adapted(load_tensors(path, "teacher"), model), _heads(model)
+    own = model.state_dict()
+    if but_classifier:
+        own, state = ({k: v for k, v in each.items() if not k.startswith(heads)} for each in (own, state))
+    elif wrong := [k for k in own if k.startswith(heads) and (k not in state or state[k].shape != own[k].shape)]:
+        there = f"is {list(state[wrong[0]].shape)}" if wrong[0] in state else "is not in it"
+        raise InputError(
+            f"teacher={path} has no classifier for these classes: {wrong[0]} {there}, and should be "
+            f"{list(own[wrong[0]].shape)}.",
+            "Train it on these images first, and give its run as the teacher; or take objective.kind=features, which "
+            "needs no classifier.",
+        )
+    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
+    if wrong := [k for k in wrong if not k.endswith("num_batches_tracked")]:
+        raise InputError(
+            f"teacher={path} is not of {type(model).__name__} as it is asked for: {len(wrong)} tensors do not fit, "
+            f"such as {wrong[0]}.",
+            "Check objective.teacher_model and objective.teacher_input_size.",
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _adapted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """With the model's names: timm's modules keep beside it what adapts foreign ones and interpolates position
+    embeddings to another input size."""
+    adapt = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
+    return state if adapt is None else dict(adapt(state, model))
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the classifier's tensors begin."""
+    modules = {id(module) for head in classifiers(model) for module in head.modules()}
+    return tuple(f"{name}." for name, module in model.named_modules() if id(module) in modules)
 
 
 def _why_so_little(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 # By the config's key: what is said of its values. Of those that are usual nothing is.
 CHOICES: dict[str, dict[str, str]] = {
     "trainer.finetune": {"head": "head only"},
+    "objective.kind": {"logits": "distilled", "features": "distilled features", "token": "distilled by token"},
     "hardware.compile": {"True": "compiled"},
     "hardware.memory_format": {"contiguous": "contiguous memory"},
     "hardware.tf32": {"False": "no TF32"},

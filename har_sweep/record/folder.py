@@ -39,6 +39,12 @@ def is_done(paths: RunPaths) -> bool:
     return record is not None and record.status == "done"
 
 
+def runs_named(name: str, folder: Path) -> list[str]:
+    """The ids of the runs in ``folder`` that ``name`` may mean: itself, else all that begin with it."""
+    there = sorted(entry.name for entry in folder.glob("[!.]*") if RunPaths(entry).record.exists())
+    return [name] if name in there else [run for run in there if run.startswith(name)]
+
+
 class _Inside:
     """A path inside a run's folder."""
 

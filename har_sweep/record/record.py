@@ -136,6 +136,7 @@ class TrainingCost:
     ``compile_seconds`` are not in it: what the first step of each batch size took longer than others, for choosing
     kernels and compiling (None where there were no others). ``host_wait_share`` is the share of its time in which a
     CUDA device had nothing to do but to wait for the next work from Python (None if that is not known).
+    ``teacher_seconds``, a part of ``seconds``, are those in which a teacher answered (None where nobody taught).
 
     ``disturbed_share`` is the share of it that others took (other processes, the host of a virtual machine, a limit,
     heat; None if that is not known); ``images_disturbed_share`` that of the time that ``images_per_second`` is of:
@@ -154,6 +155,7 @@ class TrainingCost:
     compile_seconds: float | None = None
     host_wait_share: float | None = None
     seconds_with_validation: float | None = None
+    teacher_seconds: float | None = None
 
 
 @dataclass

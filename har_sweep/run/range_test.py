@@ -24,6 +24,7 @@ from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.epoch import Pace, draws, epoch_batches, train_step
 from har_sweep.train.learner import Learner
+from har_sweep.train.objective import build_objective
 from har_sweep.train.session import Session
 
 MEMORY = 0.9  # of the smoothing: what a step's loss leaves of what came before
@@ -76,7 +77,8 @@ def range_test(spec: RunSpec, steps: int, lowest: float, highest: float, tell: T
     tell(Phase(f"Building {spec.model.timm_name}"))
     session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell, Stop())
     model = build_model(config, spec.model, len(session.dataset.classes), session.warn)
-    learner = Learner(session.compute.place(model), config, session.compute, session.ranks, steps, tell, spec.halvings)
+    objective = build_objective(session.compute.place(model), spec, len(session.dataset.classes), session.compute)
+    learner = Learner(objective, config, session.compute, session.ranks, steps, tell, spec.halvings)
     set_train_mode(model, config)
     rates, losses, pace = list[float](), list[float](), Pace(steps * trainer.batch_size)
     for epoch in itertools.count():

@@ -39,6 +39,7 @@ from har_sweep.train.checkpoint import Trained
 from har_sweep.train.epoch import draws, epoch_batches, measured_costs, train_step
 from har_sweep.train.evaluate import forward_of
 from har_sweep.train.learner import Learner
+from har_sweep.train.objective import build_objective
 from har_sweep.train.session import Session
 
 _FEWEST_STEPS, _STEP_SECONDS = 8, 3.0
@@ -111,8 +112,9 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
     """What training costs over about 3 s of steps, at least 8 of them or all that the run had; ``model`` learns."""
     spec, compute = session.spec, session.compute
     config, trainer = spec.config, spec.config.trainer
-    learner = Learner(model, config, compute, session.ranks, session.steps, session.tell, spec.halvings)
     clock, trained, began = TrainingClock(compute.device, session.meter()), Trained(), time.monotonic()
+    objective = build_objective(model, spec, len(session.dataset.classes), compute, clock.teaching)
+    learner = Learner(objective, config, compute, session.ranks, session.steps, session.tell, spec.halvings)
     set_train_mode(model, config)
     with measured_costs(trained, clock, session) as costs:
         while trained.epoch < trainer.epochs:

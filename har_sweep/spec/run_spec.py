@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from har_sweep.config.schema import Config, SlurmLauncher
 from har_sweep.record.folder import RunPaths
 from har_sweep.spec.precision import Choice
+from har_sweep.spec.teacher import TeacherPlan
 from har_sweep.spec.weights import ModelPlan
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class RunSpec:
     choice: Choice
     dataset_file: Path
     warnings: tuple[str, ...]
+    teacher: TeacherPlan | None = None
     slurm: SlurmLauncher | None = None
     hydra: DictConfig | None = None
     git_commit: str | None = None

@@ -70,7 +70,7 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
         facts = facts_of(f"{name}.{tag}" if tag else name, cache, progress)
         tag = tag or facts["tag"] or None
     warnings: list[str] = []
-    weights = _content(file) if file else "scratch"
+    weights = content_of(file) if file else "scratch"
     if model.input_size and facts:
         refuse_cut_patches(name, model.input_size, facts["patch"])
     if wants_hub:
@@ -123,7 +123,7 @@ def _own(model: ModelConfig, target: str) -> ModelPlan:
         input_size=model.input_size or IMAGENET_SIZE,
         mean=tuple(model.mean or IMAGENET_MEAN),
         std=tuple(model.std or IMAGENET_STD),
-        weights=_content(file) if file else "scratch",
+        weights=content_of(file) if file else "scratch",
         weights_file=file,
         warnings=tuple(warnings),
     )
@@ -323,7 +323,7 @@ def check_weights_file(plan: ModelPlan) -> None:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", wanted):
         return
     try:
-        same = _content(plan.weights_file) == wanted
+        same = content_of(plan.weights_file) == wanted
     except OSError:
         same = False
     if not same:
@@ -336,7 +336,8 @@ def check_weights_file(plan: ModelPlan) -> None:
         )
 
 
-def _content(file: Path) -> str:
+def content_of(file: Path) -> str:
+    """``sha256:<hex>`` of a file; raises OSError if it cannot be read."""
     return f"sha256:{_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}"
 
 

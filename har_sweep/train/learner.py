@@ -16,6 +16,7 @@ from har_sweep.errors import RunFailure
 from har_sweep.events import Line, Tell
 from har_sweep.model.head import set_train_mode
 from har_sweep.train.average import MovingAverage
+from har_sweep.train.objective import Objective
 from har_sweep.train.optimizer import build_optimizer, build_schedule
 
 # What is said where there is no exception of its own for it: by PyTorch's allocator and oneDNN on the CPU; by CUDA,
@@ -27,23 +28,29 @@ OUT_OF_MEMORY = (
 
 
 class Learner:
-    """A model with what trains it. ``steps`` is the number of batches in an epoch; ``halvings`` is how often to cut
-    them in two from the start. With several ranks each has one, and all are always in the same state."""
+    """An objective's model with what trains it. ``steps`` is the number of batches in an epoch; ``halvings`` is how
+    often to cut them in two from the start. With several ranks each has one, and all are always in the same state."""
 
     def __init__(
-        self, model: nn.Module, config: Config, compute: Compute, ranks: Ranks, steps: int, tell: Tell, halvings: int
+        self,
+        objective: Objective,
+        config: Config,
+        compute: Compute,
+        ranks: Ranks,
+        steps: int,
+        tell: Tell,
+        halvings: int,
     ) -> None:
-        trainer = config.trainer
+        trainer, model, trained = config.trainer, objective.model, objective.trained
         self.model, self._trainer, self._compute, self._tell = model, trainer, compute, tell
-        self._ranks, self._parallel = ranks, None
+        self._objective, self._ranks, self._parallel = objective, ranks, None
         if ranks.count > 1:
-            self._parallel = ranks.parallel(model, compute.device)
+            self._parallel = ranks.parallel(trained, compute.device)
             set_train_mode(self._parallel.module, config)
-        forward = model if self._parallel is None else self._parallel
+        forward = trained if self._parallel is None else self._parallel
         # Around DistributedDataParallel, so that compiled code is cut where gradients can be sent off.
         self._forward = torch.compile(forward) if config.hardware.compile else forward
-        self._criterion = nn.CrossEntropyLoss(label_smoothing=trainer.label_smoothing)
-        self._optimizer = build_optimizer(model, config.optimizer, compute)
+        self._optimizer = build_optimizer(trained, config.optimizer, compute)
         self._scheduler = build_schedule(self._optimizer, config.scheduler, steps, trainer.epochs)
         self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
         self._ema = MovingAverage(model, trainer.ema_decay) if trainer.ema_decay else None
@@ -72,7 +79,7 @@ class Learner:
             release(self._compute.device)
         if self._trainer.gradient_clip_norm:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._trainer.gradient_clip_norm)
+            nn.utils.clip_grad_norm_(self._objective.trained.parameters(), self._trainer.gradient_clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -91,7 +98,7 @@ class Learner:
             for number, (x, y) in enumerate(cut, 1):
                 own, weight = self._ranks.share(len(y))
                 with self._ranks.forward_of(self._parallel, len(y), number == len(cut)), self._compute.autocast():
-                    loss = self._criterion(self._forward(x[own]), y[own]) * (len(y) / len(targets) * weight)
+                    loss = self._objective.loss(self._forward, x[own], y[own]) * (len(y) / len(targets) * weight)
                 self._scaler.scale(loss).backward()
                 total += loss.detach()
             return self._ranks.mean(total)
@@ -130,6 +137,7 @@ class Learner:
             "scheduler": self._scheduler,
             "scaler": self._scaler,
             "ema": self._ema,
+            "projection": self._objective.projection,
         }
         return {name: part for name, part in parts.items() if part is not None}
 

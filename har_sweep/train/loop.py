@@ -18,6 +18,7 @@ from har_sweep.train.checkpoint import Trained, check_weights, keep_weights, res
 from har_sweep.train.epoch import Pace, train_epoch
 from har_sweep.train.evaluate import Forward, forward_of, predict
 from har_sweep.train.learner import Learner
+from har_sweep.train.objective import build_objective
 from har_sweep.train.session import Session
 
 
@@ -30,7 +31,7 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     ------
     RunFailure
         ``non_finite_loss`` or ``out_of_memory``; ``killed``, if another rank was; ``weights_damaged``, if the selected
-        epoch's are not what was written.
+        epoch's are not what was written, or a teacher's not what was planned with.
     Interrupted
         after any rank was asked to stop and a checkpoint was written.
     ClaimLost
@@ -39,8 +40,9 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     spec, ranks, stop = session.spec, session.ranks, session.stop
     epochs = spec.config.trainer.epochs
     ranks.join(session.compute.device)
-    learner = Learner(model, spec.config, session.compute, ranks, session.steps, session.tell, spec.halvings)
     clock = TrainingClock(session.compute.device, session.meter(ranks.count))
+    objective = build_objective(model, spec, len(session.dataset.classes), session.compute, clock.teaching)
+    learner = Learner(objective, spec.config, session.compute, ranks, session.steps, session.tell, spec.halvings)
     pace = Pace(session.images * epochs)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs

@@ -45,8 +45,9 @@ ARGUMENTS = "config/model/arguments/"
 # The sections of the config that say how is learned, each with its keys that tell no trials apart: they change neither
 # what is learned nor what it costs (har_sweep's identity leaves them out), or they tell candidates apart. Everything
 # else is a way to train the same network for the same use: rates, decay, schedules, epochs, batches (their memory and
-# time are marked), augmentation, stochastic depth, averages of weights, which epoch is kept. So is the normalisation of
-# the input: it is a part of the weights' preparation, and free. Keys of the hardware are never settings.
+# time are marked), augmentation, stochastic depth, averages of weights, which epoch is kept, who teaches and how much
+# it counts. So is the normalisation of the input: it is a part of the weights' preparation, and free. Keys of the
+# hardware are never settings.
 SETTINGS: dict[str, set[str]] = {
     "model": {
         "name", "timm_name", "pretrained_tag", "weights", "input_size", "default_lr", "_target_", "arguments",
@@ -55,6 +56,7 @@ SETTINGS: dict[str, set[str]] = {
     "scheduler": set(),
     "augmentation": {"name"},
     "trainer": {"checkpoint_minutes", "save_model", "finetune"},
+    "objective": {"kind", "teacher_model", "teacher_input_size"},
 }  # fmt: skip
 
 
