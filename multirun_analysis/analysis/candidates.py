@@ -41,6 +41,7 @@ DEFINING = {
 }
 CHOSEN = {f"config/{key.replace('.', '/')}": key for key in CHOICES}  # these have words of their own
 ARGUMENTS = "config/model/arguments/"
+OBJECTIVE = "config/objective/kind"
 
 # The sections of the config that say how is learned, each with its keys that tell no trials apart: they change neither
 # what is learned nor what it costs (har_sweep's identity leaves them out), or they tell candidates apart. Everything
@@ -101,6 +102,8 @@ def find_candidates(
         if it cannot be told which of several rows with the same seed counts.
     """
     frame = runs.frame.iloc[rows].reset_index(drop=True)
+    if OBJECTIVE in frame.columns:
+        frame[OBJECTIVE] = frame[OBJECTIVE].fillna("labels")  # of before there were teachers
     names = _joined(as_text(frame, label)) if label else _labels(frame)
     settings = [c for c in frame.columns if is_setting(c)]
     settings += [c for c in frame.columns if is_defining(c) and c not in label] if label and runs.are_records else []
