@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -17,17 +17,20 @@ import torch
 from made_runs import block_of, write_run
 from safetensors.torch import load_file, save_file
 from small import small_spec, what_was_learned
+from test_cuda import META, Watch
 from test_distributed import TWO, UNEVEN, differences
 from test_distributed import run as run_on_ranks
 from torch import nn
 
 from har_sweep.config.compose import compose, compose_runs
 from har_sweep.config.identity import identify, make_run_id
+from har_sweep.config.schema import ObjectiveConfig
 from har_sweep.console import Console
 from har_sweep.cost.training import TrainingClock
 from har_sweep.device.compute import Compute
+from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError
-from har_sweep.events import Event, Step
+from har_sweep.events import Event, Step, tell_nobody
 from har_sweep.launch import again, calibrate, plan
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
@@ -38,7 +41,8 @@ from har_sweep.run.execute import execute
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.augmentation import normalise
-from har_sweep.train.objective import Teacher, build_objective
+from har_sweep.train.learner import Learner
+from har_sweep.train.objective import Objective, Teacher, build_objective
 
 CPU = Compute(torch.device("cpu"), "fp32", torch.contiguous_format)
 # Another size and normalisation than the student's, and another number of features.
@@ -156,9 +160,25 @@ def test_under_bf16_the_teacher_s_share_is_no_coarser_than_the_logits(teacher: R
 
 
 def test_a_teacher_of_the_student_s_size_and_normalisation_sees_the_very_same(teacher: RunSpec) -> None:
-    seen = Teacher(nn.Identity(), teacher.model, teacher.model, CPU, lambda: None).seen  # type: ignore[arg-type, return-value]
+    seen = Teacher(nn.Identity(), teacher.model, teacher.model, CPU, nullcontext).seen
     inputs = torch.rand(2, 3, 32, 32)
     assert torch.equal(seen(inputs), inputs)
+
+
+def test_an_update_with_a_teacher_never_waits_for_the_device(teacher: RunSpec, tmp_path: Path) -> None:
+    """On a device that only knows shapes."""
+    spec, compute = small_spec(tmp_path), Compute(META, "fp32", torch.channels_last)
+    with META:
+        own, theirs = (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 15)) for _ in range(2))
+    config = ObjectiveConfig(kind="logits", weight=0.5, temperature=4.0)
+    teaching = Teacher(theirs, teacher.model, spec.model, compute, nullcontext)
+    objective = Objective(own, spec.config.trainer, config, teaching)
+    learner = Learner(objective, spec.config, compute, Ranks(), 4, tell_nobody, 0)
+    inputs, labels = torch.zeros(16, 3, 64, 64, device=META), torch.zeros(16, dtype=torch.int64, device=META)
+    for _ in range(2):  # the first makes the optimizer's state
+        with Watch() as watch:
+            learner.learn(inputs, labels)
+    assert not watch.waits
 
 
 def test_a_run_without_a_teacher_has_the_id_that_it_had_and_one_with_another_teacher_another(
@@ -335,6 +355,18 @@ def test_a_teacher_that_changed_or_went_since_it_was_planned_with_teaches_nobody
     error = run(waiting).error
     assert error
     assert error.kind == "weights_damaged"
+
+
+def test_code_that_a_teacher_s_record_names_is_not_run_where_others_could_have_named_it(
+    teacher: RunSpec, distilled: Plan
+) -> None:
+    folder = distilled().paths.folder.parent / teacher.run_id
+    record = json.loads((folder / "record.json").read_text())
+    record["config"]["model"]["_target_"] = "theirs.code"
+    (folder / "record.json").write_text(json.dumps(record))
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match=f"Nothing is run from .*{teacher.run_id}"):
+        distilled()
 
 
 def test_a_sweep_does_not_compute_again_who_teaches_in_it(teacher: RunSpec, distilled: Plan) -> None:
