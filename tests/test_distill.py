@@ -302,6 +302,7 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_started(
         (["objective.kind=features", "objective.temperature=2"], "objective.temperature=2.0 is for logits"),
         (["objective.weight=1", "trainer.label_smoothing=0.1"], "trainer.label_smoothing=0.1 does nothing"),
         (["objective.weight=0"], "objective.weight=0"),
+        (["objective.weight=1", "objective.kind=features"], "leaves the labels no share"),
         (["++objective.taught_by.run=x"], "filled in while planning"),
         (["objective.teacher_model=resnet18"], "is for a file of weights"),
         (["teacher=there_is_none.safetensors"], "nothing says of which model"),

@@ -178,6 +178,12 @@ def _check_objective(config: Config) -> None:
             f"objective.kind={objective.kind} and trainer.finetune=head do not go together: {why}.",
             "Take objective.kind=logits, or train in full.",
         )
+    if objective.kind in ("features", "token") and objective.weight == 1:
+        raise InputError(
+            f"objective.weight=1 leaves the labels no share, from which objective.kind={objective.kind} alone trains "
+            "the classifier.",
+            "Take objective.kind=logits, or less.",
+        )
     if objective.weight == 1 and trainer.label_smoothing:
         raise InputError(
             f"trainer.label_smoothing={trainer.label_smoothing} does nothing where objective.weight=1 leaves the "

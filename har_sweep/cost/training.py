@@ -52,10 +52,10 @@ class Taught:
 class TrainingClock:
     """Times the training loop, over as many epochs and resumed processes as it takes.
 
-    ``waiting()`` goes around getting a batch, ``step(images)`` around each optimizer step, ``pause()`` before
-    validation, a checkpoint and the end; the next ``waiting()`` starts the clock again; ``teaching()`` goes around a
-    teacher's answers within a step. A CUDA device is synchronised
-    in ``pause``, once when warm, and around the first step of each number of images, but not in every step.
+    ``waiting()`` goes around getting a batch, ``step(images)`` around each optimizer step, ``teaching()`` around a
+    teacher's answers within it, ``pause()`` before validation, a checkpoint and the end; the next ``waiting()`` starts
+    the clock again. A CUDA device is synchronised in ``pause``, once when warm, and around the first step of each
+    number of images, but not in every step.
 
     In such a first step a device chooses its kernels, and a model is compiled. What it takes longer than others is no
     part of the training's seconds.

@@ -16,6 +16,7 @@ from har_sweep.events import Tell
 from har_sweep.launch.apart import apart
 from har_sweep.launch.journal import read_sweeps
 from har_sweep.launch.private import check_unexposed, check_writable_runs, refusing_others_folders
+from har_sweep.launch.teachers import trusted_teacher
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import RunPaths, read_record, runs_named
@@ -24,7 +25,6 @@ from har_sweep.spec.finished import as_planned
 from har_sweep.spec.hardware import device_named, find_devices, logical_cores
 from har_sweep.spec.precision import Choice, Way, named
 from har_sweep.spec.run_spec import RunSpec, source_size
-from har_sweep.spec.teacher import find_teacher
 from har_sweep.stop import Stop
 
 
@@ -127,7 +127,7 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
     theirs, ours = record.dataset, (dataset.fingerprint, dataset.split_fingerprint)
     if ours != (theirs.fingerprint, theirs.split_fingerprint):
         raise InputError(f"{record.run_id}: its images are not what they were.", "Bring back those that it was of.")
-    teacher = find_teacher(config, screen.progress) if config.teacher else None
+    teacher = trusted_teacher(config, screen) if config.teacher else None
     if teacher and teacher.identity != config.objective.taught_by:
         raise InputError(f"{record.run_id}: its teacher is not what it was.", "Bring back the weights that it had.")
     return RunSpec(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from har_sweep.config.schema import Config
 from har_sweep.config.targets import targets_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.errors import InputError
@@ -37,9 +38,7 @@ def with_teachers(drafts: list[RunSpec], screen: Screen) -> list[RunSpec]:
 
 def _with_teacher(draft: RunSpec, screen: Screen) -> RunSpec:
     config, objective = draft.config, draft.config.objective
-    teacher = find_teacher(config, screen.progress)
-    if teacher.run_id and targets_of(teacher.config):
-        check_unexposed(_file(teacher).parent)  # its record names code
+    teacher = trusted_teacher(config, screen)
     check_classes(teacher, Dataset.read(draft.dataset_file).classes)
     by_logits = objective.kind in ("logits", "token")
     temperature = (objective.temperature or TEMPERATURE) if by_logits else None
@@ -51,6 +50,14 @@ def _with_teacher(draft: RunSpec, screen: Screen) -> RunSpec:
         teacher=teacher,
         warnings=(*draft.warnings, *trusting),
     )
+
+
+def trusted_teacher(config: Config, screen: Screen) -> TeacherPlan:
+    """As ``find_teacher``; refuses one whose record names code, where others could have put that."""
+    teacher = find_teacher(config, screen.progress)
+    if teacher.run_id and targets_of(teacher.config) and teacher.model.weights_file:
+        check_unexposed(teacher.model.weights_file.parent)
+    return teacher
 
 
 def check_teachers(drafts: list[RunSpec], ask: Ask, screen: Screen) -> None:
@@ -103,8 +110,3 @@ def check_none_is_computed_again(specs: Sequence[RunSpec]) -> None:
                 f"{spec.teacher.run_id} shall teach, and rerun=true computes it again in the same sweep.",
                 "Compute it again by a command of its own first.",
             )
-
-
-def _file(teacher: TeacherPlan) -> Path:
-    assert teacher.model.weights_file is not None
-    return teacher.model.weights_file
