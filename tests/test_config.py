@@ -490,6 +490,14 @@ TWO = "model=resnet18,vit_tiny"
             ["model=resnet18,custom", "model._target_=nets.small", "+model.width=3"],
             [{"model=resnet18"}, {"model=custom", "model._target_=nets.small", "+model.width=3"}],
         ),
+        (
+            ["objective=labels,distill", "teacher=a,b", "objective.weight=0.7"],
+            [
+                {"objective=labels"},
+                {"objective=distill", "teacher=a", "objective.weight=0.7"},
+                {"objective=distill", "teacher=b", "objective.weight=0.7"},
+            ],
+        ),
     ],
 )
 def test_a_sweep_s_choices_go_to_the_models_they_are_for(asked: list[str], meant: list[set[str]]) -> None:

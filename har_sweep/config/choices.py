@@ -26,7 +26,7 @@ def chosen_runs(product: list[Choice]) -> list[Choice]:
     named does without the override. ``sweep.pairs=[{...},{...}]`` multiplies the runs by its entries, each of which has
     all its keys set; ``sweep.exclude=[{...}]`` leaves out the runs that have all values of an entry.
     ``model.timm_name`` is for ``model=timm`` alone where a sweep has other models too, and so are ``_target_`` and its
-    arguments for ``custom``.
+    arguments for ``custom``, and ``teacher`` and what is about it for ``objective=distill``.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def chosen_runs(product: list[Choice]) -> list[Choice]:
         for an entry that no run matches, and for a name that would go to another model.
     """
     runs = [pair for choice in product for pair in _paired(choice)]
-    sections = {_key(line).split(".")[0] for run in runs for line in run}
+    sections = {_section(_key(line)) for run in runs for line in run}
     options = {section: {_option(run, section) for run in runs} for section in sections}
     runs = [_for_its_option(run, options) for run in runs]
     models = {name for run in runs for name in _names(run)}
@@ -65,7 +65,7 @@ def _for_its_option(run: Choice, options_of: dict[str, set[str | None]]) -> Choi
     """
     kept = []
     for line in run:
-        section = _key(line).split(".")[0]
+        section = _section(_key(line))
         options, belongs = options_of[section], _options_of(_key(line))
         if belongs and _option(run, section) not in belongs and options & belongs:
             continue
@@ -80,9 +80,15 @@ def _for_its_option(run: Choice, options_of: dict[str, set[str | None]]) -> Choi
     return kept
 
 
+def _section(key: str) -> str:
+    return "objective" if key == "teacher" else key.split(".")[0]
+
+
 def _options_of(key: str) -> set[str]:
     """The options of its group that a key is for, where others would misunderstand it."""
     section, _, name = key.partition(".")
+    if key == "teacher" or (section == "objective" and name):
+        return {"distill"}
     if section not in SECTIONS:
         return set()
     if name == NAMED_BY.get(section):

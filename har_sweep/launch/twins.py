@@ -40,7 +40,7 @@ def undistilled(spec: RunSpec) -> RunSpec:
 
 def twins_command(specs: Sequence[RunSpec]) -> str:
     """What to type for the undistilled twins of some runs: in one command where they differ in one key at most."""
-    asked = list(dict.fromkeys(tuple(o for o in spec.overrides if not _is_of_objective(o)) for spec in specs))
+    asked = list(dict.fromkeys(tuple(o for o in spec.overrides if not _is_left_out(o)) for spec in specs))
     columns = [list(dict.fromkeys(column)) for column in zip(*asked, strict=False)]
     varied = [column for column in columns if len(column) > 1]
     if len({len(line) for line in asked}) > 1 or len(varied) > 1:
@@ -49,6 +49,6 @@ def twins_command(specs: Sequence[RunSpec]) -> str:
     return shlex.join(["python", "-m", "har_sweep", *(["-m"] if varied else []), *words])
 
 
-def _is_of_objective(override: str) -> bool:
+def _is_left_out(override: str) -> bool:
     key = override.partition("=")[0].lstrip("+~")
-    return key in ("objective", "teacher") or key.startswith("objective.")
+    return key in ("objective", "teacher", "launch.dry_run") or key.startswith("objective.")
