@@ -272,6 +272,7 @@ def swap_classes(record: dict[str, Any]) -> None:
     [
         (lambda s: change_record(s, lambda r: r.update(status="interrupted")), "is interrupted, not done"),
         (lambda s: s.paths.model.unlink(), "has kept no weights"),
+        (lambda s: change_record(s, lambda r: r.update(parent="whole-1", variant="int8")), "is a variant"),
         (lambda s: change_record(s, lambda r: r["dataset"]["classes"].append("yawning")), "it knows yawning"),
         (lambda s: change_record(s, lambda r: r["dataset"]["classes"].pop()), "it does not know"),
         (lambda s: change_record(s, swap_classes), "its class 1 is"),
@@ -344,14 +345,14 @@ def test_a_teacher_that_changed_or_went_since_it_was_planned_with_teaches_nobody
     assert run(done).status == "done"
     screen = Screen(Console(file=StringIO()))
     (spec,) = again.plan_again([replace(done.paths, claim=0)], screen)
-    assert spec.teacher == done.teacher
+    assert again._taught_again(spec, screen).teacher == done.teacher
     weights = done.paths.folder.parent / teacher.run_id / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     record = run(waiting)
     assert record.error
     assert record.error.kind == "weights_damaged"
     with pytest.raises(InputError, match="its teacher is not what it was"):
-        again.plan_again([replace(done.paths, claim=0)], screen)
+        again.measure_again([done.run_id], done.paths.folder.parent, 0.0, screen)
     shutil.rmtree(weights.parent)
     error = run(waiting).error
     assert error

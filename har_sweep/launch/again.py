@@ -36,7 +36,7 @@ def measure_again(names: list[str], folder: Path, patience_seconds: float, scree
     InputError
         before anything was measured, if one of them cannot be on this machine.
     """
-    specs = plan_again(find_runs(names, folder), screen)
+    specs = [_taught_again(spec, screen) for spec in plan_again(find_runs(names, folder), screen)]
     failed = 0
     with screen.live():
         for number, spec in enumerate(specs, 1):
@@ -127,9 +127,6 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
     theirs, ours = record.dataset, (dataset.fingerprint, dataset.split_fingerprint)
     if ours != (theirs.fingerprint, theirs.split_fingerprint):
         raise InputError(f"{record.run_id}: its images are not what they were.", "Bring back those that it was of.")
-    teacher = trusted_teacher(config, screen) if config.teacher else None
-    if teacher and teacher.identity != config.objective.taught_by:
-        raise InputError(f"{record.run_id}: its teacher is not what it was.", "Bring back the weights that it had.")
     return RunSpec(
         run_id=record.run_id,
         name=record.name,
@@ -142,9 +139,18 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
         choice=_choice(record.hardware),
         dataset_file=dataset.file,
         warnings=(),
-        teacher=teacher,
         halvings=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts),
     )
+
+
+def _taught_again(spec: RunSpec, screen: Screen) -> RunSpec:
+    """With the teacher that it had, for its training steps; raises InputError if that is not what it was."""
+    if spec.config.teacher is None:
+        return spec
+    teacher = trusted_teacher(spec.config, screen)
+    if teacher.identity != spec.config.objective.taught_by:
+        raise InputError(f"{spec.run_id}: its teacher is not what it was.", "Bring back the weights that it had.")
+    return replace(spec, teacher=teacher)
 
 
 def _choice(then: Hardware) -> Choice:

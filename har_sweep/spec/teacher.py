@@ -79,6 +79,11 @@ def _run(text: str, runs: Path) -> TeacherPlan:
     paths = RunPaths(folder.absolute())
     record = read_record(paths.record)
     run = record.run_id
+    if record.variant:
+        raise InputError(
+            f"teacher={text}: {run} is a variant ({record.variant}) of {record.parent}.",
+            f"Let that teach: teacher={record.parent}.",
+        )
     if record.status != "done":
         raise InputError(
             f"teacher={text}: {run} is {record.status}, not done.",
