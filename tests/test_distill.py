@@ -27,17 +27,20 @@ from har_sweep.config.identity import identify, make_run_id
 from har_sweep.config.schema import ObjectiveConfig
 from har_sweep.console import Console
 from har_sweep.cost.training import TrainingClock
+from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step, tell_nobody
 from har_sweep.launch import again, calibrate, plan
+from har_sweep.launch import estimate as estimates
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
 from har_sweep.launch.twins import propose_twins
 from har_sweep.model.build import build_model
 from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
+from har_sweep.spec.precision import Figures, Measured, Way
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.augmentation import normalise
@@ -254,6 +257,26 @@ def test_the_teacher_s_time_is_that_of_its_answers_but_for_what_a_first_step_tak
     resumed = TrainingClock(torch.device("cpu"), now=lambda: now)
     resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
     assert resumed.cost().teacher_seconds == 12.0
+
+
+def test_an_estimate_counts_the_teacher_s_time(
+    distilled: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(spec: RunSpec, ways: tuple[Way, ...], *rest: Any) -> Measured:
+        evaluation = 0.05 if spec.model.timm_name == "test_vit" else 0.02
+        return Measured((Figures(ways[0], (0.1,)),), evaluation, 0.0, 16, 16)
+
+    @contextmanager
+    def asking() -> Iterator[Callable[..., Any]]:
+        yield lambda name, *args: measured(*args)
+
+    monkeypatch.setattr(estimates, "asking_torch", asking)
+    spec = distilled("trainer.epochs=1", f"paths.cache={tmp_path / 'cache'}")
+    (found,) = estimates.estimate([Planned(spec, "new")], Screen())
+    counts = Dataset.read(spec.dataset_file).counts()
+    seconds = counts["train"] * (0.1 + 0.05) + (2 * counts["val"] + counts["test"]) * 0.02
+    assert 3600 * (found.device_hours or 0) == pytest.approx(seconds)
+    assert "its steps and its teacher on this machine" in found.basis
 
 
 def change_record(spec: RunSpec, change: Callable[[dict[str, Any]], object]) -> None:
