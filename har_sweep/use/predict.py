@@ -1,0 +1,104 @@
+"""The story of ``predict``: which run, which pictures, what it answers, and where that goes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from har_sweep.data.sources.listing import problems
+from har_sweep.data.unlabelled import list_pictures
+from har_sweep.errors import InputError, RunFailure
+from har_sweep.events import Tell
+from har_sweep.launch.apart import apart
+from har_sweep.launch.terminal import Screen
+from har_sweep.units import digits, duration
+from har_sweep.use.run import FinishedRun, find_finished
+from har_sweep.use.show import PICTURES_SHOWN, Row, rows_of, show_table, write_csv, write_json, write_sheet
+
+if TYPE_CHECKING:
+    from har_sweep.use.answer import Answers
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many classes of each picture, and where they go beside the screen: to files, or to stdout as ``-``."""
+
+    top: int = 1
+    csv: str | None = None
+    json: str | None = None
+    sheet: Path | None = None
+
+
+def predict(
+    run: str, words: Sequence[str], folder: Path, device: str | None, root: Path | None, column: str, wanted: Wanted,
+    screen: Screen,
+) -> int:  # fmt: skip
+    """Tell what a finished run answers about the pictures that are named; 1 if some cannot be used, else 0.
+
+    Raises
+    ------
+    InputError
+        for what cannot be used; then nothing was written.
+    """
+    finished = find_finished(run, folder, device)
+    pictures, notes = list_pictures(words, root, column)
+    for note in filter(None, [*notes, finished.note]):
+        screen.warn(note)
+    began = time.monotonic()
+    answers = _ask(finished, [picture.file for picture in pictures], wanted.top, screen)
+    if answers is None:
+        return 1
+    seconds = time.monotonic() - began
+    rows = rows_of(pictures, answers, finished.record.dataset.classes)
+    broken = [(pictures[index].path, why) for index, why in sorted(answers.broken.items())]
+    if rows:
+        _deliver(rows, broken, finished, wanted, screen)
+        rate = f", {digits(len(rows) / seconds)} images/s with the start" if len(rows) > 1 else ""
+        screen.say(f"{len(rows):,} images by {finished.record.run_id} in {duration(seconds)}{rate}.")
+    if broken:
+        lines = [f"{path}: {why}" for path, why in broken]
+        screen.error(problems(lines, "image cannot be used", "images cannot be used"), "Repair or leave them out.")
+    return int(bool(broken))
+
+
+def _ask(run: FinishedRun, files: list[Path], top: int, screen: Screen) -> Answers | None:
+    """In a process with torch; None if it died or failed, which is said."""
+    scratch = Path(tempfile.mkdtemp(prefix="har_sweep-predict-"))
+    with screen.live():
+        done = apart(partial(_answer, run, files, top), run.spec.device, run.record.run_id, scratch / "log", screen)
+    if done is None:
+        return None
+    shutil.rmtree(scratch)
+    if isinstance(done.value, InputError):
+        raise done.value
+    return done.value
+
+
+def _answer(run: FinishedRun, files: list[Path], top: int, tell: Tell) -> Answers | InputError:
+    from har_sweep.use.answer import answer
+
+    try:
+        return answer(run, files, top, tell)
+    except InputError as e:
+        return e
+    except RunFailure as e:
+        return InputError(e.message, e.hint)
+
+
+def _deliver(rows: list[Row], broken: list[tuple[str, str]], run: FinishedRun, wanted: Wanted, screen: Screen) -> None:
+    if "-" not in (wanted.csv, wanted.json):
+        show_table(rows, screen)
+    if wanted.csv:
+        write_csv(rows, wanted.csv)
+    if wanted.json:
+        write_json(rows, broken, run, wanted.json)
+    if wanted.sheet:
+        write_sheet(rows, int(run.spec.config.data.max_megapixels * 1e6), wanted.sheet)
+        if len(rows) > PICTURES_SHOWN:
+            screen.say(f"{wanted.sheet} has the first {PICTURES_SHOWN} of {len(rows):,} pictures.")
