@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -77,6 +78,12 @@ def system_errors_told() -> Iterator[None]:
         message = f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
         again = "Give the same command again when that is mended; it goes on from here."
         raise InputError(message, REMEDIES.get(e.errno, again)) from e
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
 
 def first_line(error: BaseException) -> str:

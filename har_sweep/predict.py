@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     from har_sweep.console import Console
     from har_sweep.errors import InputError, check_platform, system_errors_told
     from har_sweep.launch.terminal import Screen
+    from har_sweep.use.work import Failed
 
     screen = Screen()
     told = "a finished run: its id, the beginning of it, or its folder; then images, folders, tables (.csv, .tsv, .txt)"
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2
+    except Failed:
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -99,13 +99,7 @@ def check_finished(record: Record, paths: RunPaths) -> None:
     if record.status != "done" or living_owner(paths.folder):
         state = "running" if living_owner(paths.folder) else record.status
         raise InputError(f"{run} is {state}, not done.", "The same sweep command goes on with it.")
-    if record.variant:
-        raise InputError(
-            f"{run} is a variant of {record.parent}.",
-            f"`python -m har_sweep.compact {record.parent} variants={record.variant} rerun=true` makes and measures it "
-            "anew.",
-        )
-    if not paths.model.exists():
+    if not (paths.model.exists() or paths.onnx.exists()):
         raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
 
 
@@ -113,6 +107,12 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
     """Refuse what ``check_finished`` does, and what was measured where this machine is another."""
     check_finished(record, paths)
     run, there = record.run_id, record.hardware
+    if record.variant:
+        raise InputError(
+            f"{run} is a variant of {record.parent}.",
+            f"`python -m har_sweep.compact {record.parent} variants={record.variant} rerun=true` makes and measures it "
+            "anew.",
+        )
     if there.device not in {device.kind for device in find_devices()}:
         raise InputError(f"{run} ran on {there.device}, which this machine lacks.", "Measure it where it ran.")
     if (here := device_named(there.device)) != there.device_name.rpartition(" then ")[2]:

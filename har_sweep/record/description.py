@@ -39,28 +39,31 @@ class Description:
         return {_KEY: json.dumps(asdict(self), ensure_ascii=False)}
 
 
-def parse_description(metadata: dict[str, str]) -> Description | None:
-    """What ``Description.metadata`` made; None of a file that says nothing.
+def read_description(weights: Path) -> Description | None:
+    """What a file of weights says of itself; None if it says nothing.
 
     Raises
     ------
     InputError
         if a newer version of har_sweep wrote it.
+    SafetensorError, OSError
+        if it cannot be read.
     """
+    with safe_open(weights, "np") as file:
+        metadata = file.metadata() or {}
     if _KEY not in metadata:
         return None
     tree: dict[str, Any] = json.loads(metadata[_KEY])
     if tree["format_version"] > FORMAT_VERSION:
-        raise InputError(f"The weights describe themselves in format {tree['format_version']}.", "Update har_sweep.")
+        raise InputError(f"{weights} describes itself in format {tree['format_version']}.", "Update har_sweep.")
     return msgspec.convert(tree, Description)
 
 
 def describe(record: Record, weights: Path) -> Description:
-    """What a finished run's weights say of themselves, or what its record says, where they are from before they did."""
-    with safe_open(weights, "np") as file:
-        found = parse_description(file.metadata() or {})
+    """What a finished run's weights say of themselves, or what its record says, where they are from before they did;
+    raises as ``read_description``."""
     model, size = record.config["model"], record.model.input_size[-1]
-    return found or Description(
+    return read_description(weights) or Description(
         record.run_id, record.model.timm_name, record.dataset.classes, size, model["mean"], model["std"],
         record.selected_epoch,
     )  # fmt: skip

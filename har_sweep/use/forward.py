@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from har_sweep.compact.forward import variant_forward
+from har_sweep.compact.variants import VARIANTS
 from har_sweep.device.compute import prepare_compute
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError
@@ -18,7 +20,7 @@ from har_sweep.use.run import FinishedRun
 
 
 def forward_of_run(run: FinishedRun, warn: Callable[[str], None]) -> tuple[Forward, torch.device]:
-    """What a run answers, and the device that it wants images on.
+    """What a run, or a variant of one, answers, and the device that it wants images on.
 
     Raises
     ------
@@ -27,14 +29,19 @@ def forward_of_run(run: FinishedRun, warn: Callable[[str], None]) -> tuple[Forwa
     InputError
         if the weights cannot be read.
     """
-    compute = prepare_compute(run.spec, Ranks())
-    model = compute.place(load_model(run, warn))
-    return forward_of(model, run.spec.model, compute), compute.device
+    spec, paths, compute = run.spec, run.paths, prepare_compute(run.spec, Ranks())
+    if run.record.variant:
+        variant, model = VARIANTS[run.record.variant], None
+        if variant.runtime == "torch":
+            model = build_model(spec.config, spec.model, len(run.record.dataset.classes), warn)
+        file = paths.onnx if model is None else paths.model
+        return variant_forward(variant, file, model, spec.model, compute), compute.device
+    return forward_of(compute.place(load_model(run, warn)), spec.model, compute), compute.device
 
 
 def load_model(run: FinishedRun, warn: Callable[[str], None]) -> nn.Module:
     """The network with the run's weights, float32 on the CPU, in evaluation mode; raises as ``forward_of_run``."""
-    spec, file = run.spec, run.spec.paths.model
+    spec, file = run.spec, run.paths.model
     model = build_model(spec.config, spec.model, len(run.record.dataset.classes), warn)
     try:
         model.load_state_dict(load_file(file))

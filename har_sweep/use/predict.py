@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from har_sweep.data.sources.listing import problems
 from har_sweep.data.unlabelled import list_pictures
-from har_sweep.errors import InputError, RunFailure
 from har_sweep.events import Tell
-from har_sweep.launch.apart import apart
 from har_sweep.launch.terminal import Screen
 from har_sweep.units import digits, duration
 from har_sweep.use.run import FinishedRun, find_finished
 from har_sweep.use.show import PICTURES_SHOWN, Row, rows_of, show_table, write_csv, write_json, write_sheet
+from har_sweep.use.work import in_process
 
 if TYPE_CHECKING:
     from har_sweep.use.answer import Answers
@@ -45,15 +42,16 @@ def predict(
     ------
     InputError
         for what cannot be used; then nothing was written.
+    Failed
+        as ``in_process``.
     """
     finished = find_finished(run, folder, device)
     pictures, notes = list_pictures(words, root, column)
     for note in filter(None, [*notes, finished.note]):
         screen.warn(note)
     began = time.monotonic()
-    answers = _ask(finished, [picture.file for picture in pictures], wanted.top, screen)
-    if answers is None:
-        return 1
+    work = partial(_answer, finished, [picture.file for picture in pictures], wanted.top)
+    answers = in_process(work, finished.spec.device, finished.record.run_id, screen)
     seconds = time.monotonic() - began
     rows = rows_of(pictures, answers, finished.record.dataset.classes)
     broken = [(pictures[index].path, why) for index, why in sorted(answers.broken.items())]
@@ -67,28 +65,10 @@ def predict(
     return int(bool(broken))
 
 
-def _ask(run: FinishedRun, files: list[Path], top: int, screen: Screen) -> Answers | None:
-    """In a process with torch; None if it died or failed, which is said."""
-    scratch = Path(tempfile.mkdtemp(prefix="har_sweep-predict-"))
-    with screen.live():
-        done = apart(partial(_answer, run, files, top), run.spec.device, run.record.run_id, scratch / "log", screen)
-    if done is None:
-        return None
-    shutil.rmtree(scratch)
-    if isinstance(done.value, InputError):
-        raise done.value
-    return done.value
-
-
-def _answer(run: FinishedRun, files: list[Path], top: int, tell: Tell) -> Answers | InputError:
+def _answer(run: FinishedRun, files: list[Path], top: int, tell: Tell) -> Answers:
     from har_sweep.use.answer import answer
 
-    try:
-        return answer(run, files, top, tell)
-    except InputError as e:
-        return e
-    except RunFailure as e:
-        return InputError(e.message, e.hint)
+    return answer(run, files, top, tell)
 
 
 def _deliver(rows: list[Row], broken: list[tuple[str, str]], run: FinishedRun, wanted: Wanted, screen: Screen) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from har_sweep.compact.variants import VARIANTS, refused
 from har_sweep.errors import InputError
 from har_sweep.launch.again import check_finished, find_runs, planned_then
 from har_sweep.launch.private import check_unexposed
-from har_sweep.record.description import Description, describe
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Record
 from har_sweep.spec.hardware import find_devices
@@ -21,8 +21,8 @@ class FinishedRun:
     """``spec`` is the run as it was planned, but for where it computes now. ``note`` says that this is elsewhere."""
 
     record: Record
+    paths: RunPaths
     spec: RunSpec
-    description: Description
     note: str = ""
 
 
@@ -46,7 +46,7 @@ def find_finished(name: str, folder: Path, device: str | None) -> FinishedRun:
     if spec.config.model._target_:
         check_unexposed(paths.record)  # it names code
     spec, note = _placed(spec, record, device)
-    return FinishedRun(record, spec, describe(record, paths.model), note)
+    return FinishedRun(record, paths, spec, note)
 
 
 def _placed(spec: RunSpec, record: Record, asked: str | None) -> tuple[RunSpec, str]:
@@ -56,12 +56,16 @@ def _placed(spec: RunSpec, record: Record, asked: str | None) -> tuple[RunSpec, 
     if kind not in here:
         raise InputError(f"--device {kind}: this machine has {', '.join(here)}.", "Take one of these.")
     device, then = here[kind], record.hardware.device_name.rpartition(" then ")[2]
-    can = spec.precision == "fp32" or device.name == then or getattr(device, spec.precision)
-    as_it_ran = kind == spec.device and can
-    hardware = replace(
-        spec.config.hardware, device=kind, cpu_threads=None, compile=spec.config.hardware.compile and as_it_ran
-    )
-    choice = spec.choice if as_it_ran else named("fp32")
-    note = f"It ran on {then} in {spec.precision}, and answers on {device.name} in {choice.way.precision}."
+    if record.variant:
+        if why := refused(VARIANTS[record.variant], device):
+            raise why
+        as_it_ran, choice = True, named("fp32")  # its file says how it is computed
+    else:
+        can = spec.precision == "fp32" or device.name == then or getattr(device, spec.precision)
+        as_it_ran = kind == spec.device and can
+        choice = spec.choice if as_it_ran else named("fp32")
+    compiled = spec.config.hardware.compile and as_it_ran
+    hardware = replace(spec.config.hardware, device=kind, cpu_threads=None, compile=compiled)
     placed = replace(spec, device=kind, choice=choice, config=replace(spec.config, hardware=hardware))
+    note = f"It ran on {then} in {spec.precision}, and answers on {device.name} in {choice.way.precision}."
     return placed, "" if as_it_ran else note

@@ -85,7 +85,7 @@ def list_paths(table: Path, root: Path, column: str) -> list[tuple[str, Path]]:
     if errors:
         raise InputError(
             f"{table}: {problems(errors, 'problem', 'problems')}",
-            "Correct it, or give the folder above them all with --root: paths are relative to that, else to the table's.",
+            "Correct it, or give the folder above them all by --root: paths are relative to that, else to the table's.",
         )
     return found
 
