@@ -37,6 +37,10 @@ class RunFailure(Exception):
         self.hint = hint
 
 
+class Failed(Exception):
+    """Work that a command could not do; why has been said."""
+
+
 class Damaged(Exception):
     """A file of ours that is not what was once written: cut, emptied, or other bytes."""
 

@@ -26,9 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where to (default: exports/RUN)")
 
     from har_sweep.config.which import parse_names
-    from har_sweep.errors import InputError, check_platform, system_errors_told
+    from har_sweep.errors import Failed, InputError, check_platform, system_errors_told
     from har_sweep.launch.terminal import Screen
-    from har_sweep.use.work import Failed
 
     screen = Screen()
     try:

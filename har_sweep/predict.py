@@ -32,9 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from har_sweep.config.which import parse_names
     from har_sweep.console import Console
-    from har_sweep.errors import InputError, check_platform, system_errors_told
+    from har_sweep.errors import Failed, InputError, check_platform, system_errors_told
     from har_sweep.launch.terminal import Screen
-    from har_sweep.use.work import Failed
 
     screen = Screen()
     told = "a finished run: its id, the beginning of it, or its folder; then images, folders, tables (.csv, .tsv, .txt)"

@@ -32,7 +32,7 @@ from har_sweep.record.folder import read_record
 from har_sweep.record.record import same_accuracy
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.use import files
-from har_sweep.use.card import wilson
+from har_sweep.use.card import wilson, write_card
 from har_sweep.use.run import FinishedRun
 
 DOCS = Path(__file__).parent.parent / "docs" / "using_a_model.md"
@@ -121,7 +121,7 @@ def test_a_model_with_a_fixed_input_is_made_by_timm_at_its_own_size(finished: Ru
     files.check_same("it", files.timms_logits(tmp_path, [], pixels), files.logits(model, run, pixels))
 
 
-def test_the_card_tells_data_metrics_costs_and_licence(finished: RunSpec, exported: Path) -> None:
+def test_the_card_tells_data_metrics_costs_and_licence(finished: RunSpec, exported: Path, tmp_path: Path) -> None:
     card, record = (exported / "README.md").read_text(), read_record(finished.paths.record)
     metrics, inference = record.metrics["test"], record.cost.inference
     assert inference
@@ -135,6 +135,9 @@ def test_the_card_tells_data_metrics_costs_and_licence(finished: RunSpec, export
         f"compared with the run's answers on {images} of its images",
     ]:
         assert said in card
+    odd = replace(record, dataset=replace(record.dataset, name="a|b <script> [x](y)"))
+    write_card(FinishedRun(odd, finished.paths, finished), tmp_path / "card.md", 0)
+    assert r"on a\|b \<script\> \[x\]\(y\)" in (tmp_path / "card.md").read_text()
     assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert "license" not in json.loads((exported / "config.json").read_text())["pretrained_cfg"]
     known = replace(record, model=replace(record.model, weights="r160_in1k"))

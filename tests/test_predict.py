@@ -204,11 +204,16 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
     tree |= {"status": "done", "parent": run, "variant": "openvino", "run_id": "variant-1"}
     (variant / "record.json").write_text(json.dumps(tree))
     monkeypatch.setattr("har_sweep.compact.variants.find_spec", lambda package: None)
+    foreign = shutil.copytree(copied, copied.with_name("foreign-1"))
+    tree["config"]["model"]["_target_"] = "nets.small"
+    (foreign / "record.json").write_text(json.dumps(tree | {"variant": None}))
+    foreign.chmod(0o777)
     before = sorted(path for path in tmp_path.rglob("*"))
     for given, expected in [
         (["unfinished-1", "a.png"], "unfinished-1 is interrupted, not done. The same sweep command goes on with it."),
         (["without-1", "a.png"], "has kept no weights. Compute it again with trainer.save_model=true"),
         (["variant-1", "a.png"], "which are not installed. pip install 'har_sweep[compact,openvino]'"),
+        (["foreign-1", "a.png"], "so that somebody else could exchange it."),
         (["nobody", "a.png"], "There is no run and no sweep 'nobody' in runs."),
         ([run, "empty"], "empty has no images in it. Name a folder that has."),
         ([run, "gone.jpg"], "gone.jpg does not exist. Name an image, a folder of images, or a table of paths."),

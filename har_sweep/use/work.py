@@ -9,16 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.errors import Failed, InputError, RunFailure
 from har_sweep.events import Tell
 from har_sweep.launch.apart import apart
 from har_sweep.launch.terminal import Screen
 
 Value = TypeVar("Value")
-
-
-class Failed(Exception):
-    """Work that was not done; why has been said."""
 
 
 def in_process(work: Callable[[Tell], Value], device: str, label: str, screen: Screen) -> Value:
