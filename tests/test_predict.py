@@ -205,7 +205,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
     (variant / "record.json").write_text(json.dumps(tree))
     monkeypatch.setattr("har_sweep.compact.variants.find_spec", lambda package: None)
     foreign = shutil.copytree(copied, copied.with_name("foreign-1"))
-    tree["config"]["model"]["_target_"] = "nets.small"
+    tree["config"]["model"]["_target_"], tree["config"]["targets"] = "nets.small", {"nets.small": "1"}
     (foreign / "record.json").write_text(json.dumps(tree | {"variant": None}))
     foreign.chmod(0o777)
     before = sorted(path for path in tmp_path.rglob("*"))

@@ -73,7 +73,7 @@ def _write_files(run: FinishedRun, folder: Path, tell: Tell) -> str:
     model = load_model(run, warn)
     own = own_pictures(run)
     if not own.images:
-        warn("Its test images are not where they were: files are compared on made-up ones, not with its answers.")
+        warn("Its test images or its answers are not at hand: files are compared on made-up pictures.")
     pixels = squares(own.images, plan.input_size)
     wanted = logits(model, run, pixels)
     if own.images:
@@ -99,6 +99,8 @@ def _write_files(run: FinishedRun, folder: Path, tell: Tell) -> str:
 def own_pictures(run: FinishedRun) -> Pictures:
     """Test images that are still there, evenly drawn from all of them."""
     config, record = run.spec.config, run.record
+    if not run.paths.predictions.exists():
+        return Pictures([], np.empty((0, len(record.dataset.classes)), np.float32))
     table = pd.read_parquet(run.paths.predictions)
     table = table[table["split"] == ("val" if record.dataset.test_is_val else "test")]
     table = table.iloc[np.unique(np.linspace(0, len(table) - 1, MOST_COMPARED).astype(int))]

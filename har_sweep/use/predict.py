@@ -55,10 +55,9 @@ def predict(
     seconds = time.monotonic() - began
     rows = rows_of(pictures, answers, finished.record.dataset.classes)
     broken = [(pictures[index].path, why) for index, why in sorted(answers.broken.items())]
-    if rows:
-        _deliver(rows, broken, finished, wanted, screen)
-        rate = f", {digits(len(rows) / seconds)} images/s with the start" if len(rows) > 1 else ""
-        screen.say(f"{len(rows):,} images by {finished.record.run_id} in {duration(seconds)}{rate}.")
+    _deliver(rows, broken, finished, wanted, screen)
+    rate = f", {digits(len(rows) / seconds)} images/s with the start" if len(rows) > 1 else ""
+    screen.say(f"{len(rows):,} images by {finished.record.run_id} in {duration(seconds)}{rate}.")
     if broken:
         lines = [f"{path}: {why}" for path, why in broken]
         screen.error(problems(lines, "image cannot be used", "images cannot be used"), "Repair or leave them out.")
@@ -72,13 +71,13 @@ def _answer(run: FinishedRun, files: list[Path], top: int, tell: Tell) -> Answer
 
 
 def _deliver(rows: list[Row], broken: list[tuple[str, str]], run: FinishedRun, wanted: Wanted, screen: Screen) -> None:
-    if "-" not in (wanted.csv, wanted.json):
+    if rows and "-" not in (wanted.csv, wanted.json):
         show_table(rows, screen)
     if wanted.csv:
         write_csv(rows, wanted.csv)
     if wanted.json:
         write_json(rows, broken, run, wanted.json)
-    if wanted.sheet:
+    if rows and wanted.sheet:
         write_sheet(rows, int(run.spec.config.data.max_megapixels * 1e6), wanted.sheet)
         if len(rows) > PICTURES_SHOWN:
             screen.say(f"{wanted.sheet} has the first {PICTURES_SHOWN} of {len(rows):,} pictures.")

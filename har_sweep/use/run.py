@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from har_sweep.compact.variants import VARIANTS, refused
+from har_sweep.config.schema import Config
 from har_sweep.errors import InputError
 from har_sweep.launch.again import check_finished, find_runs, planned_then
 from har_sweep.launch.private import check_unexposed
@@ -42,10 +43,9 @@ def find_finished(name: str, folder: Path, device: str | None) -> FinishedRun:
     (paths,) = found
     record = read_record(paths.record)
     check_finished(record, paths)
-    spec = planned_then(record, paths)
-    if spec.config.model._target_:
+    spec, note = _placed(planned_then(record, paths), record, device)
+    if spec.config.targets:
         check_unexposed(paths.record)  # it names code
-    spec, note = _placed(spec, record, device)
     return FinishedRun(record, paths, spec, note)
 
 
@@ -66,6 +66,12 @@ def _placed(spec: RunSpec, record: Record, asked: str | None) -> tuple[RunSpec, 
         choice = spec.choice if as_it_ran else named("fp32")
     compiled = spec.config.hardware.compile and as_it_ran
     hardware = replace(spec.config.hardware, device=kind, cpu_threads=None, compile=compiled)
-    placed = replace(spec, device=kind, choice=choice, config=replace(spec.config, hardware=hardware))
+    config = replace(spec.config, hardware=hardware, targets=_of_the_model(spec.config))
+    placed = replace(spec, device=kind, choice=choice, config=config)
     note = f"It ran on {then} in {spec.precision}, and answers on {device.name} in {choice.way.precision}."
     return placed, "" if as_it_ran else note
+
+
+def _of_the_model(config: Config) -> dict[str, str]:
+    """The version of the user's own model; what else was the user's own, training alone needed."""
+    return {target: version for target, version in config.targets.items() if target == config.model._target_}

@@ -19,6 +19,7 @@ from har_sweep.data.decode import decode
 from har_sweep.data.unlabelled import Picture
 from har_sweep.files import atomic
 from har_sweep.launch.terminal import Screen
+from har_sweep.units import escaped
 from har_sweep.use.run import FinishedRun
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def write_csv(rows: Sequence[Row], to: str) -> None:
     spreadsheet would take for a formula has an apostrophe before it."""
     with _opened(to) as file:
         lines = csv.writer(file, lineterminator="\n")
-        more = [f"{name}_{k}" for k in range(2, len(rows[0].classes) + 1) for name in ("class", "probability")]
+        places = len(rows[0].classes) if rows else 1
+        more = [f"{name}_{k}" for k in range(2, places + 1) for name in ("class", "probability")]
         lines.writerow(["path", "class", "probability", *more])
         for row in rows:
             cells = [cell for name, probability in row.classes for cell in (_plain(name), probability)]
@@ -73,7 +75,7 @@ def write_csv(rows: Sequence[Row], to: str) -> None:
 
 
 def _plain(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return escaped(f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 def write_json(rows: Sequence[Row], broken: Sequence[tuple[str, str]], run: FinishedRun, to: str) -> None:
@@ -87,7 +89,7 @@ def write_json(rows: Sequence[Row], broken: Sequence[tuple[str, str]], run: Fini
         "broken": [{"path": path, "reason": reason} for path, reason in broken],
     }
     with _opened(to) as file:
-        json.dump(tree, file, indent=1, ensure_ascii=False)
+        json.dump(tree, file, indent=1)  # in ASCII: a file's name may be no text at all
         file.write("\n")
 
 
@@ -118,6 +120,6 @@ def write_sheet(rows: Sequence[Row], max_pixels: int, to: Path) -> None:
             axes.imshow(image)
             (name, probability), path = row.classes[0], row.picture.path
             caption = f"{name} {100 * probability:.0f} %\n{path if len(path) < 30 else f'...{path[-27:]}'}"
-            axes.set_title(caption, fontsize=7, parse_math=False)
+            axes.set_title(escaped(caption), fontsize=7, parse_math=False)
     with atomic(to) as file:
         figure.savefig(file, format="png", dpi=120)
