@@ -43,11 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
             screen = Screen(Console(stderr=True, soft_wrap=True))
         _check(args, words)
         check_platform()
+        from har_sweep.data.unlabelled import list_pictures
         from har_sweep.use.predict import Wanted, predict
+        from har_sweep.use.run import find_finished
 
-        wanted = Wanted(args.top, args.csv, args.json, args.sheet)
         with system_errors_told():
-            return predict(words[0], words[1:], folder, args.device, args.root, args.column, wanted, screen)
+            run = find_finished(words[0], folder, args.device)
+            pictures, notes = list_pictures(words[1:], args.root, args.column)
+            for note in filter(None, [*notes, run.note]):
+                screen.warn(note)
+            return predict(run, pictures, Wanted(args.top, args.csv, args.json, args.sheet), screen)
     except InputError as e:
         screen.error(e.message, e.hint)
         return 2

@@ -123,22 +123,26 @@ def keep_weights(model: nn.Module, trained: Trained, session: Session) -> Path:
         if the disk is full.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    spec, plan, epoch = session.spec, session.spec.model, trained.selected_epoch
-    description = Description(
-        spec.run_id, plan.timm_name, session.dataset.classes, plan.input_size, list(plan.mean), list(plan.std), epoch,
-        PREPROCESSING,
-    )  # fmt: skip
-    file = spec.paths.selected(epoch)
+    file, described = session.spec.paths.selected(trained.selected_epoch), description(session, trained.selected_epoch)
 
     def save(temporary: Path) -> None:
-        save_file(state, temporary, description.metadata())
+        save_file(state, temporary, described.metadata())
         trained.weights_digest = digest(temporary).hex()
 
     try:
-        spec.paths.save(file, save)
+        session.spec.paths.save(file, save)
     except SafetensorError as e:  # safetensors hides the OSError of the file below it
         raise OSError(f"could not write {file.name}: {e}") from e
     return file
+
+
+def description(session: Session, epoch: int | None = None) -> Description:
+    """What the weights of a run say of themselves."""
+    spec, plan = session.spec, session.spec.model
+    return Description(
+        spec.run_id, plan.timm_name, session.dataset.classes, plan.input_size, list(plan.mean), list(plan.std), epoch,
+        PREPROCESSING,
+    )  # fmt: skip
 
 
 def check_weights(trained: Trained, paths: RunPaths) -> Path:

@@ -1,4 +1,4 @@
-"""The story of ``predict``: which run, which pictures, what it answers, and where that goes."""
+"""The story of ``predict``: what a run answers about pictures, and where that goes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from har_sweep.data.sources.listing import problems
-from har_sweep.data.unlabelled import list_pictures
+from har_sweep.data.unlabelled import Picture
 from har_sweep.events import Tell
 from har_sweep.launch.terminal import Screen
 from har_sweep.units import digits, duration
-from har_sweep.use.run import FinishedRun, find_finished
+from har_sweep.use.run import FinishedRun
 from har_sweep.use.show import PICTURES_SHOWN, Row, rows_of, show_table, write_csv, write_json, write_sheet
 from har_sweep.use.work import in_process
 
@@ -32,32 +32,23 @@ class Wanted:
     sheet: Path | None = None
 
 
-def predict(
-    run: str, words: Sequence[str], folder: Path, device: str | None, root: Path | None, column: str, wanted: Wanted,
-    screen: Screen,
-) -> int:  # fmt: skip
-    """Tell what a finished run answers about the pictures that are named; 1 if some cannot be used, else 0.
+def predict(run: FinishedRun, pictures: Sequence[Picture], wanted: Wanted, screen: Screen) -> int:
+    """Tell what a finished run answers about pictures; 1 if some cannot be used, else 0.
 
     Raises
     ------
-    InputError
-        for what cannot be used; then nothing was written.
-    Failed
-        as ``in_process``.
+    InputError, Failed
+        as ``in_process``; then nothing was written.
     """
-    finished = find_finished(run, folder, device)
-    pictures, notes = list_pictures(words, root, column)
-    for note in filter(None, [*notes, finished.note]):
-        screen.warn(note)
     began = time.monotonic()
-    work = partial(_answer, finished, [picture.file for picture in pictures], wanted.top)
-    answers = in_process(work, finished.spec.device, finished.record.run_id, screen)
+    work = partial(_answer, run, [picture.file for picture in pictures], wanted.top)
+    answers = in_process(work, run.spec.device, run.record.run_id, screen)
     seconds = time.monotonic() - began
-    rows = rows_of(pictures, answers, finished.record.dataset.classes)
+    rows = rows_of(pictures, answers, run.record.dataset.classes)
     broken = [(pictures[index].path, why) for index, why in sorted(answers.broken.items())]
-    _deliver(rows, broken, finished, wanted, screen)
+    _deliver(rows, broken, run, wanted, screen)
     rate = f", {digits(len(rows) / seconds)} images/s with the start" if len(rows) > 1 else ""
-    screen.say(f"{len(rows):,} images by {finished.record.run_id} in {duration(seconds)}{rate}.")
+    screen.say(f"{len(rows):,} images by {run.record.run_id} in {duration(seconds)}{rate}.")
     if broken:
         lines = [f"{path}: {why}" for path, why in broken]
         screen.error(problems(lines, "image cannot be used", "images cannot be used"), "Repair or leave them out.")
