@@ -26,6 +26,7 @@ ON_CPU = (
     "reading",
     "sweep",
     "inference",
+    "predict",
     "compact",
     "training",
     "memory",
@@ -34,7 +35,7 @@ ON_CPU = (
     "accuracy",
     "significance",
 )
-ON_GPU = ("augmenting", "inference", "training", "memory", "accuracy")
+ON_GPU = ("augmenting", "inference", "predict", "training", "memory", "accuracy")
 HERE = Path(__file__).parent
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ class RunFailure(Exception):
         self.kind = kind
         self.message = message
         self.hint = hint
+
+
+class Failed(Exception):
+    """Work that a command could not do; why has been said."""
 
 
 class Damaged(Exception):
@@ -77,6 +82,12 @@ def system_errors_told() -> Iterator[None]:
         message = f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
         again = "Give the same command again when that is mended; it goes on from here."
         raise InputError(message, REMEDIES.get(e.errno, again)) from e
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
 
 def first_line(error: BaseException) -> str:

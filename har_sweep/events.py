@@ -27,6 +27,15 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """So many of ``total`` things are done."""
+
+    text: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Line:
     """A line worth keeping: it goes to the screen and into ``run.log``."""
 
@@ -34,7 +43,7 @@ class Line:
     warning: bool = False
 
 
-Event = Step | Phase | Line
+Event = Step | Phase | Counted | Line
 Tell = Callable[[Event], None]
 Progress = Callable[[str, int, int], None]
 """``(what, done, total)``, in bytes for a download; 0 of 1 where there is nothing to count."""

@@ -10,9 +10,13 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from linkless import without_links
+
+if TYPE_CHECKING:
+    from har_sweep.spec.run_spec import RunSpec
 
 os.environ.update(
     WANDB_ERROR_REPORTING="false",
@@ -40,6 +44,20 @@ def linkless(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system without hard links."""
     with without_links(tmp_path) as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    """A run of the sample that is done, for tests that only read it."""
+    from small import small_spec
+
+    from har_sweep.events import tell_nobody
+    from har_sweep.run.execute import execute
+    from har_sweep.stop import Stop
+
+    spec = small_spec(tmp_path_factory.mktemp("finished"))
+    assert execute(spec, tell_nobody, Stop()).status == "done"
+    return spec
 
 
 def pytest_unconfigure() -> None:

@@ -13,8 +13,8 @@ GROUND = ("console", "errors", "events", "files", "processes", "stop", "units")
 # rooms that stand on the core) is on top: it may use everything, and nobody uses it.
 FLOORS = {
     "har_sweep": [
-        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "compact", "app",
-        "api",
+        "ground", "record", "config", "spec", "device", "data model cost", "train", "run", "launch", "compact",
+        "use", "app", "api",
     ],
     "multirun_analysis": [
         "quantities", "findings", "sources", "analysis", "tables figures", "report", "outputs", "api",

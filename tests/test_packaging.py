@@ -237,10 +237,11 @@ for name in ("fcntl", "grp", "pwd", "resource", "termios"):
 """
 
 
-@pytest.mark.parametrize("command", ["__main__", "find_lr", "measure"])
+@pytest.mark.parametrize("command", ["__main__", "find_lr", "measure", "predict", "export"])
 def test_on_windows_a_sweep_is_refused_in_a_sentence(tmp_path: Path, command: str) -> None:
     (tmp_path / "runs" / "resnet18-0").mkdir(parents=True)
-    words = ["resnet18-0"] if command == "measure" else ["model=resnet18"]
+    runs = {"measure": ["resnet18-0"], "predict": ["resnet18-0", "photo.jpg"], "export": ["resnet18-0"]}
+    words = runs.get(command, ["model=resnet18"])
     code = f"import har_sweep.app, har_sweep.launch.terminal{WINDOWS}from har_sweep.{command} import main\n"
     asked = run(sys.executable, "-c", f"{code}sys.platform = 'win32'\nsys.exit(main({words}))", cwd=tmp_path)
     assert asked.returncode == 2, asked.stderr

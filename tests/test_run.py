@@ -510,7 +510,7 @@ def test_a_finished_run_is_measured_again_without_training_and_one_that_is_broke
     assert measure.main(["net-b", "net-a0", "--wait", "0", f"paths.runs={whole.parent}"]) == 1
 
     assert read_record(broken / "record.json") == before[broken]
-    assert "[1/2] net-b0  It could not be measured: Its weights are not those that it was finished with" in (
+    assert "[1/2] net-b0  It failed: Its weights are not those that it was finished with" in (
         said := capfd.readouterr().out
     )
     assert "[2/2] net-a0  Latency " in said

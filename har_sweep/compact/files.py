@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +26,7 @@ from har_sweep.events import Phase
 from har_sweep.record.folder import RunPaths
 from har_sweep.spec.hardware import device_of
 from har_sweep.train.augmentation import normalise
+from har_sweep.train.checkpoint import description
 from har_sweep.train.session import Session
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 128, 16  # of training, by which static int8 scales its activations
@@ -51,18 +51,8 @@ class Network:
         file = self.folder / "model.onnx"
         if not file.exists():
             self.session.tell(Phase("Writing the network as ONNX"))
-            write_onnx(self.model, self.session.spec.model, file, described(self.session))
+            write_onnx(self.model, self.session.spec.model, file, description(self.session).metadata())
         return file
-
-
-def described(session: Session) -> dict[str, str]:
-    """What a file says of itself: whoever has it alone can use it."""
-    spec, dataset = session.spec, session.dataset
-    told = {
-        "classes": dataset.classes, "input_size": spec.model.input_size, "mean": spec.model.mean,
-        "std": spec.model.std, "timm_name": spec.model.timm_name, "run_id": spec.run_id,
-    }  # fmt: skip
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 
 def make_file(variant: Variant, network: Network, paths: RunPaths) -> None:
@@ -79,7 +69,7 @@ def make_file(variant: Variant, network: Network, paths: RunPaths) -> None:
     if variant.runtime == "torch":
         file, dtype = paths.model, DTYPES[variant.precision]
         state = {name: _as(tensor, dtype) for name, tensor in network.model.state_dict().items()}
-        paths.save(file, lambda path: save_file(state, path, metadata=described(network.session)))
+        paths.save(file, lambda path: save_file(state, path, metadata=description(network.session).metadata()))
     else:
         file = paths.onnx
         paths.save(file, lambda path: _write(variant, network, path))
@@ -102,7 +92,7 @@ def _write(variant: Variant, network: Network, path: Path) -> None:
 
     quantise(variant, network.onnx, path, _training_images(network.session))
     made = onnx.load(path)
-    onnx.helper.set_model_props(made, described(network.session))
+    onnx.helper.set_model_props(made, description(network.session).metadata())
     onnx.save(made, path)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from har_sweep.compact.onnx_file import OUTPUT, check_installed, onnx_forward, open_onnx
 from har_sweep.compact.variants import Variant
-from har_sweep.device.compute import DTYPES
+from har_sweep.device.compute import DTYPES, Compute
+from har_sweep.spec.weights import ModelPlan
 from har_sweep.train.augmentation import normalise
 from har_sweep.train.evaluate import Forward, forward_of
 from har_sweep.train.session import Session
@@ -21,7 +22,13 @@ from har_sweep.train.session import Session
 def open_forward(variant: Variant, file: Path, model: nn.Module | None, session: Session) -> Forward:
     """What a variant's file answers, on the session's device. ``model`` has the architecture, whatever its weights
     (None for what is not PyTorch's); it is left as it is."""
-    compute = session.compute
+    return variant_forward(variant, file, model, session.spec.model, session.compute)
+
+
+def variant_forward(
+    variant: Variant, file: Path, model: nn.Module | None, plan: ModelPlan, compute: Compute
+) -> Forward:
+    """As ``open_forward``, for whoever has no session."""
     if variant.runtime == "onnxruntime":
         return onnx_forward(open_onnx(file, cuda=compute.device.type == "cuda"))
     if variant.runtime == "openvino":
@@ -33,13 +40,11 @@ def open_forward(variant: Variant, file: Path, model: nn.Module | None, session:
     own.load_state_dict(load_file(file))
     own = compute.place(own.to(DTYPES[variant.precision])).eval()
     if variant.name == "compiled":
-        return forward_of(own, session.spec.model, replace(compute, precision="fp32", compiled=True))
-    return _half_forward(own, DTYPES[variant.precision], session)
+        return forward_of(own, plan, replace(compute, precision="fp32", compiled=True))
+    return _half_forward(own, DTYPES[variant.precision], plan, compute)
 
 
-def _half_forward(model: nn.Module, dtype: torch.dtype, session: Session) -> Forward:
-    plan, compute = session.spec.model, session.compute
-
+def _half_forward(model: nn.Module, dtype: torch.dtype, plan: ModelPlan, compute: Compute) -> Forward:
     @torch.inference_mode()
     def forward(images: Tensor) -> Tensor:
         inputs = normalise(images, plan.mean, plan.std).contiguous(memory_format=compute.memory_format)

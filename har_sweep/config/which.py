@@ -48,7 +48,7 @@ def parse_names(
         setattr(args, key, None)
     for word in [*args.words, *args.paths]:
         key, is_setting, value = word.partition("=")
-        if not is_setting:
+        if not is_setting or Path(word).exists():
             names.append(word)
         elif key in settings:
             setattr(args, key, value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.data.decode import DecodeError, content_hash, decode, read, resize
 from har_sweep.errors import InputError
 
+Gathered = TypeVar("Gathered")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -25,6 +28,16 @@ class Batch:
     images: torch.Tensor
     labels: torch.Tensor
     indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """``images`` uint8 [B, size, size, 3] RGB of the pictures at ``indices`` [B]; ``broken`` has those, by their index,
+    that cannot be used, and why."""
+
+    images: torch.Tensor
+    indices: NDArray[np.int64]
+    broken: dict[int, str]
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -59,12 +72,16 @@ def batches(
         fill(chosen, images.numpy())
         return Batch(images, labels[chosen].pin_memory() if pin else labels[chosen], chosen)
 
-    starts = range(start_step * batch_size, len(indices), batch_size)
+    yield from gathered(gather, range(start_step * batch_size, len(indices), batch_size), threads)
+
+
+def gathered(gather: Callable[[int], Gathered], starts: Iterable[int], threads: int) -> Generator[Gathered, None, None]:
+    """What ``gather`` makes of each start, in their order; with threads, of ``threads + 1`` of them ahead."""
     if threads == 0:
         for start in starts:
             yield gather(start)
         return
-    pool, ahead = ThreadPoolExecutor(threads, "batches"), deque[Future[Batch]]()
+    pool, ahead = ThreadPoolExecutor(threads, "batches"), deque[Future[Gathered]]()
     try:
         for start in starts:
             ahead.append(pool.submit(gather, start))
@@ -102,3 +119,35 @@ def _filler(dataset: Dataset, size: int) -> Callable[[NDArray[np.int64], NDArray
                 ) from e
 
     return decode_each
+
+
+def picture_batches(
+    files: Sequence[Path], size: int, batch_size: int, max_pixels: int, threads: int, ahead: bool
+) -> Generator[PictureBatch, None, None]:
+    """All pictures in their order, each decoded and resized as a run's are by one of ``threads``.
+
+    ``ahead`` decodes the next two batches meanwhile, in page-locked memory: for a device that computes by itself. A
+    processor that computes the last batch has no time for the next: both would only wait for one another.
+    """
+    pool = ThreadPoolExecutor(threads, "decoding")
+
+    def gather(start: int) -> PictureBatch:
+        chosen = range(start, min(start + batch_size, len(files)))
+        images = torch.empty((len(chosen), size, size, 3), dtype=torch.uint8, pin_memory=ahead)
+        pixels, good, broken = images.numpy(), list[int](), dict[int, str]()
+        for index, found in zip(chosen, pool.map(pixels_of, [files[i] for i in chosen]), strict=True):
+            if isinstance(found, DecodeError):
+                broken[index] = str(found)
+            else:
+                pixels[len(good)] = found
+                good.append(index)
+        return PictureBatch(images[: len(good)], np.array(good, np.int64), broken)
+
+    def pixels_of(file: Path) -> NDArray[np.uint8] | DecodeError:
+        try:
+            return resize(decode(file, max_pixels), size)
+        except DecodeError as e:
+            return e
+
+    with pool:
+        yield from gathered(gather, range(0, len(files), batch_size), threads=int(ahead))

@@ -29,6 +29,13 @@ NOT_DECODED = frozenset((
     ".arw", ".orf", ".rw2", ".raf",
 ))  # fmt: skip
 
+PREPROCESSING = {
+    "decode": "8-bit RGB, upright by EXIF; of an animation the first frame; transparency on white; 16 bits: the high 8",
+    "resize": "squash to the square, the aspect not kept",
+    "interpolation": "bilinear, antialiased, as Pillow's Image.resize",
+}
+"""What ``decode`` and ``resize`` do, for whoever has a model's weights without this code."""
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -24,7 +24,7 @@ from har_sweep.record.record import Hardware, Record
 from har_sweep.spec.finished import as_planned
 from har_sweep.spec.hardware import device_named, find_devices, logical_cores
 from har_sweep.spec.precision import Choice, Way, named
-from har_sweep.spec.run_spec import RunSpec, source_size
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 
 
@@ -91,20 +91,26 @@ def plan_again(runs: list[RunPaths], screen: Screen) -> list[RunSpec]:
     return specs
 
 
-def check_measurable(record: Record, paths: RunPaths) -> None:
-    """Refuse what is not finished, has no weights, or was measured where this machine is another."""
-    run, there = record.run_id, record.hardware
+def check_finished(record: Record, paths: RunPaths) -> None:
+    """Refuse what is not finished, or has no weights."""
+    run = record.run_id
     if record.status != "done" or living_owner(paths.folder):
         state = "running" if living_owner(paths.folder) else record.status
         raise InputError(f"{run} is {state}, not done.", "The same sweep command goes on with it.")
+    if not (paths.model.exists() or paths.onnx.exists()):
+        raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
+
+
+def check_measurable(record: Record, paths: RunPaths) -> None:
+    """Refuse what ``check_finished`` does, and what was measured where this machine is another."""
+    check_finished(record, paths)
+    run, there = record.run_id, record.hardware
     if record.variant:
         raise InputError(
             f"{run} is a variant of {record.parent}.",
             f"`python -m har_sweep.compact {record.parent} variants={record.variant} rerun=true` makes and measures it "
             "anew.",
         )
-    if not paths.model.exists():
-        raise InputError(f"{run} has kept no weights.", "Compute it again with trainer.save_model=true rerun=true.")
     if there.device not in {device.kind for device in find_devices()}:
         raise InputError(f"{run} ran on {there.device}, which this machine lacks.", "Measure it where it ran.")
     if (here := device_named(there.device)) != there.device_name.rpartition(" then ")[2]:
@@ -117,16 +123,24 @@ def check_measurable(record: Record, paths: RunPaths) -> None:
 
 
 def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
-    """The run as it was planned, from its record; its weights are those that it kept, so that it starts from none."""
-    config, plan = as_planned(record)
-    hardware = replace(config.hardware, device=record.hardware.device, cpu_threads=record.hardware.cpu_threads)
-    config = replace(config, hardware=hardware, paths=replace(config.paths, runs=str(paths.folder.parent)))
+    """The run as it was planned, its images too."""
+    spec = planned_then(record, paths)
+    config = spec.config
     with usable_folders(config.paths):
-        sizes = sorted({plan.input_size, source_size(config, plan)})
+        sizes = sorted({spec.model.input_size, spec.source_size})
         dataset = prepare_dataset(config.data, config.paths, sizes, screen.progress)
     theirs, ours = record.dataset, (dataset.fingerprint, dataset.split_fingerprint)
     if ours != (theirs.fingerprint, theirs.split_fingerprint):
         raise InputError(f"{record.run_id}: its images are not what they were.", "Bring back those that it was of.")
+    return replace(spec, dataset_file=dataset.file)
+
+
+def planned_then(record: Record, paths: RunPaths) -> RunSpec:
+    """The run as it was planned but for its images, from its record; its weights are those that it kept, so that it
+    starts from none."""
+    config, plan = as_planned(record)
+    hardware = replace(config.hardware, device=record.hardware.device, cpu_threads=record.hardware.cpu_threads)
+    config = replace(config, hardware=hardware, paths=replace(config.paths, runs=str(paths.folder.parent)))
     return RunSpec(
         run_id=record.run_id,
         name=record.name,
@@ -137,7 +151,7 @@ def _spec(record: Record, paths: RunPaths, screen: Screen) -> RunSpec:
         model=plan,
         device=record.hardware.device,
         choice=_choice(record.hardware),
-        dataset_file=dataset.file,
+        dataset_file=Path(),
         warnings=(),
         halvings=sum(attempt.outcome == "out_of_memory" for attempt in record.attempts),
     )

@@ -85,9 +85,9 @@ def _do(work: Callable[[Tell], object], log: Path, connection: Connection) -> No
     try:
         connection.send(Done(work(tell)))
     except (RunFailure, InputError, ClaimLost) as e:
-        tell(Line(" ".join([f"It could not be measured: {e}", getattr(e, "hint", "")]).strip(), warning=True))
+        tell(Line(" ".join([f"It failed: {e}", getattr(e, "hint", "")]).strip(), warning=True))
         sys.exit(1)
     except Exception as e:
         print(redact_text(traceback.format_exc()), flush=True)
-        tell(Line(f"It could not be measured: {e} The traceback is in {log}.", warning=True))
+        tell(Line(f"It failed: {e} The traceback is in {log}.", warning=True))
         sys.exit(1)

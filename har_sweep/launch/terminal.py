@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from har_sweep.console import Console
-from har_sweep.events import Event, Line, Phase, Step
+from har_sweep.events import Counted, Event, Line, Phase, Step
 from har_sweep.launch.board import STANDING, Standing, standings
 from har_sweep.record.record import DISTURBED, Record
 from har_sweep.units import byte_size, digits, duration, escaped, quantity
@@ -128,6 +128,8 @@ class Screen:
             self.progress(label, done, event.epochs * event.steps, describe(event), of=label)
         elif isinstance(event, Phase):
             self.progress(f"{label}  {event.text}", 0, 0, of=label)
+        elif isinstance(event, Counted):
+            self.progress(f"{label}  {event.text}", event.done, event.total, of=label)
         elif isinstance(event, Line):
             (self.warn if event.warning else self.say)(f"{label}  {event.text}")
 

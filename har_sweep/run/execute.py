@@ -16,7 +16,7 @@ from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Line, Phase, Tell, tell_nobody
 from har_sweep.model.build import build_model
-from har_sweep.record.folder import RunPaths, write_record
+from har_sweep.record.folder import write_record
 from har_sweep.record.record import Metrics, Record, same_accuracy
 from har_sweep.run.lifecycle import begin, conclude, concluding, noting, run_error
 from har_sweep.run.measure import Measured, measure, warn_of_disturbance, write_predictions
@@ -96,7 +96,7 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
 
     model.eval()
     if spec.config.trainer.save_model:
-        keep(model, trained, spec.paths)
+        keep(model, trained, session)
     patience_seconds = min(MOST_PATIENCE_SECONDS, PATIENCE_SHARE * trained.cost.seconds)
     measured = measure(forward_of(model, spec.model, device), session, patience_seconds)
     check_metrics(measured.metrics["val"], trained, session)
@@ -106,12 +106,13 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     return measured
 
 
-def keep(model: nn.Module, trained: Trained, paths: RunPaths) -> None:
+def keep(model: nn.Module, trained: Trained, session: Session) -> None:
     """The selected weights, which training has written, under the name that they will be found by."""
+    paths = session.spec.paths
     try:
         file = check_weights(trained, paths)
     except Damaged:  # or there was no room for them
-        file = keep_weights(model, trained, paths)
+        file = keep_weights(model, trained, session)
     paths.link(file, paths.model)
 
 

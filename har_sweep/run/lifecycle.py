@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import traceback
@@ -13,7 +12,7 @@ from dataclasses import asdict
 from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
-from har_sweep.errors import FREE_SOME, ClaimLost, InputError, Interrupted, RunFailure
+from har_sweep.errors import FREE_SOME, ClaimLost, InputError, Interrupted, RunFailure, is_disk_full
 from har_sweep.events import Event, Line, Tell
 from har_sweep.files import redact, redact_text
 from har_sweep.record.environment import environment, slurm_job_id
@@ -147,12 +146,6 @@ def noting(record: Record, tell: Tell) -> Tell:
         tell(event)
 
     return note
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Whether the disk, or a quota on it, is what was missing; some libraries keep only the system's words."""
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
 
 def run_error(error: Exception) -> RunError:

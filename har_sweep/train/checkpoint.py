@@ -18,9 +18,11 @@ from torch.utils.serialization import config as serialization
 
 from har_sweep.cost.disturbance import Disturbance
 from har_sweep.cost.training import TrainingClock
+from har_sweep.data.decode import PREPROCESSING
 from har_sweep.errors import Damaged
 from har_sweep.events import Line
 from har_sweep.files import Sealed, check_seal, digest
+from har_sweep.record.description import Description
 from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import Epoch, TrainingCost
 from har_sweep.train.learner import Learner
@@ -75,7 +77,7 @@ def save(learner: Learner, trained: Trained, session: Session) -> None:
         complete = trained.epoch == spec.config.trainer.epochs
         learned = {} if complete else {"learner": learner.state_dict()}
         if complete and trained.best_epoch is None:
-            keep_weights(learner.evaluated, trained, spec.paths)
+            keep_weights(learner.evaluated, trained, session)
         _write(spec.paths, learned | {"trained": asdict(trained), "randomness": randomness})
         named = spec.paths.selected(trained.selected_epoch)
         spec.paths.remove(*(file for file in spec.paths.all_selected() if file != named))
@@ -111,8 +113,9 @@ def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
     return trained
 
 
-def keep_weights(model: nn.Module, trained: Trained, paths: RunPaths) -> Path:
-    """Write a model's tensors, under their own names, as the weights of the selected epoch; returns the file.
+def keep_weights(model: nn.Module, trained: Trained, session: Session) -> Path:
+    """Write a model's tensors, under their own names, as the weights of the selected epoch; returns the file, which
+    says of itself how to use them.
 
     Raises
     ------
@@ -120,17 +123,26 @@ def keep_weights(model: nn.Module, trained: Trained, paths: RunPaths) -> Path:
         if the disk is full.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    file = paths.selected(trained.selected_epoch)
+    file, described = session.spec.paths.selected(trained.selected_epoch), description(session, trained.selected_epoch)
 
     def save(temporary: Path) -> None:
-        save_file(state, temporary, {"epoch": str(trained.selected_epoch)})
+        save_file(state, temporary, described.metadata())
         trained.weights_digest = digest(temporary).hex()
 
     try:
-        paths.save(file, save)
+        session.spec.paths.save(file, save)
     except SafetensorError as e:  # safetensors hides the OSError of the file below it
         raise OSError(f"could not write {file.name}: {e}") from e
     return file
+
+
+def description(session: Session, epoch: int | None = None) -> Description:
+    """What the weights of a run say of themselves."""
+    spec, plan = session.spec, session.spec.model
+    return Description(
+        spec.run_id, plan.timm_name, session.dataset.classes, plan.input_size, list(plan.mean), list(plan.std), epoch,
+        PREPROCESSING,
+    )  # fmt: skip
 
 
 def check_weights(trained: Trained, paths: RunPaths) -> Path:

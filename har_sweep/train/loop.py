@@ -101,7 +101,7 @@ def validate(learner: Learner, trained: Trained, learning_rate: float, session: 
     trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
     if trainer.selection == "best" and is_best(trained.history):
         trained.best_epoch = trained.epoch
-        keep_weights(learner.evaluated, trained, session.spec.paths)
+        keep_weights(learner.evaluated, trained, session)
     session.tell(Line(f"{which}, Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"))
 
 

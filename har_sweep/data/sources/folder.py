@@ -61,11 +61,7 @@ def class_folders(root: Path, data: DataConfig, hint: str = "") -> Listing:
                 empty.append(f"{prefix}{label}/")
             items += found
     left_out = walk.left_out()
-    if walk.outside:
-        raise InputError(
-            f"{root}: {problems(walk.outside, 'link leaves the folder', 'links leave the folder')}",
-            "Copy what they lead to, or point data.root at a folder that holds both.",
-        )
+    walk.refuse_outside("Copy what they lead to, or point data.root at a folder that holds both.")
     if not items:
         raise InputError(
             f"{root} has no folders with images ({', '.join(sorted(EXTENSIONS))}). {left_out}".strip(),
@@ -99,13 +95,13 @@ class Walk:
         self.other = Counter[str]()
         self._real_root = os.path.realpath(root)
 
-    def images(self, folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    def images(self, folder: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
         """The paths, from the root, of the images in ``folder`` and below."""
         real = os.path.realpath(self.root / folder)
-        if real in above or real == self._real_root or not self._is_inside(real, folder):
+        if folder and (real in above or real == self._real_root or not self._is_inside(real, folder)):
             return  # the first two are links that lead back up
         for entry in _entries(self.root / folder):
-            path, ending = f"{folder}/{entry.name}", os.path.splitext(entry.name)[1].lower()
+            path, ending = f"{folder}/{entry.name}".removeprefix("/"), os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry, may_be_broken=ending in EXTENSIONS):
@@ -120,6 +116,12 @@ class Walk:
         """A sentence about the pictures that are not listed; empty if there are none."""
         kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(self.other.items()))
         return f"{self.root}: left out, as such files are not decoded: {kinds}." if kinds else ""
+
+    def refuse_outside(self, hint: str) -> None:
+        """Raise InputError if there were links that lead out of the root."""
+        if self.outside:
+            leave = problems(self.outside, "link leaves the folder", "links leave the folder")
+            raise InputError(f"{self.root}: {leave}", hint)
 
     def _is_inside(self, real: str, path: str) -> bool:
         inside = lies_below(real, self._real_root)

@@ -61,6 +61,35 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
     return Listing(root, _classes({item.label for item in items}), items)
 
 
+def list_paths(table: Path, root: Path, column: str) -> list[tuple[str, Path]]:
+    """The paths in a ``column`` (a name, or a number from 0) of a table with a header: as they stand there, and as
+    files below ``root``, whether they exist or not.
+
+    Raises
+    ------
+    InputError
+        if there is no such column, or a row has none or a path that leaves ``root``.
+    """
+    rows = _rows(table, DataConfig(source="csv", name="", path_column=column))
+    if len(rows) < 2:
+        raise InputError(f"{table} has no rows below its header.", "It needs one row an image.")
+    (place,) = _columns(table, {"--column": column}, [cell.strip() for cell in rows.pop(0)[1]], rows[0][1])
+    locate, found, errors = _locator(root, root), list[tuple[str, Path]](), list[str]()
+    for number, row in rows:
+        path = row[place].strip() if place < len(row) else ""
+        below = locate(path)[0] if path and "\0" not in path else None
+        if below is None:
+            errors.append(f"row {number}: {f'{path} leaves the folder {root}' if path else 'it has no path'}")
+        else:
+            found.append((path, root / below))
+    if errors:
+        raise InputError(
+            f"{table}: {problems(errors, 'problem', 'problems')}",
+            "Correct it, or give the folder above them all by --root: paths are relative to that, else to the table's.",
+        )
+    return found
+
+
 def items_of(
     name: str, entries: list[tuple[str, list[str]]], root: Path, base: Path, must_exist: bool, errors: list[str]
 ) -> list[Item]:
