@@ -7,12 +7,14 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from har_sweep.compact.files import Network, images_to_compare, make_file, temporary_folder
 from har_sweep.compact.forward import open_forward
 from har_sweep.compact.variants import VARIANTS, Variant
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import InputError, RunFailure
+from har_sweep.errors import FREE_SOME, InputError, RunFailure
 from har_sweep.events import Line, Phase, Tell
 from har_sweep.model.build import build_model
 from har_sweep.record.environment import environment, slurm_job_id
@@ -44,8 +46,8 @@ def make_files(spec: RunSpec, made: dict[str, RunPaths], tell: Tell) -> dict[str
                 make_file(VARIANTS[name], network, paths)
             except (RunFailure, InputError) as e:
                 failed[name] = f"{e.message} {e.hint}"
-            except OSError as e:
-                failed[name] = f"{name} could not be written: {e}. Free some disk and give the same command again."
+            except (OSError, SafetensorError) as e:  # the latter hides the former
+                failed[name] = f"{name} could not be written: {e}. {FREE_SOME}"
     return failed
 
 

@@ -47,7 +47,7 @@ VARIANTS = {
         replace(_HALF, name="bf16", told="weights and products in bfloat16", precision="bf16",
                 accelerated=lambda device: device.bf16),
         replace(_HALF, name="fp16", told="weights and products in float16", precision="fp16",
-                accelerated=lambda device: device.fp16),
+                accelerated=lambda device: device.fp16 or device.kind == "mps"),
         Variant("compiled", "compiled by torch.compile", "fp32"),
         Variant("onnx", "float32 by ONNX Runtime", "fp32", "onnxruntime", _ONNX),
         replace(_INT8, name="int8_dynamic",
