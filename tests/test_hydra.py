@@ -135,7 +135,7 @@ REFUSED = [
     ("-m hydra.mode=RUN seed=1,2", ["do not go together"]),
     ("-m hydra/sweeper=basic hydra/sweeper=har_sweep", ["a search has one sweeper"]),
     # groups and packages
-    ("model@teacher=resnet18", ["There is no section 'teacher'", "There are model, optimizer"]),
+    ("model@teacher=resnet18", ["There is no section 'teacher'", "objective=distill teacher=RUN", "There are model"]),
     ("+model@techer.x=resnet18", ["There is no section 'techer.x'"]),
     ("optimizer@_global_=sgd", ["optimizer@_global_", "leave @_global_ out"]),
     ("+optimizer@optimizer.x=sgd", ["no key 'optimizer.x'"]),

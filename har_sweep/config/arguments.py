@@ -202,12 +202,11 @@ def _check_group(override: Override, line: str, own_tree: bool) -> None:
         )
     if own_tree:
         return
-    if override.package and override.package.split(".")[0] not in (
-        "_global_",
-        *(path.split(".")[0] for path in types()),
-    ):
-        sections = dict.fromkeys(path.split(".")[0] for path in types() if "." in path and path[:6] != "hydra.")
+    sections = dict.fromkeys(path.split(".")[0] for path in types() if "." in path and path[:6] != "hydra.")
+    if override.package and override.package.split(".")[0] not in ("_global_", "hydra", *sections):
         near = nearest(override.package, sections)
+        if override.package == "teacher":
+            near = "A teacher is named: objective=distill teacher=RUN."
         raise InputError(
             f"There is no section '{override.package}' for '{line}'.",
             f"{near} There are {', '.join(sections)}.".strip(),

@@ -162,10 +162,13 @@ def _publish(folder: Path, owner: Owner) -> bool:
                 claim.parent.mkdir()  # at this moment it is like a dead owner's: one who comes now may take the next
                 os.replace(made / claim.name, claim)
         return claim.read_bytes() == content  # NFS can lose the answer to a rename that was made
-    except (FileNotFoundError, FileExistsError):  # another was first, or has taken the run since, and swept up
-        return False
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.EEXIST, errno.ESTALE):
+            raise
+        return False  # another was first, or has taken the run since, and swept up
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with suppress(OSError):  # of a network drive's handle that went stale even ``ignore_errors`` does not hear
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def fence(folder: Path, number: int) -> None:
