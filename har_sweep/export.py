@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from har_sweep.config.which import parse_names
     from har_sweep.errors import Failed, InputError, check_platform, system_errors_told
-    from har_sweep.launch.terminal import Screen
+    from har_sweep.launch.terminal import Screen, exit_status
 
     screen = Screen()
     try:
@@ -40,13 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         with system_errors_told():
             export(names[0], folder, args.to, screen)
         return 0
-    except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
-    except Failed:
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except (InputError, Failed, KeyboardInterrupt) as e:
+        return exit_status(e, screen)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     from har_sweep.config.which import parse_names
     from har_sweep.console import Console
     from har_sweep.errors import Failed, InputError, check_platform, system_errors_told
-    from har_sweep.launch.terminal import Screen
+    from har_sweep.launch.terminal import Screen, exit_status
 
     screen = Screen()
     told = "a finished run: its id, the beginning of it, or its folder; then images, folders, tables (.csv, .tsv, .txt)"
@@ -53,13 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             for note in filter(None, [*notes, run.note]):
                 screen.warn(note)
             return predict(run, pictures, Wanted(args.top, args.csv, args.json, args.sheet), screen)
-    except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
-    except Failed:
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except (InputError, Failed, KeyboardInterrupt) as e:
+        return exit_status(e, screen)
 
 
 def _check(args: argparse.Namespace, words: list[str]) -> None:

@@ -38,21 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
         if args.rerun not in (None, "true", "false"):
             raise InputError(f"rerun={args.rerun} is neither true nor false.", "Write rerun=true.")
         check_platform()
+        from har_sweep.compact.compact import compact
+        from har_sweep.launch.terminal import Screen
+
+        return compact(names, args.variants, folder, args.wait, args.rerun == "true", Screen())
     except InputError as e:
         from har_sweep.launch.terminal import Screen
 
         Screen().error(e.message, e.hint)
-        return 2
-
-    from har_sweep.launch.terminal import Screen
-
-    screen = Screen()
-    try:
-        from har_sweep.compact.compact import compact
-
-        return compact(names, args.variants, folder, args.wait, args.rerun == "true", screen)
-    except InputError as e:
-        screen.error(e.message, e.hint)
         return 2
 
 

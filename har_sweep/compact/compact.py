@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from har_sweep.compact.variants import Variant, chosen_variants
+from har_sweep.compact.variants import VARIANTS, Variant, chosen_variants
 from har_sweep.errors import InputError
 from har_sweep.events import Tell
 from har_sweep.files import digest
-from har_sweep.launch.again import find_runs, plan_again
+from har_sweep.launch.again import claimed, find_runs, plan_again
 from har_sweep.launch.apart import apart
 from har_sweep.launch.private import check_writable_runs
 from har_sweep.launch.terminal import Screen
-from har_sweep.record.claim import take_claim
 from har_sweep.record.folder import RunPaths, find_record, is_done, read_record
 from har_sweep.spec.hardware import device_of
 from har_sweep.spec.run_spec import RunSpec
@@ -110,13 +109,8 @@ def _make(spec: RunSpec, folders: dict[str, RunPaths], tell: Tell) -> dict[str, 
     return make_files(spec, folders, tell)
 
 
-def _score(spec: RunSpec, name: str, paths: RunPaths, patience_seconds: float, tell: Tell) -> bool:
+def _score(spec: RunSpec, name: str, paths: RunPaths, patience_seconds: float, tell: Tell) -> None:
     from har_sweep.compact.score import score
-    from har_sweep.compact.variants import VARIANTS
 
-    claim = take_claim(paths.folder)
-    if claim is None:
-        raise InputError("Another process is computing it.", "Wait for its end.")
-    with claim:
-        score(spec, VARIANTS[name], replace(paths, claim=claim.number), patience_seconds, tell)
-    return True
+    with claimed(paths) as own:
+        score(spec, VARIANTS[name], own, patience_seconds, tell)

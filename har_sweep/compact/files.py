@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from har_sweep.compact.forward import open_forward
+from har_sweep.compact.forward import variant_forward
 from har_sweep.compact.onnx_file import INPUT, layers, tensors, write_onnx
 from har_sweep.compact.variants import Variant
 from har_sweep.data.batches import batches
@@ -32,7 +31,8 @@ from har_sweep.train.session import Session
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 128, 16  # of training, by which static int8 scales its activations
 COMPARED_IMAGES = 64  # of val, on which a file's answers are compared with the network's
 _LAYER_BOUND = 5.0  # times as far off as the layer before: there it went wrong
-_WHOLE = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "ReduceMean"]
+_PRODUCTS = ["Conv", "MatMul", "Gemm"]
+_BETWEEN = ["Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "ReduceMean"]
 
 
 @dataclass(frozen=True)
@@ -109,28 +109,23 @@ def quantise(variant: Variant, whole: Path, path: Path, images: Iterator[NDArray
     if variant.name == "int8_dynamic":
         quantization.quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul", "Gemm"], **options)
         return
-    pixels_only = [node.name for node in onnx.load(prepared).graph.node[: _first_convolution(prepared)]]
+    nodes = list(onnx.load(prepared).graph.node)
     quantization.quantize_static(
-        prepared, path, _Calibration(images), op_types_to_quantize=_operators(prepared), nodes_to_exclude=pixels_only,
-        **options,
+        prepared, path, _Calibration(images), op_types_to_quantize=_operators(nodes),
+        nodes_to_exclude=_of_pixels(nodes), **options,
     )  # fmt: skip
 
 
-def _first_convolution(file: Path) -> int:
-    """The place of the first node that has weights: those before it only prepare the pixels."""
-    import onnx
-
-    operators = [node.op_type for node in onnx.load(file).graph.node]
-    return next((i for i, name in enumerate(operators) if name in ("Conv", "MatMul", "Gemm")), 0)
+def _of_pixels(nodes: Sequence[Any]) -> list[str]:
+    """The names of the nodes before the first with weights, which only prepare the pixels."""
+    return [node.name for node in takewhile(lambda node: node.op_type not in _PRODUCTS, nodes)]
 
 
-def _operators(file: Path) -> list[str]:
+def _operators(nodes: Sequence[Any]) -> list[str]:
     """What is computed in int8: in a network of convolutions all that lies between them; of one with attention only
     its products, as sums and norms between them would lose too much."""
-    import onnx
-
-    attends = any(node.op_type == "Softmax" for node in onnx.load(file).graph.node)
-    return _WHOLE[:3] if attends else _WHOLE
+    attends = any(node.op_type == "Softmax" for node in nodes)
+    return _PRODUCTS if attends else [*_PRODUCTS, *_BETWEEN]
 
 
 class _Calibration:
@@ -165,7 +160,8 @@ def check_answers(variant: Variant, network: Network, file: Path) -> None:
     plan, images = network.session.spec.model, network.images
     inputs = normalise(images, plan.mean, plan.std)
     wanted = network.model(inputs).float().numpy()
-    found = open_forward(variant, file, network.model, network.session)(images).cpu().numpy()
+    forward = variant_forward(variant, file, network.model, plan, network.session.compute)
+    found = forward(images).cpu().numpy()
     error = distance(found, wanted)
     if error <= variant.error_bound:
         return
@@ -215,8 +211,3 @@ def _first_wrong(network: Network, file: Path, inputs: torch.Tensor) -> str:
             return name
         before = max(before, error)
     return ""
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where a network lies as ONNX while variants are made of it."""
-    return tempfile.TemporaryDirectory(prefix="har_sweep-")

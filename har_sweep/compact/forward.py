@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,18 @@ from har_sweep.device.compute import DTYPES, Compute
 from har_sweep.spec.weights import ModelPlan
 from har_sweep.train.augmentation import normalise
 from har_sweep.train.evaluate import Forward, forward_of
-from har_sweep.train.session import Session
-
-
-def open_forward(variant: Variant, file: Path, model: nn.Module | None, session: Session) -> Forward:
-    """What a variant's file answers, on the session's device. ``model`` has the architecture, whatever its weights
-    (None for what is not PyTorch's); it is left as it is."""
-    return variant_forward(variant, file, model, session.spec.model, session.compute)
 
 
 def variant_forward(
     variant: Variant, file: Path, model: nn.Module | None, plan: ModelPlan, compute: Compute
 ) -> Forward:
-    """As ``open_forward``, for whoever has no session."""
+    """What a variant's file answers, on the device. ``model`` has the architecture, whatever its weights (None for what
+    is not PyTorch's); it is left as it is."""
     if variant.runtime == "onnxruntime":
         return onnx_forward(open_onnx(file, cuda=compute.device.type == "cuda"))
     if variant.runtime == "openvino":
         return _openvino_forward(file)
     assert model is not None
-    import copy
-
     own = copy.deepcopy(model)
     own.load_state_dict(load_file(file))
     own = compute.place(own.to(DTYPES[variant.precision])).eval()

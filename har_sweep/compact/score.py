@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from har_sweep.compact.files import Network, images_to_compare, make_file, temporary_folder
-from har_sweep.compact.forward import open_forward
+from har_sweep.compact.files import Network, images_to_compare, make_file
+from har_sweep.compact.forward import variant_forward
 from har_sweep.compact.variants import VARIANTS, Variant
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
@@ -39,7 +40,7 @@ def make_files(spec: RunSpec, made: dict[str, RunPaths], tell: Tell) -> dict[str
     session = Session.begin(on_cpu, Dataset.read(spec.dataset_file), Ranks(), tell, Stop())
     tell(Phase(f"Building {spec.model.timm_name}"))
     failed: dict[str, str] = {}
-    with temporary_folder() as folder:
+    with tempfile.TemporaryDirectory(prefix="har_sweep-") as folder:
         network = Network(finished_model(session).eval(), session, images_to_compare(session), Path(folder))
         for name, paths in made.items():
             try:
@@ -69,7 +70,7 @@ def score(spec: RunSpec, variant: Variant, paths: RunPaths, patience_seconds: fl
     tell(Phase(f"Opening {file.name}"))
     torch_model = variant.runtime == "torch"
     model = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn) if torch_model else None
-    forward = open_forward(variant, file, model, session)
+    forward = variant_forward(variant, file, model, spec.model, session.compute)
     del model
     if record.hardware.unaccelerated:
         device, precision = record.hardware.device_name, record.hardware.unaccelerated

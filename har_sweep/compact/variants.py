@@ -24,7 +24,6 @@ class Variant:
     """
 
     name: str
-    told: str
     precision: str
     runtime: Runtime = "torch"
     packages: tuple[str, ...] = ()
@@ -37,28 +36,25 @@ class Variant:
 
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
+_OPENVINO = (*_ONNX, "openvino")
 # Sound 16-bit networks are within 0.01, sound int8 ones within 0.3; broken ones have about 1.
-_HALF = Variant("", "", "", error_bound=0.05)
-_INT8 = Variant("", "", "int8", "onnxruntime", _ONNX, 0.5, lambda device: device.int8)
+_HALF = Variant("", "", error_bound=0.05)
+_INT8 = Variant("", "int8", "onnxruntime", _ONNX, 0.5, lambda device: device.int8)
 
 VARIANTS = {
     variant.name: variant
     for variant in (
-        replace(_HALF, name="bf16", told="weights and products in bfloat16", precision="bf16",
-                accelerated=lambda device: device.bf16),
-        replace(_HALF, name="fp16", told="weights and products in float16", precision="fp16",
-                accelerated=lambda device: device.fp16 or device.kind == "mps"),
-        Variant("compiled", "compiled by torch.compile", "fp32"),
-        Variant("onnx", "float32 by ONNX Runtime", "fp32", "onnxruntime", _ONNX),
-        replace(_INT8, name="int8_dynamic",
-                told="products of matrices in int8, activations scaled as they come, by ONNX Runtime"),
-        replace(_INT8, name="int8_static",
-                told="convolutions and products in int8, activations scaled by training images, by ONNX Runtime"),
-        Variant("openvino", "float32 by OpenVINO", "fp32", "openvino", (*_ONNX, "openvino")),
-        replace(_INT8, name="openvino_int8", told="as int8_static, by OpenVINO", runtime="openvino",
-                packages=(*_ONNX, "openvino")),
+        replace(_HALF, name="bf16", precision="bf16", accelerated=lambda device: device.bf16),
+        replace(_HALF, name="fp16", precision="fp16", accelerated=lambda device: device.fp16 or device.kind == "mps"),
+        Variant("compiled", "fp32"),
+        Variant("onnx", "fp32", "onnxruntime", _ONNX),
+        replace(_INT8, name="int8_dynamic"),
+        replace(_INT8, name="int8_static"),
+        Variant("openvino", "fp32", "openvino", _OPENVINO),
+        replace(_INT8, name="openvino_int8", runtime="openvino", packages=_OPENVINO),
     )
-}  # fmt: skip
+}
+"""By name; docs/compact.md says what each is."""
 
 
 def usual_variants(record: Record, device: Device) -> list[str]:
@@ -90,7 +86,9 @@ def chosen_variants(given: str | None, record: Record, device: Device) -> list[V
         names = [name.strip() for name in given.strip("[]").split(",")]
     for name in names:
         if name not in VARIANTS:
-            raise InputError(f"There is no variant '{name}'.", f"{nearest(name, VARIANTS)} There are: {listed()}.")
+            raise InputError(
+                f"There is no variant '{name}'.", f"{nearest(name, VARIANTS)} There are: {', '.join(VARIANTS)}."
+            )
     variants = [VARIANTS[name] for name in dict.fromkeys(names)]
     for variant in variants:
         if why := refused(variant, device):
@@ -119,7 +117,3 @@ def refused(variant: Variant, device: Device) -> InputError | None:
             "compiled needs a C++ compiler, and there is no 'c++'.", "Install one, or leave it out of variants=."
         )
     return None
-
-
-def listed() -> str:
-    return ", ".join(VARIANTS)

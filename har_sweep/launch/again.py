@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -175,8 +176,16 @@ def _measure(spec: RunSpec, patience_seconds: float, tell: Tell) -> None:
     """In the process: measure a run under a claim."""
     from har_sweep.run.remeasure import remeasure
 
-    claim = take_claim(spec.paths.folder, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with claimed(spec.paths) as paths:
+        remeasure(replace(spec, claim=paths.claim), tell, Stop(), patience_seconds)
+
+
+@contextmanager
+def claimed(paths: RunPaths) -> Iterator[RunPaths]:
+    """A run's folder under a claim of this process, which ends when it loses that; raises RunFailure if another has
+    it."""
+    claim = take_claim(paths.folder, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
     if claim is None:
         raise RunFailure("claimed", "Another process has the run.", "Give the same command when that is over.")
     with claim:
-        remeasure(replace(spec, claim=claim.number), tell, Stop(), patience_seconds)
+        yield replace(paths, claim=claim.number)

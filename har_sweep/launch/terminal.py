@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from har_sweep.console import Console
+from har_sweep.errors import Failed, InputError
 from har_sweep.events import Counted, Event, Line, Phase, Step
 from har_sweep.launch.board import STANDING, Standing, standings
 from har_sweep.record.record import DISTURBED, Record
@@ -33,6 +34,14 @@ def describe(step: Step) -> str:
     left = f"{duration(step.seconds_left)} left" if step.seconds_left is not None else ""
     where = f"epoch {step.epoch}/{step.epochs}  step {step.step}/{step.steps}"
     return "  ".join(part for part in (where, rate, loss, left) if part)
+
+
+def exit_status(error: InputError | Failed | KeyboardInterrupt, screen: Screen) -> int:
+    """Of a command that ended so: what the user gave wrong is said here, why work failed has been."""
+    if isinstance(error, InputError):
+        screen.error(error.message, error.hint)
+        return 2
+    return 1 if isinstance(error, Failed) else 130
 
 
 # The most telling first: a narrow terminal shows those alone.

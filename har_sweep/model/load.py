@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from har_sweep.errors import InputError
+from har_sweep.errors import Damaged, InputError, first_line
 from har_sweep.model.head import classifiers
 
 NAMINGS = {
@@ -24,6 +25,14 @@ NAMINGS = {
     r"_(blocks\.\d+\.|conv_)": "EfficientNet-PyTorch's",
 }
 """Whose models name their tensors so, by how a name begins; timm reads those that its own models have adapters for."""
+
+
+def load_own(model: nn.Module, file: Path) -> None:
+    """Put a finished run's weights into its model; raises Damaged, with the reason, if they are not all of it."""
+    try:
+        model.load_state_dict(load_file(file))
+    except (SafetensorError, OSError, RuntimeError) as e:
+        raise Damaged(first_line(e)) from e
 
 
 def load_tensors(path: Path, key: str = "model.weights") -> dict[str, Tensor]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from har_sweep.errors import InputError, first_line
+from har_sweep.errors import Damaged, InputError
 from har_sweep.model.build import build_model
-from har_sweep.model.load import load_teacher_file
+from har_sweep.model.load import load_own, load_teacher_file
 from har_sweep.spec.teacher import TeacherPlan
 from har_sweep.spec.weights import check_weights_file
 
@@ -36,10 +34,10 @@ def build_teacher(plan: TeacherPlan, num_classes: int, but_classifier: bool) -> 
         model = build_model(plan.config, scratch, num_classes, lambda text: None)
     if plan.run_id:
         try:
-            model.load_state_dict(load_file(file))
-        except (SafetensorError, OSError, RuntimeError) as e:
+            load_own(model, file)
+        except Damaged as e:
             raise InputError(
-                f"The weights of the teacher {plan.run_id} do not load: {first_line(e)}",
+                f"The weights of the teacher {plan.run_id} do not load: {e}",
                 "rerun=true with its own command computes it again.",
             ) from e
     else:

@@ -10,18 +10,17 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from har_sweep.cost.disturbance import Disturbance, wait_for_quiet
 from har_sweep.cost.training import TrainingClock
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import RunFailure
+from har_sweep.errors import Damaged, RunFailure
 from har_sweep.events import Line, Phase, Tell
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
+from har_sweep.model.load import load_own
 from har_sweep.record.folder import RunPaths, read_record, write_record
 from har_sweep.record.record import (
     DISTURBED,
@@ -81,9 +80,9 @@ def finished_model(session: Session) -> nn.Module:
     spec = session.spec
     model = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn)
     try:
-        model.load_state_dict(load_file(spec.paths.model))
-    except (SafetensorError, OSError, RuntimeError) as e:
-        raise _other_weights(str(e).splitlines()[0]) from e
+        load_own(model, spec.paths.model)
+    except Damaged as e:
+        raise _other_weights(str(e)) from e
     return model
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy.stats import binomtest
 from timm.models import get_pretrained_cfg
 
 from har_sweep.record.record import DISTURBED, Metrics, Record
@@ -85,10 +86,8 @@ def _metrics(record: Record, compared: int) -> str:
 
 def wilson(share: float, images: int) -> tuple[float, float]:
     """The 95 % interval of a share that was seen on so many images (Wilson, 1927)."""
-    z = 1.959964
-    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    return centre - half, centre + half
+    interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _classes(metrics: Metrics) -> str:

@@ -51,7 +51,12 @@ def becoming(target: Path) -> Iterator[Path]:
         yield staging
         if target.exists():
             target.rename(old)
-        staging.rename(target)
+        try:
+            staging.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
         sync_folder(target.parent)
     finally:
         for left in (staging, old):

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from har_sweep.compact.forward import variant_forward
 from har_sweep.compact.variants import VARIANTS
 from har_sweep.device.compute import prepare_compute
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import InputError
+from har_sweep.errors import Damaged, InputError
 from har_sweep.model.build import build_model
+from har_sweep.model.load import load_own
 from har_sweep.train.evaluate import Forward, forward_of
 from har_sweep.use.run import FinishedRun
 
@@ -44,8 +43,7 @@ def load_model(run: FinishedRun, warn: Callable[[str], None]) -> nn.Module:
     spec, file = run.spec, run.paths.model
     model = build_model(spec.config, spec.model, len(run.record.dataset.classes), warn)
     try:
-        model.load_state_dict(load_file(file))
-    except (SafetensorError, OSError, RuntimeError) as e:
-        why = str(e).splitlines()[0]
-        raise InputError(f"{file} cannot be used: {why}.", "Bring it back, or compute the run with rerun=true.") from e
+        load_own(model, file)
+    except Damaged as e:
+        raise InputError(f"{file} cannot be used: {e}.", "Bring it back, or compute the run with rerun=true.") from e
     return model.eval()

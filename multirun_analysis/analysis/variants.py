@@ -26,19 +26,22 @@ def find_variants(
     runs: Runs, candidates: Sequence[Candidate], means: pd.DataFrame, answers: Mapping[int, Answers], accuracy: Quantity
 ) -> list[VariantChange]:
     """What changed in each variant, in the order of the candidates. Whose parent is no candidate's run is left out."""
+    if not any(candidate.variant for candidate in candidates):
+        return []
     ids = {info.run_id: row for row, info in enumerate(runs.info)}
     place = {row: number for number, candidate in enumerate(candidates) for row in candidate.rows}
-    parents, found = runs.column("parent").tolist(), list[VariantChange]()
+    parents, lacking = (runs.column(column).tolist() for column in ("parent", "hardware/unaccelerated"))
+    found = list[VariantChange]()
     for number, candidate in enumerate(candidates):
         pairs = [(row, ids[parents[row]]) for row in candidate.rows if candidate.variant and parents[row] in ids]
         theirs = {place.get(parent) for _, parent in pairs}
         if len(theirs) != 1 or (parent := theirs.pop()) is None:
             continue
         known = [(answers[row], answers[other]) for row, other in pairs if row in answers and other in answers]
+        precision, ratios = lacking[candidate.rows[0]], _ratios(candidates, means, number, parent)
         change = VariantChange(
-            number, parent, candidate.variant, _ratios(candidates, means, number, parent),
-            str(runs.column("hardware/unaccelerated").iat[candidate.rows[0]] or ""),
-        )  # fmt: skip
+            number, parent, candidate.variant, ratios, precision if isinstance(precision, str) else ""
+        )
         if accuracy.column in means:
             change = replace(change, difference=float(np.subtract(*means[accuracy.column].iloc[[number, parent]])))
         if known and all(one.same_images(other) for one, other in known) and accuracy.metric == "accuracy":
