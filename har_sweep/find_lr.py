@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     from har_sweep.errors import InputError, check_platform, system_errors_told
-    from har_sweep.launch.terminal import Screen
+    from har_sweep.launch.terminal import Screen, exit_status
 
     screen = Screen()
     try:
@@ -47,9 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         with system_errors_told():
             return find_rates(args.overrides, args.steps, (args.lowest, args.highest), args.out, screen)
-    except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
+    except (InputError, KeyboardInterrupt) as e:
+        return exit_status(e, screen)
 
 
 if __name__ == "__main__":

@@ -8,42 +8,27 @@ import sys
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure; 0, 1 if a run could not be measured, or 2 if one of them cannot be: then none is."""
+    from har_sweep.config.which import add_wait, parse_names
+    from har_sweep.errors import InputError, check_platform
+    from har_sweep.launch.terminal import Screen, exit_status
+
     parser = argparse.ArgumentParser(
         prog="python -m har_sweep.measure",
         description="Measure again, from its weights, what a finished run costs on this device: latency, images/s, "
         "peak memory, a training step, energy. The record keeps what was measured before; the best undisturbed counts.",
     )
-    parser.add_argument(
-        "--wait", type=float, default=30.0, metavar="SECONDS",
-        help="how long to wait for a moment in which nobody disturbs (default: 30)",
-    )  # fmt: skip
-
-    from har_sweep.config.which import parse_names
-    from har_sweep.errors import InputError, check_platform
-
+    add_wait(parser)
+    screen = Screen()
     try:
         args, names, folder = parse_names(parser, arguments, "RUN", "its id, the beginning of it, or a sweep's name")
         if not names:
             raise InputError("Which run shall be measured?", "Name it, or its sweep; the sweep's table shows the ids.")
-        if not args.wait >= 0:
-            raise InputError(f"--wait {args.wait:g} is no time to wait.", "Give seconds, 0 or more.")
-    except InputError as e:
-        from har_sweep.launch.terminal import Screen
-
-        Screen().error(e.message, e.hint)
-        return 2
-
-    from har_sweep.launch.terminal import Screen
-
-    screen = Screen()
-    try:
         check_platform()
         from har_sweep.launch.again import measure_again
 
         return measure_again(names, folder, args.wait, screen)
-    except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
+    except (InputError, KeyboardInterrupt) as e:
+        return exit_status(e, screen)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,16 @@ if sys.platform != "win32":
     FORK_SERVER = _Forking()
 
 
+def patient_threads() -> dict[str, str]:
+    """Variables for a process that will import torch: its threads wait busily for each other for microseconds only.
+
+    GNU's OpenMP, which torch brings on Linux, lets them spin for milliseconds, which beside other processes takes the
+    core from the very thread that is waited for. Empty where the user has said how they shall wait.
+    """
+    said = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()
+    return {} if said else {"GOMP_SPINCOUNT": "2000"}
+
+
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Inside, multiprocessing finds no file or module that a new process would have to run as its ``__main__``."""

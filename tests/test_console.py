@@ -39,6 +39,17 @@ def test_a_sweep_s_screen_shows_every_name_and_obeys_none(terminal_too: bool) ->
     assert out.getvalue().count(SHOWN) > 4
 
 
+def test_time_left_is_that_of_what_goes_on_and_not_said_before_any_of_it_is_done() -> None:
+    out = io.StringIO()
+    screen = Screen(Console(file=out, width=300))
+    for number, model in enumerate("abc"):
+        screen.progress(f"Measuring {model}", number, 3)
+    screen.progress("Decoding", 10, 20)
+    screen.progress("Decoding", 20, 20)
+    said = ["Measuring a  0/3", "Measuring b  1/3", "Measuring c  2/3", "Decoding  10/20", "Decoding  20/20  0:00 left"]
+    assert out.getvalue().splitlines() == said
+
+
 def test_the_analysis_shows_every_name_and_obeys_none(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.say(NASTY)
     terminal.error(NASTY)

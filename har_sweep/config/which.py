@@ -57,6 +57,20 @@ def parse_names(
     return args, names, runs
 
 
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """``--wait``, of whatever measures."""
+    parser.add_argument(
+        "--wait", type=seconds, default=30.0, metavar="SECONDS",
+        help="how long to wait for a moment in which nobody disturbs (default: 30)",
+    )  # fmt: skip
+
+
+def seconds(text: str) -> float:  # argparse names it where it says what cannot be read
+    if not float(text) >= 0:
+        raise InputError(f"--wait {text} is no time to wait.", "Give seconds, 0 or more.")
+    return float(text)
+
+
 def _folder(word: str, others: list[str]) -> Path:
     """That of ``paths.runs=FOLDER``, as Hydra reads it."""
     from har_sweep.config.arguments import explain

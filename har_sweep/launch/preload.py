@@ -2,7 +2,12 @@
 # ruff: noqa: E402
 
 import gc
+import os
 import warnings
+
+from har_sweep.processes import patient_threads
+
+os.environ.update(patient_threads())  # read when torch is imported
 
 # What is imported stays: looking for garbage takes a fifth of the time that importing takes, and finds none.
 gc.disable()

@@ -74,7 +74,7 @@ class Screen:
         self.console = console or Console(soft_wrap=not tty, width=None if tty else PLAIN_WIDTH)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, tuple[str, float]] = {}
+        self._began: dict[str, tuple[str, float, int]] = {}
         self._last_line: dict[str, float] = {}
 
     def say(self, text: str, style: str = "") -> None:
@@ -111,10 +111,9 @@ class Screen:
         """
         now, before = time.monotonic(), self._began.get(of)
         new = before is None or before[0] != what
-        began = now if before is None or new else before[1]
-        self._began[of] = what, began
+        _, began, at_first = self._began[of] = (what, now, done) if before is None or new else before
         if total and not detail and total > 1:
-            left = (now - began) * (total - done) / done if done else None
+            left = (now - began) * (total - done) / (done - at_first) if done > at_first else None
             detail = f"{done:,}/{total:,}" + (f"  {duration(left)} left" if left is not None else "")
         if self._progress:
             if of not in self._tasks:

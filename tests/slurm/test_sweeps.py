@@ -275,7 +275,7 @@ def test_a_job_whose_time_is_up_while_it_loads_names_that_cause(cluster: Cluster
     done = sweep(cluster, tmp_path, *SWEEP, *warned)
     output = " ".join(done.stdout.split())
     assert done.returncode == 2, output
-    assert "In 1 minutes, its time limit, the job did not come to anything" in output
+    assert "Within its time limit, 1 min, the job did not come to anything" in output
     assert "Give it more with hydra.launcher.timeout_min" in output
 
 

@@ -15,6 +15,7 @@ from har_sweep.errors import ClaimLost, Interrupted
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
 from har_sweep.launch.private import check_private
 from har_sweep.launch.slurm.queue import run_command, signal_or_status
+from har_sweep.processes import patient_threads
 from har_sweep.record.environment import slurm_job_id
 from har_sweep.record.record import Record, RunError, utc_now
 from har_sweep.spec.run_spec import RunSpec
@@ -40,6 +41,7 @@ class Job:
 
     def __call__(self) -> None:
         """Compute the run; ends by requeueing the job where SLURM or a failure asks for another."""
+        os.environ.update(patient_threads())
         # Not every cluster confines a job to what it asked for.
         spec = with_threads(self.spec, int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or None)
         stop = _listening(spec)
@@ -110,7 +112,7 @@ def _too_short(spec: RunSpec) -> RunError:
     minutes = spec.slurm.timeout_min if spec.slurm else 0
     return RunError(
         "time_limit",
-        f"In {minutes} minutes, its time limit, the job did not come to anything that the next could go on from.",
+        f"Within its time limit, {minutes} min, the job did not come to anything that the next could go on from.",
         "Give it more with hydra.launcher.timeout_min; then the same command goes on.",
         "",
     )
