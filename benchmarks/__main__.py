@@ -1,4 +1,4 @@
-"""All benchmarks, or those that are named, into ``benchmarks/results/<processor or GPU>.md``.
+"""All benchmarks, or those that are named, into ``benchmarks/results/<processor, instructions, cores or GPU>.md``.
 
     python benchmarks [NAME ...] [--device cuda]
 
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from har_sweep.record.environment import git_state
-from har_sweep.spec.hardware import find_devices, logical_cores
+from har_sweep.spec.hardware import Device, find_devices, logical_cores
 
 # The quick ones first; what a GPU has no part in is left out of its list.
 ON_CPU = (
@@ -37,6 +37,20 @@ ON_CPU = (
 )
 ON_GPU = ("augmenting", "inference", "predict", "training", "memory", "accuracy")
 HERE = Path(__file__).parent
+# The best first: of those that a processor has one stands in the name of its results.
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "sve", "asimd")
+
+
+def machine(device: Device, cores: int) -> str:
+    """What was measured. Processors that call themselves the same may differ by a factor of three in what they have."""
+    if device.kind != "cpu":
+        return device.name
+    best = next((name for name in INSTRUCTIONS if name in device.instructions.split()), "")
+    return " ".join(filter(None, [device.name, best, f"{cores} cores"]))
+
+
+def results_file(stem: str) -> Path:
+    return HERE / "results" / f"{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')}.md"
 
 
 def measure(name: str, device: str) -> str | None:
@@ -73,8 +87,8 @@ def main() -> int:
     known = ON_GPU if args.device == "cuda" else ON_CPU
     if unknown := set(args.names) - set(known):
         parser.error(f"no {args.device} benchmark {', '.join(unknown)}; there are {', '.join(known)}")
-    stem = f"{device.name} {logical_cores()} cores" if args.device == "cpu" else device.name
-    file = HERE / "results" / f"{re.sub(r'[^a-z0-9]+', '-', stem.lower()).strip('-')}.md"
+    stem = machine(device, logical_cores())
+    file = results_file(stem)
     sections: dict[str, str] = {}
     if file.exists():
         found = re.split(r"^(?=## )", file.read_text(), flags=re.MULTILINE)[1:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -85,14 +86,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="resnet18,vit_tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=training.ROUNDS)
     args = parser.parse_args()
     whole = LINUX and args.device == "cpu"
     rows, of_process, of_all = [], {}, {}
     for model_name in args.models.split(","):
         for precision in ("bf16", "fp32"):
-            precisions = (precision, precision)
-            _, our, their, _ = training.compare(model_name, args.device, args.pairs, TRAINED, precisions, theirs)
+            with training.begun(model_name, args.device, TRAINED, precision) as (place, timm_name, _, (our_epoch, _)):
+                script = partial(training.plain, precision=precision)
+                work = (theirs, place, timm_name, args.device, script)
+                their, our = training.against(work, [our_epoch], args.pairs)
             name, mine = f"{model_name} {precision}", median(epoch.peak_bytes for epoch in our)
             process, all_of_it = median(epoch.peak_bytes for epoch, _ in their), median(total for _, total in their)
             of_process[name] = mine / process

@@ -39,16 +39,23 @@ class Photographs(Dataset[tuple[torch.Tensor, int]]):
 
 def load(csv: Path, size: int, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, DataLoader]:
     """A loader of float32 [B, 3, size, size] and int64 [B] for each split."""
-    table = pd.read_csv(csv, dtype=str)
     ending = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     random = [transforms.RandomHorizontalFlip(), transforms.RandomRotation(15)]
     training = transforms.Compose([transforms.Resize((size, size)), *random, *ending])
     plain = transforms.Compose([transforms.Resize((size, size)), *ending])
+    return in_batches(csv, Photographs, training, plain, batch_size)
+
+
+def in_batches(
+    csv: Path, dataset: type[Photographs], training: Any, plain: Any, batch_size: int, **options: Any
+) -> dict[str, DataLoader]:
+    """A loader for each split, with two workers; the training images shuffled and by a transform of their own."""
+    table = pd.read_csv(csv, dtype=str)
     classes = sorted(set(table["label"]))
     return {
         split: DataLoader(
-            Photographs(rows, classes, training if split == "train" else plain),
-            batch_size, shuffle=split == "train", num_workers=2,
+            dataset(rows, classes, training if split == "train" else plain),
+            batch_size, shuffle=split == "train", num_workers=2, **options,
         )
         for split, rows in table.groupby("split")
     }  # fmt: skip

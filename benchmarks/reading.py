@@ -1,60 +1,66 @@
-"""Input: real photographs into batches, against PIL with a DataLoader of two workers, and against timm's loader.
+"""Input: real photographs into batches that are ready for a model, against the loaders of the scripts and of timm.
 
-    python benchmarks/reading.py
+    python benchmarks/reading.py [--images 1836] [--pairs 5]
 
-One pass over 1,836 training photographs in random order, 224 px, batches of 32. Ours come from the decoded cache: as
-uint8, as they go to the device; as float32 and normalised, as the peers' are; and with not a page of the cache in
-memory, which is the worst of a cache larger than memory. Building the cache: by one core and by two, against a loop of
-PIL that keeps the same pixels. The last line is JSON.
+One pass over the training photographs in random order, 224 px, batches of 32. What is compared is ready to train on:
+flipped, turned (but where the peer is timm, which does not), float32 and normalised. Ours come from the decoded cache,
+augmented by as many threads as the peers have workers, two; also with not a page of the cache in memory, which is the
+worst of a cache larger than memory. Beside it, and labelled so, decoded bytes alone, as they go to a GPU. Building the
+cache: by one core and by two, against a loop of PIL that keeps the same pixels. The last line is JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import numpy as np
 import pandas as pd
 import photographs
 from PIL import Image
-from turns import Answer, Pairs, result, rivals, table, take_turns
+from turns import PAIRS, Answer, Pairs, result, rivals, table, take_turns
 
 # Torch is imported where it is used: processes that decode import this module, and should start as fast as ever.
 SIZE, BATCH_SIZE, HALVES = 224, 32, [0.5, 0.5, 0.5]
 
 
 def _timed(batches: Iterable[Sized]) -> float:
-    """Seconds of a whole pass, the start of workers included."""
+    """Seconds an image of a whole pass, the start of what it starts included."""
     started = time.perf_counter()
-    for _ in batches:
-        pass
-    return time.perf_counter() - started
+    images = sum(len(batch) for batch in batches)
+    return (time.perf_counter() - started) / images
 
 
-def cached(answer: Answer, place: Path, floats: bool, cold: bool) -> None:
-    """Our passes; ``cold`` drops the cache's pages from memory before each."""
+def cached(answer: Answer, place: Path, degrees: float | None, cold: bool) -> None:
+    """Our passes: ready to train on, turned by up to ``degrees``, or for None decoded bytes; ``cold`` drops the
+    cache's pages from memory before each."""
     import torch
 
+    from har_sweep.config.schema import AugmentationConfig
     from har_sweep.data.batches import batches
     from har_sweep.data.dataset import Dataset
-    from har_sweep.train.augmentation import normalise
+    from har_sweep.train.augmentation import augment
 
-    spec = photographs.planned(place, "model=resnet18", "hardware=cpu")
+    spec = photographs.planned(place, "model=resnet18", "hardware=cpu", "hardware.precision=fp32")
     dataset, epoch = Dataset.read(spec.dataset_file), 0
-    torch.set_num_threads(1)  # gathering has a thread of its own, and the peers' workers are two
+    recipe, generator = AugmentationConfig(rotation_degrees=degrees or 0.0), torch.Generator().manual_seed(0)
+    torch.set_num_threads(2)
     while True:
         if cold:
             _forget(dataset.caches[SIZE])
         stream = batches(dataset, "train", SIZE, BATCH_SIZE, order=(0, epoch), threads=1)
-        answer(
-            _timed(normalise(b.images, HALVES, HALVES) for b in stream) if floats else _timed(b.images for b in stream)
-        )
+        if degrees is None:
+            answer(_timed(b.images for b in stream))
+        else:
+            ready = (augment(b.images, b.labels, recipe, SIZE, HALVES, HALVES, generator, 4)[0] for b in stream)
+            answer(_timed(ready))
         epoch += 1
 
 
@@ -66,7 +72,7 @@ def _forget(file: Path) -> None:
 
 
 def data_loader(answer: Answer, place: Path) -> None:
-    """The script's own loader: decoding, resizing, flip, rotation, normalising, in two workers."""
+    """The plain script's own loader, in two workers."""
     import plain_script
 
     loader = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)["train"]
@@ -74,17 +80,23 @@ def data_loader(answer: Answer, place: Path) -> None:
         answer(_timed(images for images, _ in loader))
 
 
-def timm_loader(answer: Answer, place: Path) -> None:
-    """timm's training loader with two workers, with as little augmentation as it has: crop, resize, flip."""
-    import plain_script
+def tuned_loader(answer: Answer, place: Path) -> None:
+    """The tuned script's, in two workers that stay."""
     import torch
-    from timm.data import create_loader
+    import tuned_script
 
-    dataset: Any = plain_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES)["train"].dataset
-    loader = create_loader(
-        dataset, (3, SIZE, SIZE), BATCH_SIZE, is_training=True, color_jitter=0.0, num_workers=2,
-        mean=tuple(HALVES), std=tuple(HALVES), device=torch.device("cpu"), persistent_workers=False,
-    )  # fmt: skip
+    place_of_it, cpu = place / "labels.csv", torch.device("cpu")
+    loader = tuned_script.load(place_of_it, SIZE, BATCH_SIZE, HALVES, HALVES, cpu)["train"]
+    while True:
+        answer(_timed(images for images, _ in loader))
+
+
+def timm_loader(answer: Answer, place: Path) -> None:
+    """timm's, in two workers that stay: resized and flipped."""
+    import timm_script
+    import torch
+
+    loader = timm_script.load(place / "labels.csv", SIZE, BATCH_SIZE, HALVES, HALVES, torch.device("cpu"))
     while True:
         answer(_timed(images for images, _ in loader))
 
@@ -96,13 +108,13 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 from photographs import planned
 place, cache = map(pathlib.Path, sys.argv[2:])
 started = time.perf_counter()
-planned(place, "model=resnet18", "hardware=cpu", f"paths.cache={cache}")
+planned(place, "model=resnet18", "hardware=cpu", "hardware.precision=fp32", f"paths.cache={cache}")
 print(time.perf_counter() - started)
 """
 
 
-def build(place: Path, cores: int) -> float:
-    """Seconds in which all photographs are decoded into a new cache on so many cores."""
+def build(place: Path, cores: int, images: int) -> float:
+    """Seconds an image in which all photographs are decoded into a new cache on so many cores."""
     cache = place / f"built-by-{cores}"
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", BUILD, str(cores), str(place), str(cache)]
@@ -110,7 +122,7 @@ def build(place: Path, cores: int) -> float:
         command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     shutil.rmtree(cache)
-    return float(said.stdout.splitlines()[-1])
+    return float(said.stdout.splitlines()[-1]) / images
 
 
 def build_with_pil(answer: Answer, place: Path) -> None:
@@ -123,47 +135,45 @@ def build_with_pil(answer: Answer, place: Path) -> None:
         for row, path in enumerate(paths):
             pixels[row] = np.asarray(Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
         pixels.flush()
-        answer(time.perf_counter() - started)
+        answer((time.perf_counter() - started) / len(paths))
 
 
 def main() -> None:
-    rows = photographs.elpv()
-    train, everything = int((rows["split"] == "train").sum()), len(rows)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, help="of the training split; default: all")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    args = parser.parse_args()
+    rows = photographs.some(args.images, 8, 8) if args.images else photographs.elpv()
     with photographs.folder(rows) as place:
-        photographs.planned(place, "model=resnet18", "hardware=cpu")
-        works = [(cached, place, False, False), (cached, place, True, False), (cached, place, False, True),
-                 (data_loader, place), (timm_loader, place)]  # fmt: skip
-        with rivals(*works) as asks:
+        photographs.planned(place, "model=resnet18", "hardware=cpu", "hardware.precision=fp32")
+        ours = [(cached, place, *given) for given in ((15.0, False), (0.0, False), (15.0, True), (None, False))]
+        with rivals(*ours, (data_loader, place), (tuned_loader, place), (timm_loader, place)) as asks:
             take_turns(*asks, pairs=1)
-            warm, floats, cold, loader, timms = take_turns(*asks)
+            ready, flipped, cold, decoded, plain, tuned, timms = take_turns(*asks, pairs=args.pairs)
         with rivals((build_with_pil, place)) as (loop,):
-            two, one, pil = take_turns(lambda: build(place, 2), lambda: build(place, 1), loop)
-
-    def line(what: str, seconds: list[float], peer: str, peers: list[float], images: int = train) -> list[str]:
-        pairs = Pairs(seconds, peers)
-        rates: list[Callable[[float], str]] = [lambda s: f"{images / s:,.0f}"]
-        our, their = (rates[0](float(np.median(s))) for s in (seconds, peers))
-        return [what, our, peer, their, *pairs.texts()[2:]]
-
-    pil_loader = "PIL, DataLoader with 2 workers"
+            of_two, of_one = (lambda cores=n: build(place, cores, len(rows)) for n in (2, 1))
+            two, one, pil = take_turns(of_two, of_one, loop, pairs=args.pairs)
+    pairs = {
+        ("ready to train on", "the plain script's loader (PIL)"): Pairs(ready, plain),
+        ("ready to train on", "the tuned script's loader (torchvision v2)"): Pairs(ready, tuned),
+        ("ready to train on, not turned", "timm's loader"): Pairs(flipped, timms),
+        ("ready to train on, from a cache with no page in memory", "the plain script's loader (PIL)"): Pairs(
+            cold, plain
+        ),
+        ("not like with like: decoded bytes", "the plain script's loader, ready to train on"): Pairs(decoded, plain),
+        ("building the cache, two cores", "the same, one core"): Pairs(two, one),
+        ("building the cache, one core", "a loop of PIL, one core"): Pairs(one, pil),
+        ("building the cache, two cores", "a loop of PIL, one core"): Pairs(two, pil),
+    }
     table(
-        "Images/s, in random order, 224 px",
+        f"Images/s, in random order, {SIZE} px, peers with two workers",
         ["ours", "images/s", "peer", "images/s", "times as fast", "in pairs"],
         [
-            line("from the cache, uint8 as they go to the device", warm, pil_loader, loader),
-            line("from the cache, float32 and normalised", floats, pil_loader, loader),
-            line("from a cache with no page in memory, uint8", cold, pil_loader, loader),
-            line("from the cache, uint8 as they go to the device", warm, "timm's loader, 2 workers", timms),
-            line("building the cache, two cores", two, "the same, one core", one, everything),
-            line("building the cache, one core", one, "a loop of PIL, one core", pil, everything),
-            line("building the cache, two cores", two, "a loop of PIL, one core", pil, everything),
+            [our, f"{1 / median(found.ours):,.0f}", peer, f"{1 / median(found.theirs):,.0f}", *found.texts()[2:]]
+            for (our, peer), found in pairs.items()
         ],
     )
-    result(
-        cache_to_loader=Pairs(warm, loader).ratio, floats_to_loader=Pairs(floats, loader).ratio,
-        cold_cache_to_loader=Pairs(cold, loader).ratio, cache_to_timm_loader=Pairs(warm, timms).ratio,
-        two_cores_to_one=Pairs(two, one).ratio, one_core_to_pil=Pairs(one, pil).ratio,
-    )  # fmt: skip
+    result(ratios={f"{our} / {peer}": found.ratio for (our, peer), found in pairs.items()})
 
 
 if __name__ == "__main__":
