@@ -2,9 +2,9 @@
 
     python benchmarks/augmenting.py [--device cuda]
 
-Flip, rotation by up to 15 degrees with a draw for every image, and normalising of 32 uint8 images at 224 px, already
-in memory. torchvision's have one draw for a batch, so they are called image by image, as in a dataset; kornia's are
-batched as ours are. All use every core. The last line is JSON.
+Flip, rotation by up to 10 degrees with a draw for every image, and normalising of 32 uint8 images at 224 px, already
+in memory, until they are ready for the model. torchvision's have one draw for a batch, so they are called image by
+image, as in a dataset; kornia's are batched as ours are. All use every core. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main() -> None:
     labels = torch.zeros(BATCH_SIZE, dtype=torch.int64, device=device)
     recipe, generator = AugmentationConfig(), torch.Generator().manual_seed(0)
     each = v2.Compose(
-        [v2.RandomHorizontalFlip(), v2.RandomRotation(15, InterpolationMode.BILINEAR),
+        [v2.RandomHorizontalFlip(), v2.RandomRotation(10, InterpolationMode.BILINEAR),
          v2.ToDtype(torch.float32, scale=True), v2.Normalize(HALVES, HALVES)]
     )  # fmt: skip
     halves = torch.tensor(HALVES)
-    batched = AugmentationSequential(RandomHorizontalFlip(0.5), RandomRotation(15.0, p=1.0), Normalize(halves, halves))
+    batched = AugmentationSequential(RandomHorizontalFlip(0.5), RandomRotation(10.0, p=1.0), Normalize(halves, halves))
 
     def ours() -> torch.Tensor:
         return augment(images, labels, recipe, SIZE, HALVES, HALVES, generator, 15)[0]

@@ -40,7 +40,7 @@ class Photographs(Dataset[tuple[torch.Tensor, int]]):
 def load(csv: Path, size: int, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, DataLoader]:
     """A loader of float32 [B, 3, size, size] and int64 [B] for each split."""
     ending = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    random = [transforms.RandomHorizontalFlip(), transforms.RandomRotation(15)]
+    random = [transforms.RandomHorizontalFlip(), transforms.RandomRotation(10)]
     training = transforms.Compose([transforms.Resize((size, size)), *random, *ending])
     plain = transforms.Compose([transforms.Resize((size, size)), *ending])
     return in_batches(csv, Photographs, training, plain, batch_size)

@@ -146,7 +146,7 @@ def main() -> None:
     rows = photographs.some(args.images, 8, 8) if args.images else photographs.elpv()
     with photographs.folder(rows) as place:
         photographs.planned(place, "model=resnet18", "hardware=cpu", "hardware.precision=fp32")
-        ours = [(cached, place, *given) for given in ((15.0, False), (0.0, False), (15.0, True), (None, False))]
+        ours = [(cached, place, *given) for given in ((10.0, False), (0.0, False), (10.0, True), (None, False))]
         with rivals(*ours, (data_loader, place), (tuned_loader, place), (timm_loader, place)) as asks:
             take_turns(*asks, pairs=1)
             ready, flipped, cold, decoded, plain, tuned, timms = take_turns(*asks, pairs=args.pairs)

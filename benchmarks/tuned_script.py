@@ -35,7 +35,7 @@ def load(
 ) -> dict[str, DataLoader]:
     """A loader of float32 [B, 3, size, size] and int64 [B] for each split."""
     ending = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-    training = v2.Compose([v2.Resize((size, size)), v2.RandomHorizontalFlip(), v2.RandomRotation(15), *ending])
+    training = v2.Compose([v2.Resize((size, size)), v2.RandomHorizontalFlip(), v2.RandomRotation(10), *ending])
     plain = v2.Compose([v2.Resize((size, size)), *ending])
     return plain_script.in_batches(
         csv, Tensors, training, plain, batch_size, persistent_workers=True, pin_memory=device.type == "cuda"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from har_sweep.spec.hardware import Device
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -67,7 +71,7 @@ def test_the_last_line_is_json_and_the_tables_are_markdown(capsys: pytest.Captur
 
 def test_every_program_is_run_by_the_command_and_says_what_it_measures() -> None:
     shown = subprocess.run([sys.executable, BENCHMARKS, "--help"], capture_output=True, text=True, check=True).stdout
-    helpers = {"__main__", "turns", "photographs", "plain_script", "hydra_app"}
+    helpers = {"__main__", "turns", "photographs", "plain_script", "tuned_script", "timm_script", "hydra_app"}
     programs = {file.stem for file in BENCHMARKS.glob("*.py")} - helpers
     assert all(program in shown for program in programs)
     assert all((BENCHMARKS / f"{program}.py").read_text().startswith('"""') for program in programs)
@@ -80,3 +84,22 @@ def test_without_a_card_the_gpus_benchmarks_say_so_and_pass() -> None:
     )  # fmt: skip
     assert ended.returncode == 0
     assert ended.stdout == "No CUDA device is here, so nothing was measured. `make bench` measures this processor.\n"
+
+
+def test_processors_of_one_name_and_different_instructions_have_results_of_their_own() -> None:
+    spec = importlib.util.spec_from_file_location("benchmarks_main", BENCHMARKS / "__main__.py")
+    assert spec
+    assert spec.loader
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    sets = {"avx2": "avx avx2 fma", "avx512_bf16": "avx avx2 avx512_bf16 avx512f", "amx_bf16": "amx_bf16 avx512_bf16"}
+    for best, instructions in sets.items():
+        assert main.machine(Device("cpu", "AMD EPYC", None, False, instructions=instructions), 2) == (
+            f"AMD EPYC {best} 2 cores"
+        )
+    readme = (BENCHMARKS.parent / "README.md").read_text()
+    linked = re.findall(r"\]\((benchmarks/results/.*?)\)", readme)
+    for file in linked:
+        title = (BENCHMARKS.parent / file).read_text().splitlines()[0].removeprefix("# ")
+        assert main.results_file(title) == BENCHMARKS.parent / file
+    assert linked
