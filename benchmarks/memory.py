@@ -24,6 +24,7 @@ import training
 from turns import Answer, result, rivals, table
 
 from har_sweep.cost.memory import repeatedly
+from har_sweep.spec.hardware import device_of
 
 MIB, TRAINED, READ = 1 << 20, 64, 1000
 LINUX = sys.platform == "linux"
@@ -89,9 +90,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=training.ROUNDS)
     args = parser.parse_args()
     whole = LINUX and args.device == "cpu"
+    precisions = ["bf16"] * device_of(args.device).bf16 + ["fp32"]  # without hardware for it, bf16 takes half an hour
     rows, of_process, of_all = [], {}, {}
     for model_name in args.models.split(","):
-        for precision in ("bf16", "fp32"):
+        for precision in precisions:
             with training.begun(model_name, args.device, TRAINED, precision) as (place, timm_name, _, (our_epoch, _)):
                 script = partial(training.plain, precision=precision)
                 work = (theirs, place, timm_name, args.device, script)
