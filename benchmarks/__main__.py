@@ -29,6 +29,7 @@ ON_CPU = (
     "predict",
     "compact",
     "training",
+    "contention",
     "memory",
     "growth",
     "analysis",

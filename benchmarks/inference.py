@@ -24,6 +24,8 @@ import tuned_script
 from training import BATCH_SIZE, HALVES, ROUNDS, SIZE, classes
 from turns import Answer, Pairs, result, rivals, table, take_turns
 
+from har_sweep.processes import patient_threads
+
 IMAGES = {"resnet18": 128, "vit_tiny": 128, "tf_efficientnet_lite0": 128, "vit_base": 32}
 OTHERS, FEW = (1, 4, 8, 16, 32, 64), 64
 Prepare = Callable[[Path, str, torch.device], tuple[str, Any, Callable[[Any], Any]]]
@@ -97,6 +99,7 @@ def main() -> None:
             rivals(
                 (ours, place, model_name, args.device, "val", [BATCH_SIZE]),
                 (ours, place, model_name, args.device, "test", list(OTHERS)),
+                environment=patient_threads(),
             ) as (our, at_sizes),
         ):
             timm_name, precision = our()

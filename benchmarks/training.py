@@ -30,6 +30,8 @@ import tuned_script
 from timm.optim import create_optimizer_v2
 from turns import Answer, Pairs, result, rivals, table, take_turns
 
+from har_sweep.processes import patient_threads
+
 # The images of an epoch on a CPU: the plain script takes up to half a minute for them. Whole batches, for timm's sake.
 IMAGES = {"resnet18": 96, "vit_tiny": 96, "tf_efficientnet_lite0": 96, "vit_base": 32}
 IMAGES_ON_GPU = 1824
@@ -159,7 +161,7 @@ def begun(
     for; we are past our first epoch."""
     with (
         photographs.folder(photographs.some(images, 32, 8)) as place,
-        rivals((ours, place, model_name, device, precision)) as (our,),
+        rivals((ours, place, model_name, device, precision), environment=patient_threads()) as (our,),
     ):
         timm_name, macs, taken = our()
         our()  # chooses kernels

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import median
+from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 PAIRS = 5
 Answer = Callable[[Any], None]
@@ -19,10 +22,13 @@ Answer = Callable[[Any], None]
 
 
 @contextmanager
-def rivals(*works: tuple[Any, ...]) -> Iterator[list[Callable[[], Any]]]:
+def rivals(
+    *works: tuple[Any, ...], environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[list[Callable[[], Any]]]:
     """Each ``(work, *args)`` in a process of its own that starts now: ``work(answer, *args)``, a function of a module.
 
-    Each call of what this gives is one measurement; between them the process rests.
+    Each call of what this gives is one measurement; between them the process rests. ``environment`` is what they have
+    beside this process's.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -30,7 +36,8 @@ def rivals(*works: tuple[Any, ...]) -> Iterator[list[Callable[[], Any]]]:
         for work, *args in works:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, work, *args))
-            process.start()
+            with mock.patch.dict(os.environ, environment):
+                process.start()
             theirs.close()
             stack.callback(process.join)
             stack.callback(ours.close)
