@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -136,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 from multirun_analysis.outputs.write import write
 
-                written = write(analysis, made, options.out, formats, progress, min(2, os.cpu_count() or 1))
+                written = write(analysis, made, options.out, formats, progress)
     except InputError as e:
         terminal.error(e.message, e.hint)
         return 2

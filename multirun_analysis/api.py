@@ -266,7 +266,7 @@ class Analysis:
         """
         # In one process: another would start the user's script again, if that has no guard.
         made = list(self.tables.values())
-        write(self.findings, made, Path(folder), choose_formats(_listed(formats)), _quiet, processes=1)
+        write(self.findings, made, Path(folder), choose_formats(_listed(formats)), _quiet)
         return Path(folder)
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ PICTURED = 16  # disputed images of a pair that are shown as pictures
 JOINT = "all"  # the key of the front over all costs together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mark:
     """Why some numbers of a candidate must not be compared with the others'.
 
@@ -39,7 +39,7 @@ class Mark:
         return self.affects is None or column in self.affects
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """Runs of one candidate that differ only in their seed. ``selection`` is their mean of the selecting metric."""
 
@@ -49,7 +49,7 @@ class Trial:
     chosen: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What could be chosen: a model, from given weights at a given input size. ``rows`` are the finished runs of its
     chosen trial, as positions in the table of runs; ``unfinished`` its other runs. ``variant`` is how it was made from
@@ -362,7 +362,7 @@ class StudyTable:
     rows: list[Reproduced]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """Where a row of the table of runs comes from. ``source`` is a folder, a file's row or a ``wandb://`` address;
     ``url`` the run's page in W&B, if it has one."""

@@ -5,6 +5,7 @@ Where a candidate had several trials, one is chosen on val, so that tuning canno
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -119,19 +120,18 @@ def find_candidates(
     repeats = _repeats(runs, rows, np.column_stack([which, codes]), finished, names, notes)
     order = np.argsort(which, kind="stable")
     order = order[~repeats[order]]
-    for members, name in zip(
-        np.split(order, np.searchsorted(which[order], np.arange(1, len(labels)))), labels, strict=True
-    ):
+    ends = np.searchsorted(which[order], np.arange(len(labels) + 1)).tolist()
+    done = {row for row, whether in zip(rows.tolist(), finished.tolist(), strict=True) if whether}
+    for (start, end), name in zip(itertools.pairwise(ends), labels, strict=True):
+        members = order[start:end]
         # A csv's rows with the same label are repeats: nothing else of them is known to be a setting.
         trials = _trials(members, text, codes, value, rows, selecting.sign)
-        chosen = trials[0]
-        done = set(rows[members[finished[members]]].tolist())
         found.append(
             Candidate(
                 label=str(name),
-                rows=tuple(row for row in chosen.rows if row in done),
+                rows=tuple([row for row in trials[0].rows if row in done]),
                 trials=tuple(trials),
-                unfinished=tuple(int(row) for row in rows[members[~finished[members]]]),
+                unfinished=tuple([row for row in rows[members].tolist() if row not in done]),
                 family=family(str(networks[members[0]])),
                 variant=str(variants[members[0]] or ""),
             )
@@ -177,14 +177,14 @@ def count_measured(
     runs: Runs, candidates: Sequence[Candidate], accuracies: pd.Series, notes: list[str]
 ) -> list[Candidate]:
     """The candidates without those finished runs whose accuracy is not known, where there are others."""
-    known = accuracies.notna().to_numpy()
-    counted = [tuple(row for row in candidate.rows if known[row]) for candidate in candidates]
+    known = accuracies.notna().tolist()
+    counted = [tuple([row for row in candidate.rows if known[row]]) for candidate in candidates]
     missing = [row for c, rows in zip(candidates, counted, strict=True) if rows for row in c.rows if not known[row]]
     if missing:
         notes.append(
             f"{len(missing):,} finished runs have no {accuracies.name}, and are not counted: {runs.named(missing)}."
         )
-    return [replace(c, rows=rows or c.rows) for c, rows in zip(candidates, counted, strict=True)]
+    return [replace(c, rows=rows) if rows and missing else c for c, rows in zip(candidates, counted, strict=True)]
 
 
 def _trials(
@@ -196,6 +196,8 @@ def _trials(
     sign: float,
 ) -> list[Trial]:
     """A candidate's runs by their settings, the best on the selecting metric first, and chosen."""
+    if len(members) == 1:  # of which there may be a million
+        return [Trial("", tuple(rows[members].tolist()), float(value[members[0]]), chosen=True)]
     columns, groups = text.columns[[]], [members]
     if len(text.columns):
         mine = codes[members]

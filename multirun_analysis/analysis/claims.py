@@ -28,12 +28,11 @@ def claims_along(accuracies: Floats, costs: Floats) -> list[Claim]:
     each step along it, and of each other candidate that the most accurate of those that cost no more is better."""
     known = np.flatnonzero(~(np.isnan(accuracies) | np.isnan(costs)))
     order, before = _by_cost(accuracies[None, known], costs[known])
-    claims = []
-    for candidate, best in zip(known[order[0, 1:]], known[before[0]], strict=True):
-        if accuracies[candidate] != accuracies[best]:
-            step = accuracies[candidate] < accuracies[best]
-            first, second = (candidate, best) if step else (best, candidate)
-            claims.append(Claim(int(first), int(second), bool(step)))
+    claims, of = [], accuracies.tolist()
+    for candidate, best in zip(known[order[0, 1:]].tolist(), known[before[0]].tolist(), strict=True):
+        if of[candidate] != of[best]:
+            step = of[candidate] < of[best]
+            claims.append(Claim(*((candidate, best) if step else (best, candidate)), step))
     return claims
 
 

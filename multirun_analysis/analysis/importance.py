@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def find_importances(runs: Runs, candidates: Sequence[Candidate], settings: Sequ
     (columns) explains."""
     found = {}
     for place, candidate in enumerate(candidates):
-        trials = [trial for trial in candidate.trials if not np.isnan(trial.selection)]
+        trials = [trial for trial in candidate.trials if not math.isnan(trial.selection)]
         if len(trials) < FEWEST_TRIALS:
             continue
         tried = runs.frame[list(settings)].iloc[[trial.rows[0] for trial in trials]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ def mark_candidates(
         found.append(_varied(means, deviations, measured))
         found += _unlike(runs, candidates, measured)
     return [
-        replace(candidate, marks=tuple(itertools.chain.from_iterable(own)))
+        replace(candidate, marks=tuple(itertools.chain.from_iterable(own))) if any(own) else candidate
         for candidate, *own in zip(candidates, *found, strict=True)
     ]
 
@@ -56,18 +57,18 @@ def _columns(measured: Sequence[Quantity], *phases: str) -> frozenset[str]:
 
 
 def _unfinished(runs: Runs, candidates: Sequence[Candidate]) -> Marks:
-    marks: Marks = []
-    for candidate in candidates:
-        states = Counter(runs.info[row].status for row in candidate.unfinished)
-        said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        whole = Mark("runs left out", frozenset(), said) if candidate.rows else Mark("unfinished", None, said)
-        marks.append([whole] if said else [])
+    marks: Marks = [[] for _ in candidates]
+    for mine, candidate in zip(marks, candidates, strict=True):
+        if candidate.unfinished:
+            states = Counter(runs.info[row].status for row in candidate.unfinished)
+            said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+            mine.append(Mark("runs left out", frozenset(), said) if candidate.rows else Mark("unfinished", None, said))
     return marks
 
 
 def _tuned(candidates: Sequence[Candidate], reported: Quantity) -> Marks:
     """Who was tuned more or less than others: in how many trials, of which those without a result may count or not."""
-    finished = [sum(not np.isnan(trial.selection) for trial in candidate.trials) for candidate in candidates]
+    finished = [sum(not math.isnan(trial.selection) for trial in candidate.trials) for candidate in candidates]
     spans = [(least, len(candidate.trials)) for least, candidate in zip(finished, candidates, strict=True)]
     known = sorted({span for span, candidate in zip(spans, candidates, strict=True) if candidate.rows})
     marks: Marks = []
@@ -82,17 +83,18 @@ def _chosen(runs: Runs, candidates: Sequence[Candidate], selecting: Quantity, re
     """Whose trial was chosen on what is reported, and whose might have been another: of several trials, one goes on.
     A trial that failed was tried, and brought nothing."""
     spoilt, watched = frozenset([reported.column]), _watched(runs)
-    marks: Marks = []
-    for candidate in candidates:
-        mine, trials = list[Mark](), candidate.trials
+    marks: Marks = [[] for _ in candidates]
+    for mine, candidate in zip(marks, candidates, strict=True):
+        trials = candidate.trials
+        if len(trials) < 2:
+            continue
         going_on = {row for row in candidate.unfinished if runs.info[row].status != "failed"}
         count = sum(not going_on.isdisjoint(trial.rows) for trial in trials)
-        if candidate.rows and len(trials) > 1 and count:
+        if candidate.rows and count:
             mine.append(Mark("another trial might be chosen", spoilt, f"{count} of {len(trials)} unfinished"))
-        finished = sum(not np.isnan(trial.selection) for trial in trials)
+        finished = sum(not math.isnan(trial.selection) for trial in trials)
         if finished > 1 and (selecting == reported or (reported.split and watched & set(candidate.rows))):
             mine.append(Mark("chosen on the images it is reported on", spoilt, f"best of {finished} trials"))
-        marks.append(mine)
     return marks
 
 

@@ -29,9 +29,9 @@ def find_tuning(
     found: dict[int, Tuning] = {}
     unknown = []
     for place, candidate in enumerate(candidates):
-        rows = [row for trial in candidate.trials for row in trial.rows]
         if len(candidate.trials) < 2:
             continue
+        rows = [row for trial in candidate.trials for row in trial.rows]
         if any(not started[row] or (np.isnan(hours[row]) and row not in candidate.unfinished) for row in rows):
             unknown.append(candidate.label)
             continue

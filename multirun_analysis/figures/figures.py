@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from fontTools import subset
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from har_sweep.files import atomic
-from har_sweep.processes import SPAWN
 from multirun_analysis.figures import models
 from multirun_analysis.figures.pareto import pareto, scaling
 from multirun_analysis.figures.style import STYLE, Styles, clean, fix_layout, styles_of
@@ -52,7 +52,7 @@ class Plan:
 
     def save(self, figure: Figure, file: IO[bytes], kind: str) -> None:
         """Write the drawn figure as png, svg or pdf."""
-        with style.context(["default", STYLE]):
+        with style.context(["default", STYLE]), _letters_alone():
             figure.savefig(file, format=kind, metadata=_metadata(kind, self.title, self.description))
 
 
@@ -72,35 +72,13 @@ def plan_figures(analysis: Analysis) -> list[Plan]:
     return plans
 
 
-def figures(
-    analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress, processes: int = 1
-) -> list[Path]:
-    """Draw what ``plan_figures`` has into ``folder``, each once, in every one of ``formats`` (png, svg, pdf), shared
-    out among ``processes``. ``progress`` hears how many of how many are done. Returns the files; each appears whole or
-    not at all."""
-    if processes == 1:
-        return draw_share(analysis, folder, formats, 0, 1, progress)
-    nothing = analysis.frame.iloc[:0]
-    lean = replace(analysis, frame=nothing, numbers=nothing, info=[])  # figures need no single runs
-    with ProcessPoolExecutor(processes - 1, SPAWN) as pool:
-        others = [pool.submit(draw_share, lean, folder, formats, share, processes) for share in range(1, processes)]
-        written = draw_share(lean, folder, formats, 0, processes, progress)
-        return written + [path for other in others for path in other.result()]
-
-
-def draw_share(
-    analysis: Analysis,
-    folder: Path,
-    formats: Sequence[str],
-    share: int,
-    shares: int,
-    progress: Progress = lambda what, done, total: None,
-) -> list[Path]:
-    """Every ``shares``-th figure, from the ``share``-th on."""
+def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress) -> list[Path]:
+    """Draw what ``plan_figures`` has into ``folder``, each once, in every one of ``formats`` (png, svg, pdf).
+    ``progress`` hears how many of how many are done. Returns the files; each appears whole or not at all."""
     written: list[Path] = []
     plans = plan_figures(analysis)
-    for done, plan in enumerate(plans[share::shares]):
-        progress("Drawing figures", done * shares, len(plans))
+    for done, plan in enumerate(plans):
+        progress("Drawing figures", done, len(plans))
         if figure := plan.draw():
             for kind in formats:
                 path = folder / f"{plan.name}.{kind}"
@@ -109,6 +87,25 @@ def draw_share(
                 written.append(path)
     progress("Drawing figures", len(plans), len(plans))
     return written
+
+
+class _Letters(subset.Options):
+    """What a PDF needs of a font: its letters, not the rules for joining and placing them, which is done by then."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.drop_tables += ["GDEF", "GPOS", "GSUB", "MATH"]
+
+
+@contextmanager
+def _letters_alone() -> Iterator[None]:
+    """Let Matplotlib cut fonts down to ``_Letters``: reading those rules for every file is most of the work of a PDF,
+    and it takes no option for it."""
+    usual, subset.Options = subset.Options, _Letters
+    try:
+        yield
+    finally:
+        subset.Options = usual
 
 
 def _metadata(kind: str, title: str, description: str) -> dict[str, str | None]:

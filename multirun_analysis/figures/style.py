@@ -71,6 +71,7 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,
     "text.hinting": "no_hinting",
     "pdf.fonttype": 42,
+    "ps.fonttype": 42,  # Matplotlib 3.11 takes a PDF's limit of letters from it: † would be a font of its own
     "svg.fonttype": "path",
     "svg.hashsalt": "multirun_analysis",
 }
@@ -182,6 +183,7 @@ def sheet(height: float, notes: Sequence[str] = (), width: float = COLUMN_WIDTH)
     return figure
 
 
+@functools.cache
 def text_size(text: str, size: float) -> tuple[float, float]:
     """Width and height in points, at a font size in points."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))

@@ -18,9 +18,9 @@ FIGURES, TABLES = ("png", "svg", "pdf"), ("csv", "md", "tex")
 
 
 def write(
-    analysis: Analysis, tables: list[Table], folder: Path, formats: Sequence[str], progress: Progress, processes: int
+    analysis: Analysis, tables: list[Table], folder: Path, formats: Sequence[str], progress: Progress
 ) -> list[str]:
-    """Write a report in some formats, its figures drawn by so many processes; returns what was written, for people.
+    """Write a report in some formats; returns what was written, for people.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write(
         if drawn := [f for f in FIGURES if f in formats]:
             from multirun_analysis.figures.figures import figures
 
-            made = figures(analysis, folder / "figures", drawn, progress, processes)
+            made = figures(analysis, folder / "figures", drawn, progress)
             said.append(f"{folder / 'figures'} ({len(made) // len(drawn)} figures)")
         if "html" in formats:
             progress("Writing the page", 0, None)

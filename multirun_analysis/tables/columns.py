@@ -54,9 +54,13 @@ class Column:
 
     def in_order(self, order: NDArray[np.int64]) -> Column:
         """With other rows first."""
-        parts = {name: [values[row] for row in order] for name, values in self.parts.items()}
-        marks = [self.marks[row] for row in order] if self.marks else ()
-        return Column(self.head, parts, lambda row: self.cell(int(order[row])), marks)
+        rows: list[int] = order.tolist()
+        parts = {
+            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+            for name, values in self.parts.items()
+        }
+        marks = [self.marks[row] for row in rows] if self.marks else ()
+        return Column(self.head, parts, lambda row: self.cell(rows[row]), marks)
 
 
 class Rows(Sequence[list[Cell]]):

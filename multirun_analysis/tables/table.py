@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
-from pandas.io.formats.style import Styler
 
 from multirun_analysis.quantities import Quantity, Steps
 from multirun_analysis.sources.runs import some
@@ -102,24 +101,28 @@ class Table:
 
     def tex(self) -> str:
         """For LaTeX with booktabs, the best in bold."""
+
+        def line(cells: Sequence[Cell]) -> str:
+            texts = [" ".join(cell.shown.split()).translate(_TEX) for cell in cells]
+            bold = [rf"\textbf{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
+            return " & ".join(bold) + r" \\"
+
         layout = "l" + "r" * (len(self.columns) - 1)
-        styled = self._styled(lambda text: " ".join(text.split()).translate(_TEX), "textbf:--rwrap;")
-        below = "".join(f"% {' '.join(line.split())}\n" for line in self._below())  # a comment ends with its line
-        return f"% \\usepackage{{booktabs}}\n{styled.to_latex(column_format=layout, hrules=True)}{below}"
+        lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule"]
+        lines += [line([name_cell(head) for head in self.columns]), r"\midrule"]
+        lines += [*map(line, self.rows[:MOST_PRINTED]), r"\bottomrule", r"\end{tabular}"]
+        lines += [f"% {' '.join(below.split())}" for below in self._below()]  # a comment ends with its line
+        return "\n".join(lines) + "\n"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        styled = self._styled(html.escape, "font-weight: bold;").set_caption(html.escape(self.title))
-        below = "<br>".join(map(html.escape, self._below()))
-        return f"{styled.to_html()}<p><small>{below}</small></p>"
-
-    def _styled(self, escape: Callable[[str], str], bold: str) -> Styler:
-        """The texts, written by ``escape``, with the style ``bold`` for the best."""
         rows = self.rows[:MOST_PRINTED]
         texts = pd.DataFrame([[cell.shown for cell in row] for row in rows])
-        best = pd.DataFrame([[bold * cell.best for cell in row] for row in rows])
-        styled = texts.style.hide(axis="index").format(escape).apply(lambda _: best, axis=None)
-        return styled.format_index(lambda place: escape(self.columns[place]), axis=1)
+        best = pd.DataFrame([["font-weight: bold;" * cell.best for cell in row] for row in rows])
+        styled = texts.style.hide(axis="index").format(html.escape).apply(lambda _: best, axis=None)
+        styled = styled.format_index(lambda place: html.escape(self.columns[place]), axis=1)
+        below = "<br>".join(map(html.escape, self._below()))
+        return f"{styled.set_caption(html.escape(self.title)).to_html()}<p><small>{below}</small></p>"
 
     def _below(self) -> list[str]:
         left_out = len(self.rows) - MOST_PRINTED
@@ -168,8 +171,8 @@ def plain_cell(value: float | int | None, form: str = "{}") -> Cell:
 
 def numbers_column(head: str, values: Sequence[float] | NDArray[np.float64], form: str = "{}") -> Column:
     """A number for each row, written by ``form``."""
-    numbers = np.asarray(values).tolist()
-    return Column(head, {"": numbers}, lambda row: plain_cell(numbers[row], form))
+    numbers = np.asarray(values)
+    return Column(head, {"": numbers}, lambda row: plain_cell(numbers[row].item(), form))
 
 
 def number_text(value: float) -> str:
@@ -186,9 +189,9 @@ def interval_cell(low: float | None, high: float | None, form: str = "") -> Cell
     return Cell(bounds[0], " to ".join(texts), parts={"lower": bounds[0], "upper": bounds[1]})
 
 
-def in_unit(value: float, factor: float) -> float:
-    """A value in another unit, without what multiplying adds to its last digits: 0.58 in percent is 58."""
-    return float(f"{value * factor:.15g}")
+def in_unit(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """Values in another unit, without what multiplying adds to their last digits: 0.58 in percent is 58."""
+    return np.array([float(f"{value:.15g}") for value in (values * factor).tolist()])
 
 
 def rounded(values: Sequence[float], uncertainty: float) -> list[str]:

@@ -69,13 +69,17 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
     """A value for each candidate: mean, and spread over seeds where there are several runs."""
     values, deviations = (table[quantity.column].to_numpy(float) for table in (block.means, block.deviations))
     head, factor = unit_of(quantity, block.means[quantity.column])
-    marks = ["; ".join(mark.text for mark in c.marks if mark.spoils(quantity.column)) for c in block.candidates]
+    spoilt = [[mark.text for mark in c.marks if mark.spoils(quantity.column)] for c in block.candidates]
+    marks = list(map("; ".join, spoilt))
     # The best of what can be compared; if nothing can, of all.
     known = ~np.isnan(values)
     comparable = known & [not mark for mark in marks]
     of = values[comparable if comparable.any() else known]
     best = (of.max() if quantity.goal == "max" else of.min()) if len(of) > 1 else np.nan
     several = with_deviation & known & (deviations >= 0)
+    parts = {"": in_unit(values, factor)}
+    if several.any():
+        parts["SD"] = in_unit(np.where(several, deviations, np.nan), factor)
 
     def cell(row: int) -> Cell:
         value, deviation = float(values[row]), float(deviations[row])
@@ -84,11 +88,8 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
         spread = several[row] and deviation > 0
         text = with_spread(value * factor, deviation * factor) if spread else number_text(value * factor)
         is_best = bool(value == best) and (not marks[row] or not comparable.any())
-        return Cell(in_unit(value, factor), text, is_best, marks[row])
+        return Cell(parts[""][row].item(), text, is_best, marks[row])
 
-    parts = {"": [in_unit(value, factor) for value in values.tolist()]}
-    if several.any():
-        parts["SD"] = [in_unit(value, factor) for value in np.where(several, deviations, np.nan).tolist()]
     return Column(head, parts, cell, marks if any(marks) else ())
 
 
@@ -366,18 +367,19 @@ def variants_table(block: Block) -> Table:
 def runs_table(analysis: Analysis) -> Table:
     """Every run."""
     count = len(analysis.info)
-    label, chosen = np.full(count, "", dtype=object), np.zeros(count)
+    label, chosen = [""] * count, [0.0] * count
     for candidate in (candidate for block in analysis.blocks for candidate in block.candidates):
-        for trial in candidate.trials:
-            label[list(trial.rows)] = candidate.label
-        chosen[list(candidate.rows)] = 1.0
+        for row in (row for trial in candidate.trials for row in trial.rows):
+            label[row] = candidate.label
+        for row in candidate.rows:
+            chosen[row] = 1.0
     info = analysis.info
     columns = [
         Column.of_texts("run", [run.run_id for run in info]),
-        Column.of_texts("model", label.tolist()),
+        Column.of_texts("model", label),
         Column.of_texts("seed", ["-" if run.seed is None else str(run.seed) for run in info]),
         Column.of_texts("status", [run.status for run in info]),
-        Column("counted", {"": chosen}, lambda row: Cell(float(chosen[row]), "yes" if chosen[row] else "no")),
+        Column("counted", {"": chosen}, lambda row: Cell(chosen[row], "yes" if chosen[row] else "no")),
         *(_of_runs(analysis, quantity) for quantity in (*analysis.metrics[:1], *analysis.chosen_costs)),
         Column.of_texts("source", [run.url or run.source for run in info]),
     ]
