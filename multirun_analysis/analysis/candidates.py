@@ -121,19 +121,21 @@ def find_candidates(
     order = np.argsort(which, kind="stable")
     order = order[~repeats[order]]
     ends = np.searchsorted(which[order], np.arange(len(labels) + 1)).tolist()
-    done = {row for row, whether in zip(rows.tolist(), finished.tolist(), strict=True) if whether}
+    done = set(rows[finished].tolist())
+    ordered, reached = rows[order].tolist(), value[order].tolist()
     for (start, end), name in zip(itertools.pairwise(ends), labels, strict=True):
-        members = order[start:end]
         # A csv's rows with the same label are repeats: nothing else of them is known to be a setting.
-        trials = _trials(members, text, codes, value, rows, selecting.sign)
+        trials = [Trial("", (ordered[start],), reached[start], chosen=True)]
+        if end - start > 1:
+            trials = _trials(order[start:end], text, codes, value, rows, selecting.sign)
         found.append(
             Candidate(
                 label=str(name),
                 rows=tuple([row for row in trials[0].rows if row in done]),
                 trials=tuple(trials),
-                unfinished=tuple([row for row in rows[members].tolist() if row not in done]),
-                family=family(str(networks[members[0]])),
-                variant=str(variants[members[0]] or ""),
+                unfinished=tuple([row for row in ordered[start:end] if row not in done]),
+                family=family(str(networks[order[start]])),
+                variant=str(variants[order[start]] or ""),
             )
         )
     return found
@@ -196,8 +198,6 @@ def _trials(
     sign: float,
 ) -> list[Trial]:
     """A candidate's runs by their settings, the best on the selecting metric first, and chosen."""
-    if len(members) == 1:  # of which there may be a million
-        return [Trial("", tuple(rows[members].tolist()), float(value[members[0]]), chosen=True)]
     columns, groups = text.columns[[]], [members]
     if len(text.columns):
         mine = codes[members]

@@ -70,12 +70,13 @@ def _tuned(candidates: Sequence[Candidate], reported: Quantity) -> Marks:
     """Who was tuned more or less than others: in how many trials, of which those without a result may count or not."""
     finished = [sum(not math.isnan(trial.selection) for trial in candidate.trials) for candidate in candidates]
     spans = [(least, len(candidate.trials)) for least, candidate in zip(finished, candidates, strict=True)]
-    known = sorted({span for span, candidate in zip(spans, candidates, strict=True) if candidate.rows})
-    marks: Marks = []
-    for (least, most), candidate in zip(spans, candidates, strict=True):
-        others = sorted({low for low, high in known if high < least or low > most}) if candidate.rows else []
-        text = f"{least} trial{'s' * (least > 1)} where others had {', '.join(map(str, others))}"
-        marks.append([Mark("tuned more or less", frozenset([reported.column]), text)] if others else [])
+    known = {span for span, candidate in zip(spans, candidates, strict=True) if candidate.rows}
+    marks: Marks = [[] for _ in candidates]
+    for mine, (least, most), candidate in zip(marks, spans, candidates, strict=True):
+        others = {low for low, high in known if high < least or low > most} if len(known) > 1 else ()
+        if others and candidate.rows:
+            text = f"{least} trial{'s' * (least > 1)} where others had {', '.join(map(str, sorted(others)))}"
+            mine.append(Mark("tuned more or less", frozenset([reported.column]), text))
     return marks
 
 

@@ -68,7 +68,9 @@ def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str
     families = _of_families(block, cost)
     room = MOST - len(said) - len(steps) - len(families) - 2
     # What is certain first, and of that what is nearest to the front.
-    others.sort(key=lambda c: (not _is_certain(block, c), front.points_below[c.second]))
+    certain = {key for key, pair in block.pairs.items() if pair.certain}
+    below = front.points_below.tolist()
+    others.sort(key=lambda c: (c[:2] not in certain, below[c.second]))
     said += [_sentence(block, cost, claim) for claim in [*steps, *others[:room]]]
     said += families
     aside = block.aside.get(cost.column, [])
@@ -185,22 +187,17 @@ def _rounded(value: float) -> str:
 
 def _untested(block: Block, claims: Sequence[Claim]) -> list[str]:
     """What was not tested, said once."""
-    pairs = [(claim, block.pairs.get((claim.first, claim.second))) for claim in claims]
-    untested = [(claim, pair) for claim, pair in pairs if pair is None or pair.p is None]
+    pairs = [block.pairs.get(claim[:2]) for claim in claims]
+    untested = [pair for pair in pairs if pair is None or pair.p is None]
     if not untested:
         return []
     reasons = dict.fromkeys(
         pair.reason or "one run each, and no predictions to pair" if pair else "too many to compare in pairs"
-        for _, pair in untested
+        for pair in untested
     )
     what = "None of these differences was" if len(untested) == len(claims) else f"{len(untested)} of these were not"
     why = "; ".join(list(reasons)[:3]) + ("; ..." if len(reasons) > 3 else "")
     return [f"{what} tested for more than chance: {why}."]
-
-
-def _is_certain(block: Block, claim: Claim) -> bool:
-    pair = block.pairs.get((claim.first, claim.second))
-    return pair is not None and pair.certain
 
 
 def _of_tuning(block: Block) -> list[str]:

@@ -34,7 +34,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     pixel = figure.dpi / 72
     to_pixels = axes.transData.transform
     box = axes.get_window_extent().padded(-pixel)
-    marks = _boxes(to_pixels(points), 3.2 * pixel)
+    centres, size = to_pixels(points), 3.2 * pixel
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ends = np.clip(segments.reshape(-1, 2), (left, low), (right, high))
     starts, stops = to_pixels(ends).reshape(-1, 2, 2).transpose(1, 0, 2)
@@ -45,7 +45,10 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
         half = np.array(text_size(label.text, SMALL)) * pixel / 2
         at = to_pixels((label.x, label.y))
         best: tuple[float, Floats, Floats, Floats] | None = None
-        for far in (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10):
+        steps = (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10)
+        reach = steps[-1] * pixel + 2 * half + size
+        marks = _boxes(centres[(np.abs(centres - at) <= reach).all(axis=1)], size)  # of a crowd what it can cover
+        for far in steps:
             for turn in range(16):
                 way = np.array([math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)])
                 way /= np.abs(way).max()  # along a square, so that the nearest edge is always that far away

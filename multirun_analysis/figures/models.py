@@ -38,8 +38,8 @@ def first_ones(block: Block, known: Iterable[int], most: int) -> list[int]:
     block's order."""
     known = set(known)
     pool = [c for c in block.compared if c in known] or sorted(known)
-    on = [any(bool(front.on[c]) for front in block.fronts.values()) for c in range(len(block.candidates))]
-    return sorted(sorted(pool, key=lambda c: (not on[c], c))[:most])
+    on = {c for front in block.fronts.values() for c in np.flatnonzero(front.on).tolist()}
+    return sorted(sorted(pool, key=lambda c: (c not in on, c))[:most])
 
 
 def _cut(shown: int, of: int) -> list[str]:
@@ -174,10 +174,12 @@ def reliability(block: Block, styles: Styles) -> Figure | None:
 
 def trials(block: Block, styles: Styles) -> Figure | None:
     """The selecting metric of each trial, by candidate, with the number of trials; the chosen one is filled."""
+    if not any(len(candidate.trials) > 1 for candidate in block.candidates):
+        return None
     known = [
         c for c, candidate in enumerate(block.candidates) if any(math.isfinite(t.selection) for t in candidate.trials)
     ]
-    if not any(len(candidate.trials) > 1 for candidate in block.candidates) or not known:
+    if not known:
         return None
     shown = sorted(sorted(known, key=lambda c: (len(block.candidates[c].trials) < 2, c))[:MOST_STRIPS])
     selections = {c: np.array([trial.selection for trial in block.candidates[c].trials]) for c in shown}

@@ -45,10 +45,10 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     crowd = len(shown) > CROWD
     marked: dict[int, list[str]] = {}
     for c in shown:
-        whole = [] if block.candidates[c].rows else ["unfinished"]
-        marks = block.candidates[c].marks
-        spoilt = [m.cause for m in marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
-        marked[c] = spoilt or whole
+        candidate = block.candidates[c]
+        spoilt = [m.cause for m in candidate.marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
+        if spoilt or not candidate.rows:
+            marked[c] = spoilt or ["unfinished"]
     single = [c for c in shown if on[c] or not crowd]  # drawn one by one, the others as a cloud
     (x_label, x_scale), (y_label, y_scale) = unit(cost, x[shown]), unit(block.accuracy, y[shown])
     x, y = x * x_scale, y * y_scale
@@ -62,10 +62,12 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     frame(axes, x[shown], y[shown], reach, intervals[single].T)
     obstacles = [_step(axes, x[on], y[on], cost, block.accuracy)] if on.any() else []
     if crowd:
+        off = [c for c in shown if not on[c]]
         crowded: dict[tuple[str, str], list[int]] = {}
-        for c in (c for c in shown if not on[c]):
-            style = styles.of(block, c)  # where colours do not tell families apart, they would only be confetti
-            crowded.setdefault((style.marker, style.colour) if styles.families else (".", "0.6"), []).append(c)
+        for c in off if styles.families else ():
+            style = styles.of(block, c)
+            crowded.setdefault((style.marker, style.colour), []).append(c)
+        crowded = crowded or {(".", "0.6"): off}  # colours that do not tell families apart would only be confetti
         for (marker, colour), mine in crowded.items():
             axes.scatter(x[mine], y[mine], 3, colour, marker=marker, alpha=0.5, linewidths=0, rasterized=True)
     drawn = [change for change in block.variants if {change.variant, change.parent} <= set(single)]
@@ -81,13 +83,12 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
             marker=style.marker if block.candidates[c].rows else "x",
             markersize=3.5 if crowd else 5 if on[c] else 4,
             color=style.colour,
-            markerfacecolor="white" if marked[c] else style.colour,
-            alpha=strength if not marked[c] else None,
+            markerfacecolor="white" if c in marked else style.colour,
+            alpha=strength if c not in marked else None,
             zorder=4 if on[c] else 3,
         )
     labels = [
-        Label(styles.of(block, c).name + f" {_sign(block, c)}" * bool(marked[c]), x[c], y[c], bool(on[c]))
-        for c in single
+        Label(styles.of(block, c).name + f" {_sign(block, c)}" * (c in marked), x[c], y[c], bool(on[c])) for c in single
     ]
     if styles.families and len(styles.families) < len(styles.candidates):
         legend(figure, list(styles.families.values()), columns=4, lines=False)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
+from pyarrow import compute as pc
 
 from multirun_analysis.quantities import Quantity, Steps
 from multirun_analysis.sources.runs import some
@@ -28,8 +30,9 @@ _TEX = str.maketrans(
 )
 # What a spreadsheet runs: a sign after any blanks, full-width ones too. A tab or an end of line may begin another cell.
 _FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
-_HARMLESS = r"[A-Za-z0-9][^\r]*"  # at a glance, of all cells of a column at once
+_HARMLESS = r"[A-Za-z0-9/][^\r]*"  # at a glance, of all cells of a column at once
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_POWERS = np.array([float(10**place) for place in range(23)])  # all that are exact
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
     "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
@@ -79,8 +82,10 @@ class Table:
     def csv(self) -> str:
         """``to_frame`` as a file; what a spreadsheet would take for a formula, in a head too, has an apostrophe before
         it."""
-        frame = self.to_frame().rename(columns=_no_formula)
-        return str(frame.apply(_no_formulas).to_csv(index=False))
+        frame = self.to_frame()
+        head = ",".join(_csv_texts(frame.columns.to_series()).to_pylist())
+        lines = pc.binary_join_element_wise(*(_csv_texts(cells) for _, cells in frame.items()), ",")
+        return "\n".join([head, *lines.to_pylist(), ""])
 
     def markdown(self) -> str:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
@@ -160,6 +165,17 @@ def _no_formulas(cells: pd.Series) -> pd.Series:
     return cells.mask(cells.index.isin(doubtful.index), doubtful.map(_no_formula))
 
 
+def _csv_texts(cells: pd.Series) -> pa.StringArray:
+    """What stands in a CSV for each cell, nothing for what is missing."""
+    if cells.dtype == object:
+        cells = cells.map(str, na_action="ignore")
+    texts = pc.fill_null(pa.array(_no_formulas(cells), from_pandas=True).cast(pa.string()), "")
+    if is_numeric_dtype(cells):
+        return texts
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(texts, '[",\\r\\n]'), quoted, texts)
+
+
 def name_cell(text: str) -> Cell:
     return Cell(text, text)
 
@@ -191,7 +207,13 @@ def interval_cell(low: float | None, high: float | None, form: str = "") -> Cell
 
 def in_unit(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     """Values in another unit, without what multiplying adds to their last digits: 0.58 in percent is 58."""
-    return np.array([float(f"{value:.15g}") for value in (values * factor).tolist()])
+    made = values * factor
+    with np.errstate(divide="ignore"):
+        places = 14 - np.floor(np.log10(np.abs(made)))  # after the point, of fifteen digits
+    usual = (places >= 0) & (places < len(_POWERS))
+    power = _POWERS[places[usual].astype(int)]
+    made[usual] = np.rint(made[usual] * power) / power
+    return made
 
 
 def rounded(values: Sequence[float], uncertainty: float) -> list[str]:

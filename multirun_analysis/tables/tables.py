@@ -69,8 +69,10 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
     """A value for each candidate: mean, and spread over seeds where there are several runs."""
     values, deviations = (table[quantity.column].to_numpy(float) for table in (block.means, block.deviations))
     head, factor = unit_of(quantity, block.means[quantity.column])
-    spoilt = [[mark.text for mark in c.marks if mark.spoils(quantity.column)] for c in block.candidates]
-    marks = list(map("; ".join, spoilt))
+    marks = [
+        "; ".join([mark.text for mark in c.marks if mark.spoils(quantity.column)]) if c.marks else ""
+        for c in block.candidates
+    ]
     # The best of what can be compared; if nothing can, of all.
     known = ~np.isnan(values)
     comparable = known & [not mark for mark in marks]
