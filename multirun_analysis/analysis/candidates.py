@@ -128,10 +128,11 @@ def find_candidates(
         trials = [Trial("", (ordered[start],), reached[start], chosen=True)]
         if end - start > 1:
             trials = _trials(order[start:end], text, codes, value, rows, selecting.sign)
+        mine = trials[0].rows
         found.append(
             Candidate(
                 label=str(name),
-                rows=tuple([row for row in trials[0].rows if row in done]),
+                rows=mine if done.issuperset(mine) else tuple(filter(done.__contains__, mine)),
                 trials=tuple(trials),
                 unfinished=tuple([row for row in ordered[start:end] if row not in done]),
                 family=family(str(networks[order[start]])),

@@ -90,7 +90,7 @@ LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0
 TINTS = (0.0, 0.4, -0.45, 0.65)  # towards white above 0, towards black below
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Style:
     """How a candidate, or a family, appears in every figure; ``name`` is its short name, unlike any other's."""
 

@@ -54,13 +54,12 @@ class Column:
 
     def in_order(self, order: NDArray[np.int64]) -> Column:
         """With other rows first."""
-        rows: list[int] = order.tolist()
         parts = {
-            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in order.tolist()]
             for name, values in self.parts.items()
         }
-        marks = [self.marks[row] for row in rows] if self.marks else ()
-        return Column(self.head, parts, lambda row: self.cell(rows[row]), marks)
+        marks = [self.marks[row] for row in order.tolist()] if self.marks else ()
+        return Column(self.head, parts, lambda row: self.cell(int(order[row])), marks)
 
 
 class Rows(Sequence[list[Cell]]):
