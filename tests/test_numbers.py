@@ -445,7 +445,7 @@ RUN = [
     "=1+1", "+1+1", "-1+1", "@a", "\t=1", "\rx", "-cmd|' /C calc'!A0", " =1", "  -a", "\u00a0=1", "＝1", "＋a", "－a",
     "＠a", "\n=1", "+", "-1_0", "=", "- a", "+inf",
 ]  # fmt: skip
-NOT_RUN = ["-", "-1.5", "+3", "-1e-5", "a=b", "resnet18", "1-2", "", "–", "two\nlines"]
+NOT_RUN = ["-", "-1.5", "+3", "-1e-5", "a=b", "resnet18", "1-2", "", "–", "two\nlines", 'a "b", c']
 
 
 def test_no_cell_and_no_head_of_a_csv_is_a_formula() -> None:
