@@ -15,7 +15,7 @@ from har_sweep.config.targets import WANTED, check_unchanged, make
 from har_sweep.errors import InputError, RunFailure, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
-from har_sweep.spec.weights import ModelPlan, check_weights_file, patch_side, refuse_cut_patches, takes
+from har_sweep.spec.weights import ModelPlan, check_weights_file, patch_side, refuse_cut_patches
 
 
 def build_model(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[str], None]) -> nn.Module:
@@ -82,7 +82,7 @@ def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[st
     full_name = f"{plan.timm_name}.{plan.pretrained_tag}" if from_hub else plan.timm_name
     cfg = get_pretrained_cfg(full_name)
     usual_size = cfg is not None and tuple(cfg.input_size[1:]) == (plan.input_size, plan.input_size)
-    options = _options(config, plan, usual_size)
+    options: dict[str, Any] = {}
     if from_hub:
         # A number of classes that no model has makes timm leave the file's classifier out, whatever its shape.
         overlay = {"file": str(plan.weights_file), "num_classes": -1}
@@ -91,7 +91,8 @@ def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[st
         for key, given, right in (("mean", plan.mean, cfg.mean), ("std", plan.std, cfg.std)):
             if tuple(given) != tuple(right):
                 warn(f"model.{key} is {list(given)}, but the weights of {full_name} were trained with {list(right)}.")
-    model = _create(full_name, plan, num_classes, config.seed, options)
+    model = _create(full_name, plan, num_classes, config, options, usual_size)
+    refuse_cut_patches(plan.timm_name, plan.input_size, patch_side(model))
     if plan.weights_file is not None and not from_hub:
         load_user_file(model, plan.weights_file, warn)
     new_classifiers(model, config.seed)
@@ -100,43 +101,46 @@ def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[st
     return model
 
 
-def _options(config: Config, plan: ModelPlan, usual_size: bool) -> dict[str, Any]:
-    """What a timm model is made with: stochastic depth, and an input size where it has a fixed one (networks of
-    convolutions alone take any).
+def _create(
+    full_name: str, plan: ModelPlan, num_classes: int, config: Config, options: dict[str, Any], usual_size: bool
+) -> nn.Module:
+    """A timm model with stochastic depth, 0 too, since some have another default, and with an input size where that is
+    not its usual one; of both only what it takes: networks of convolutions alone take any size.
 
     Raises
     ------
     InputError
-        where it has no stochastic depth, or cuts the input into patches that leave some of it out.
+        where it has no stochastic depth, and some is asked for.
     """
-    options: dict[str, Any] = {}
-    if takes(plan.timm_name, drop_path_rate=config.model.drop_path_rate):
-        options["drop_path_rate"] = config.model.drop_path_rate  # 0 too: some architectures have another default
-    elif config.model.drop_path_rate:
-        raise InputError(
-            f"{plan.timm_name} has no stochastic depth, so model.drop_path_rate cannot be set.",
-            "Leave model.drop_path_rate at 0.",
-        )
+    tried: dict[str, Any] = {"drop_path_rate": config.model.drop_path_rate}
     if not usual_size:
-        with torch.device("meta"):
-            refuse_cut_patches(plan.timm_name, plan.input_size, patch_side(timm.create_model(plan.timm_name)))
-        if takes(plan.timm_name, img_size=plan.input_size):
-            options["img_size"] = plan.input_size
-    return options
+        tried["img_size"] = plan.input_size
+    while True:
+        torch.manual_seed(config.seed)
+        try:
+            return timm.create_model(full_name, num_classes=num_classes, **options, **tried)
+        except Exception as e:
+            refused = str(e) if isinstance(e, TypeError) and "unexpected keyword" in str(e) else ""
+            unknown = [name for name in tried if f"'{name}'" in refused]
+            if not unknown:
+                raise _not_made(full_name, plan, options, e) from e
+            for name in unknown:  # said before anything of the model is made
+                del tried[name]
+            if config.model.drop_path_rate and "drop_path_rate" not in tried:
+                raise InputError(
+                    f"{plan.timm_name} has no stochastic depth, so model.drop_path_rate cannot be set.",
+                    "Leave model.drop_path_rate at 0.",
+                ) from e
 
 
-def _create(full_name: str, plan: ModelPlan, num_classes: int, seed: int, options: dict[str, Any]) -> nn.Module:
-    torch.manual_seed(seed)
-    try:
-        return timm.create_model(full_name, num_classes=num_classes, **options)
-    except Exception as e:
-        if options.get("pretrained"):
-            raise RunFailure(
-                "weights",
-                f"The pretrained weights of {full_name} do not load: {str(e).splitlines()[0]}",
-                f"Delete {plan.weights_file}, so that it is fetched again.",
-            ) from e
-        raise _refused(plan, e) from e
+def _not_made(full_name: str, plan: ModelPlan, options: dict[str, Any], e: Exception) -> RunFailure:
+    if not options.get("pretrained"):
+        return _refused(plan, e)
+    return RunFailure(
+        "weights",
+        f"The pretrained weights of {full_name} do not load: {str(e).splitlines()[0]}",
+        f"Delete {plan.weights_file}, so that it is fetched again.",
+    )
 
 
 def _tried(model: nn.Module, plan: ModelPlan) -> Any:
