@@ -75,6 +75,10 @@ class Quantity:
         found = ((name, 1 / size) for least, size, name in (steps or {}).get(self.kind, ()) if largest >= least)
         return next(found, _UNITS.get(self.kind, ("", 1.0)))
 
+    def axis_unit(self, largest: float) -> tuple[str, float]:
+        """The unit of an axis whose values are up to ``largest``, and what turns values into it."""
+        return self.unit(largest, _AXIS_STEPS if largest else {})
+
     def text(self, value: float | None) -> str:
         """A value for people, with its unit: ``76.10 %``, ``1.41 ms``, ``327 MiB``, ``5.53 M``; ``-`` for none."""
         if value is None or math.isnan(value):
@@ -103,6 +107,13 @@ class Quantity:
 
 
 Steps = dict[Kind, tuple[tuple[float, float, str], ...]]  # from this value on, in units of so much, which are called so
+
+_AXIS_STEPS: Steps = {
+    "seconds": ((7200, 3600, "h"), (0.5, 1, "s"), (0, 1e-3, "ms")),
+    "count": ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")),
+    "bytes": ((2.0**31, 2.0**30, "GiB"),),
+    "joules": ((1e6, 1e6, "MJ"), (1e4, 1e3, "kJ")),
+}
 
 _UNITS: dict[Kind, tuple[str, float]] = {
     "share": ("%", 100.0),

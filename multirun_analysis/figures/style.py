@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from har_sweep.units import quantity as prefixed
 from multirun_analysis.findings import Analysis, Block
-from multirun_analysis.quantities import Quantity, Steps
+from multirun_analysis.quantities import Quantity
 
 Floats = NDArray[np.float64]
 
@@ -74,13 +74,6 @@ STYLE: dict[str, Any] = {
     "ps.fonttype": 42,  # Matplotlib 3.11 takes a PDF's limit of letters from it: † would be a font of its own
     "svg.fonttype": "path",
     "svg.hashsalt": "multirun_analysis",
-}
-
-STEPS: Steps = {
-    "seconds": ((7200, 3600, "h"), (0.5, 1, "s"), (0, 1e-3, "ms")),
-    "count": ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")),
-    "bytes": ((2.0**31, 2.0**30, "GiB"),),
-    "joules": ((1e6, 1e6, "MJ"), (1e4, 1e3, "kJ")),
 }
 
 # Okabe & Ito (2008), without the yellow, which white paper swallows.
@@ -237,7 +230,7 @@ def legend(figure: Figure, entries: Sequence[Style], columns: int, lines: bool =
 def unit(quantity: Quantity, values: Floats) -> tuple[str, float]:
     """Label and scale for an axis: as the quantity says, with a prefix where the numbers would be long."""
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0))
-    name, factor = quantity.unit(most, STEPS if most else {})
+    name, factor = quantity.axis_unit(most)
     return clean(quantity.label, 40) + f" ({name})" * bool(name), factor
 
 

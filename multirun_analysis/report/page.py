@@ -60,7 +60,9 @@ def page(analysis: Analysis, tables: Sequence[Table]) -> str:
     rows = _rows(analysis, kept)
     notes = [*analysis.notes, *_left_out(analysis, kept, rows)]
     data = {
-        "quantities": {q.column: _quantity(q) for q in [*analysis.metrics, *analysis.costs]},
+        "quantities": {
+            q.column: _quantity(q, _largest(analysis, q.column)) for q in [*analysis.metrics, *analysis.costs]
+        },
         "metrics": [q.column for q in analysis.metrics],
         "costs": [q.column for q in analysis.costs],
         "chosen": [q.column for q in analysis.chosen_costs],
@@ -121,8 +123,17 @@ def _left_out(analysis: Analysis, kept: Sequence[Sequence[int]], rows: dict[int,
         yield f"This page lists {len(rows):,} of {len(analysis.frame):,} runs; data.parquet has all."
 
 
-def _quantity(quantity: Quantity) -> dict[str, Any]:
-    return {name: getattr(quantity, name) for name in ("column", "goal", "label", "kind", "axis", "scale", "points")}
+def _quantity(quantity: Quantity, largest: float = 0.0) -> dict[str, Any]:
+    """``axis`` has the unit that suits values up to ``largest``, as the figures do; ``scale`` turns values into it."""
+    unit, scale = quantity.axis_unit(largest)
+    said = {name: getattr(quantity, name) for name in ("column", "goal", "label", "kind", "points")}
+    return said | {"axis": f"{quantity.label} ({unit})" if unit else quantity.label, "scale": scale}
+
+
+def _largest(analysis: Analysis, column: str) -> float:
+    """Of the means of all candidates."""
+    means = np.concatenate([block.means[column].to_numpy(float) for block in analysis.blocks] or [np.zeros(0)])
+    return float(np.abs(means[np.isfinite(means)]).max(initial=0))
 
 
 def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, int]) -> dict[str, Any]:
