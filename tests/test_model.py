@@ -292,6 +292,16 @@ def test_patches_that_leave_a_rim_unseen_are_refused_with_the_sizes_that_fit() -
     assert "96 or 112" in e.value.hint
 
 
+def test_a_rim_that_an_architecture_leaves_out_at_its_own_size_is_its_own_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As vit_so400m_patch14_siglip_384 does, which is too large for a test."""
+    monkeypatch.setattr("har_sweep.model.build.patch_side", lambda model: 14)
+    own = max(timm_facts("test_vit")["input_size"])
+    assert own % 14
+    build(tiny(f"model.input_size={own}", name="test_vit"))
+
+
 def test_timm_knows_which_models_take_a_drop_path() -> None:
     assert [timm_facts(name)["drop_path"] for name in ("test_resnet", "dla46_c")] == [True, False]
 
