@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     from har_sweep.launch.private import owner as user
     from har_sweep.launch.slurm.queue import Unreachable, cancel_jobs
     from har_sweep.launch.state import run_states
-    from har_sweep.launch.terminal import Screen
+    from har_sweep.launch.terminal import Screen, exit_status
     from har_sweep.record.claim import claim_path, living_owner, this_machine
     from har_sweep.record.folder import RunPaths
 
@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         if jobs:
             cancel_jobs(jobs)
     except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
+        return exit_status(e, screen)
     except Unreachable as e:
         screen.error(f"SLURM did not cancel the jobs: {e}.", "Give the same command again.")
         return 1

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     from har_sweep.launch.journal import find_sweep, read_sweeps
     from har_sweep.launch.slurm.queue import Unreachable
     from har_sweep.launch.state import OVER, RunState, run_states
-    from har_sweep.launch.terminal import Screen, failure
+    from har_sweep.launch.terminal import Screen, exit_status, failure
     from har_sweep.record.folder import RunPaths
 
     screen = Screen()
@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         args, sweep, folder = parse_sweep(parser, arguments)
         note = find_sweep(folder, sweep)
     except InputError as e:
-        screen.error(e.message, e.hint)
-        return 2
+        return exit_status(e, screen)
     paths = [RunPaths(folder / run.run_id) for run in note.runs]
 
     def states() -> list[RunState]:

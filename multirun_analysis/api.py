@@ -264,7 +264,6 @@ class Analysis:
         InputError
             if there is no such format, or the folder cannot be written to.
         """
-        # In one process: another would start the user's script again, if that has no guard.
         made = list(self.tables.values())
         write(self.findings, made, Path(folder), choose_formats(_listed(formats)), _quiet)
         return Path(folder)

@@ -61,7 +61,10 @@ class Quantity:
     @property
     def axis(self) -> str:
         """Label and unit of values times ``scale``, for an axis or a column's head."""
-        unit, _ = self.unit()
+        return self.named_in(self.unit()[0])
+
+    def named_in(self, unit: str) -> str:
+        """Label and unit, if it has one."""
         return f"{self.label} ({unit})" if unit else self.label
 
     @property

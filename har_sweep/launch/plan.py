@@ -249,11 +249,11 @@ def _draft(
     fell_back = model.weights == "scratch" and config.model.weights == "if_available"
     start = "scratch-fallback" if fell_back else "scratch" if model.weights == "scratch" else ""
     name = f"{config.model.name} {start}".strip() + in_brackets(config)
-    in_name = {*CHOICES, "model.timm_name" if config.model.timm_name == config.model.name else ""}
+    told = [c for c in varied if c.partition("=")[0] not in CHOICES and c != f"model.timm_name={config.model.name}"]
     return RunSpec(
         run_id="",
         name=name,
-        label=" ".join([name, *(_short(choice) for choice in varied if choice.partition("=")[0] not in in_name)]),
+        label=" ".join([name, *map(_short, told)]),
         config=config,
         overrides=run.overrides,
         sweep=sweep,

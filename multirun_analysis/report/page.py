@@ -127,7 +127,7 @@ def _quantity(quantity: Quantity, largest: float = 0.0) -> dict[str, Any]:
     """``axis`` has the unit that suits values up to ``largest``, as the figures do; ``scale`` turns values into it."""
     unit, scale = quantity.axis_unit(largest)
     said = {name: getattr(quantity, name) for name in ("column", "goal", "label", "kind", "points")}
-    return said | {"axis": f"{quantity.label} ({unit})" if unit else quantity.label, "scale": scale}
+    return said | {"axis": quantity.named_in(unit), "scale": scale}
 
 
 def _largest(analysis: Analysis, column: str) -> float:

@@ -54,11 +54,12 @@ class Column:
 
     def in_order(self, order: NDArray[np.int64]) -> Column:
         """With other rows first."""
+        rows = order.tolist()
         parts = {
-            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in order.tolist()]
+            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in rows]
             for name, values in self.parts.items()
         }
-        marks = [self.marks[row] for row in order.tolist()] if self.marks else ()
+        marks = [self.marks[row] for row in rows] if self.marks else ()
         return Column(self.head, parts, lambda row: self.cell(int(order[row])), marks)
 
 

@@ -235,4 +235,4 @@ def with_spread(value: float, spread: float) -> str:
 def unit_of(quantity: Quantity, values: pd.Series) -> tuple[str, float]:
     """A head with a unit that keeps a column's numbers short, and what turns values into it."""
     unit, factor = quantity.unit(values.abs().max(), _STEPS)
-    return f"{quantity.label} ({unit})" if unit else quantity.label, factor
+    return quantity.named_in(unit), factor
