@@ -8,10 +8,22 @@ from collections.abc import Sequence
 # Control characters but tab and newline, those that turn the direction of text, other ends of lines, lone surrogates.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# What a spreadsheet runs: a sign after any blanks, full-width ones too. A tab or an end of line may begin another cell.
+_FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
 
 def escaped(text: str) -> str:
     """``text`` with all that a terminal would obey instead of showing it written as an escape, such as ``\\x1b``."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def no_formula(text: str) -> str:
+    """``text`` as a cell of a CSV: what a spreadsheet would compute has an apostrophe before it."""
+    if text == "-" or _NUMBER.fullmatch(text):
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # a return alone is not quoted, and would begin a row
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def duration(seconds: float | None) -> str:

@@ -25,7 +25,7 @@ from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers, set_train_mode
 from har_sweep.model.load import load_tensors
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, resolve, timm_facts
+from har_sweep.spec.weights import ModelPlan, refuse_cut_patches, resolve, timm_facts
 
 NAMED = [name for name in groups()["model"] if name not in ("timm", "custom")]
 
@@ -300,6 +300,8 @@ def test_a_rim_that_an_architecture_leaves_out_at_its_own_size_is_its_own_choice
     own = max(timm_facts("test_vit")["input_size"])
     assert own % 14
     build(tiny(f"model.input_size={own}", name="test_vit"))
+    refuse_cut_patches("test_vit", own, own, 14)
+    refuse_cut_patches("test_vit", None, own, 14)
 
 
 def test_timm_knows_which_models_take_a_drop_path() -> None:

@@ -20,8 +20,9 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from multirun_analysis.figures.figures import figures
+from multirun_analysis.figures.labels import Label
 from multirun_analysis.figures.pareto import pareto
-from multirun_analysis.figures.style import STYLE, clean, short_names, spread, styles_of
+from multirun_analysis.figures.style import MOST_OF_A_NAME, STYLE, clean, short_names, spread, styles_of
 from multirun_analysis.findings import Analysis
 from multirun_analysis.quantities import Goal, Quantity
 
@@ -200,6 +201,13 @@ def test_names_become_one_line_that_the_font_can_write() -> None:
     assert clean("漢 ok") == "□ ok"
     assert len(clean("x" * 300)) == 24
     assert list(short_names(["a" * 30 + "b", "a" * 31 + "b"]).values())[1].endswith("(2)")
+
+
+def test_what_tells_a_model_from_its_namesakes_is_never_cut_and_goes_below_a_long_name() -> None:
+    names = ["mobilenetv2_100 (file 518938)", "mobilenetv2_100 (scratch)", "resnet18 (int8 static)"]
+    assert list(short_names(names, MOST_OF_A_NAME)) == names
+    assert Label(names[0], 0, 0, needed=True).lines == ["mobilenetv2_100", "(file 518938)"]
+    assert Label(names[2], 0, 0, needed=True).lines == [names[2]]
 
 
 def test_an_axis_is_logarithmic_where_numbers_span_more_than_ten_times() -> None:

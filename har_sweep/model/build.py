@@ -92,8 +92,7 @@ def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[st
             if tuple(given) != tuple(right):
                 warn(f"model.{key} is {list(given)}, but the weights of {full_name} were trained with {list(right)}.")
     model = _create(full_name, plan, num_classes, config, options, usual_size)
-    if not usual_size:  # some leave a rim out by themselves
-        refuse_cut_patches(plan.timm_name, plan.input_size, patch_side(model))
+    refuse_cut_patches(plan.timm_name, plan.input_size, max(cfg.input_size) if cfg else 0, patch_side(model))
     if plan.weights_file is not None and not from_hub:
         load_user_file(model, plan.weights_file, warn)
     new_classifiers(model, config.seed)

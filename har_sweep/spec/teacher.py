@@ -112,7 +112,7 @@ def _file(config: Config, text: str, progress: Progress) -> TeacherPlan:
     name, size = objective.teacher_model, objective.teacher_input_size
     try:
         facts = facts_of(name, Path(config.paths.cache), progress)
-        refuse_cut_patches(name, size or max(facts["input_size"]), facts["patch"])
+        refuse_cut_patches(name, size, max(facts["input_size"]), facts["patch"])
     except InputError as e:
         raise InputError(f"objective.teacher_model={name}: {e.message}", e.hint) from e
     plan = ModelPlan(

@@ -71,8 +71,8 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
         tag = tag or facts["tag"] or None
     warnings: list[str] = []
     weights = content_of(file) if file else "scratch"
-    if model.input_size and facts:
-        refuse_cut_patches(name, model.input_size, facts["patch"])
+    if facts:
+        refuse_cut_patches(name, model.input_size, max(facts["input_size"]), facts["patch"])
     if wants_hub:
         try:
             if tag is None or (facts and not facts["repo"]):
@@ -129,15 +129,17 @@ def _own(model: ModelConfig, target: str) -> ModelPlan:
     )
 
 
-def refuse_cut_patches(name: str, input_size: int, patch: int) -> None:
-    """Refuse pixels that no patch would see; ``patch`` is a patch's side in pixels, 0 if there are none.
+def refuse_cut_patches(name: str, input_size: int | None, own_size: int, patch: int) -> None:
+    """Refuse pixels that no patch would see, but at a model's ``own_size``: some leave a rim out by themselves.
+
+    ``patch`` is a patch's side in pixels, 0 if there are none.
 
     Raises
     ------
     InputError
         with the nearest sizes that fit.
     """
-    if patch and (rest := input_size % patch):
+    if patch and input_size not in (None, own_size) and (rest := input_size % patch):
         raise InputError(
             f"model.input_size={input_size} is not a multiple of {patch}, the side of the patches of {name}: "
             f"{rest} of its {input_size} rows and columns would go unseen.",

@@ -19,14 +19,13 @@ from har_sweep.data.decode import decode
 from har_sweep.data.unlabelled import Picture
 from har_sweep.files import atomic
 from har_sweep.launch.terminal import Screen
-from har_sweep.units import escaped
+from har_sweep.units import escaped, no_formula
 from har_sweep.use.run import FinishedRun
 
 if TYPE_CHECKING:
     from har_sweep.use.answer import Answers
 
 ROWS_SHOWN, PICTURES_SHOWN, COLUMNS = 50, 100, 5
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def write_csv(rows: Sequence[Row], to: str) -> None:
 
 
 def _plain(text: str) -> str:
-    return escaped(f"'{text}" if text.startswith(_FORMULA) else text)
+    return escaped(no_formula(text))
 
 
 def write_json(rows: Sequence[Row], broken: Sequence[tuple[str, str]], run: FinishedRun, to: str) -> None:

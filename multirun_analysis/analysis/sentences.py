@@ -59,7 +59,7 @@ def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str
     front = block.fronts[cost.column]
     value = block.means[cost.column].to_numpy()
     said = _of_guesses(block)
-    if front.known.any() and np.ptp(value[front.known]) == 0:
+    if front.known.sum() > 1 and np.ptp(value[front.known]) == 0:
         said.append(
             f"All have the same {cost.label}, {cost.text(value[front.known][0])}: only accuracy tells them apart."
         )

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from multirun_analysis.figures.style import GREY, SMALL, Floats, text_size
 
+LONG = 24  # characters; what stands in brackets at the end of more goes below the rest
+
 
 @dataclass(frozen=True)
 class Label:
@@ -21,6 +23,11 @@ class Label:
     x: float
     y: float
     needed: bool
+
+    @property
+    def lines(self) -> list[str]:
+        name, bracket, rest = self.text.partition(" (")
+        return [name, f"({rest}"] if bracket and len(self.text) > LONG else [self.text]
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: Floats) -> None:
@@ -42,7 +49,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     lines = _boxes((starts + along * (stops - starts)).reshape(-1, 2), 0.5 * pixel)
     taken = np.empty((0, 4))
     for label in sorted(labels, key=lambda label: not label.needed):
-        half = np.array(text_size(label.text, SMALL)) * pixel / 2
+        sizes = np.array([text_size(line, SMALL) for line in label.lines])
+        half = np.array([sizes[:, 0].max(), sizes[:, 1].sum()]) * pixel / 2
         at = to_pixels((label.x, label.y))
         best: tuple[float, Floats, Floats, Floats] | None = None
         steps = (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10)
@@ -68,12 +76,14 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
         lines = np.vstack([lines, leader])
         taken = np.vstack([taken, place + np.array([-1, -1, 1, 1]) * 0.7 * pixel])
         axes.annotate(
-            label.text,
+            "\n".join(label.lines),
             (label.x, label.y),
             xytext=tuple((centre - at) / pixel),
             textcoords="offset points",
             ha="center",
             va="center",
+            multialignment="center",
+            linespacing=1.0,
             fontsize=SMALL,
             color="black" if label.needed else GREY,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 3}

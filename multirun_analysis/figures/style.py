@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
 SMALL, TINY = 6.0, 5.0  # points: notes and legends; the numbers in a matrix
 GREY, FAINT = "0.35", "0.88"
+MOST_OF_A_NAME = 36  # characters of a candidate's, as on the page: what stands in brackets tells it from others
 
 # The font comes with matplotlib, so a figure looks the same wherever it is drawn. A PDF carries it as TrueType: its
 # text can be searched and edited. An SVG draws the letters as shapes, as what a viewer takes for a missing font is too
@@ -111,7 +112,7 @@ def styles_of(analysis: Analysis) -> Styles:
     either tells in grey; else every candidate has a colour, a marker and a line style of its own.
     """
     members = {candidate.label: candidate.family for block in analysis.blocks for candidate in block.candidates}
-    names = short_names(members)
+    names = short_names(members, MOST_OF_A_NAME)
     families = list(dict.fromkeys(members.values()))
     if not 2 <= len(families) <= len(COLOURS):
         return Styles({label: _style(name, at, 0, at) for at, (label, name) in enumerate(names.items())}, {})

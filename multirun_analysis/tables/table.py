@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 from pyarrow import compute as pc
 
+from har_sweep.units import no_formula
 from multirun_analysis.quantities import Quantity, Steps
 from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.columns import Cell, Column, Rows
@@ -28,10 +28,7 @@ _TEX = str.maketrans(
     | {character: "\\" + character for character in "&%$#_{}"}
     | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
 )
-# What a spreadsheet runs: a sign after any blanks, full-width ones too. A tab or an end of line may begin another cell.
-_FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
 _HARMLESS = r"[A-Za-z0-9/][^\r]*"  # at a glance, of all cells of a column at once
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _POWERS = np.array([float(10**place) for place in range(23)])  # all that are exact
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
@@ -151,18 +148,11 @@ class Table:
         return [line for line in (self.note, *about) if line]
 
 
-def _no_formula(value: Any) -> Any:
-    if not isinstance(value, str) or value == "-" or _NUMBER.fullmatch(value):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")  # a return alone is not quoted, and would begin a row
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
 def _no_formulas(cells: pd.Series) -> pd.Series:
     if is_numeric_dtype(cells):
         return cells
     doubtful = cells if cells.dtype == object else cells[~cells.str.fullmatch(_HARMLESS)]
-    return cells.mask(cells.index.isin(doubtful.index), doubtful.map(_no_formula))
+    return cells.mask(cells.index.isin(doubtful.index), doubtful.map(no_formula, na_action="ignore"))
 
 
 def _csv_texts(cells: pd.Series) -> pa.StringArray:
