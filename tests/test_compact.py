@@ -212,7 +212,17 @@ def test_the_report_ties_variants_to_their_parent_in_words_and_table(tmp_path: P
     assert said.endswith("within chance.")
     table = variants_table(block).to_frame()
     assert table.loc[0, ["model", "variant", "times smaller", "times as fast"]].tolist() == ["big", "int8_static", 4, 2]
+    assert [candidate.variant for candidate in block.candidates] == ["", "int8_static"]
     assert not [family for family in block.families if change.variant in family.members]
     causes = [mark.cause for mark in block.candidates[change.variant].marks]
     assert "no instructions for int8" in causes
     assert "precision unlike others'" not in causes
+
+
+def test_a_variant_of_a_trial_that_was_not_chosen_is_tied_to_nobody_and_that_is_noted(tmp_path: Path) -> None:
+    parent = write_run(tmp_path, "big", val=0.6, config__optimizer__lr=1e-2)
+    write_run(tmp_path, "big", val=0.8, config__optimizer__lr=1e-3)
+    write_run(tmp_path, "big onnx", parent=parent.run_id, variant="onnx", config__optimizer__lr=1e-2)
+    block = block_of(tmp_path)
+    assert not block.variants
+    assert [note for note in block.notes if note.startswith("Not tied") and note.endswith(": big onnx.")]

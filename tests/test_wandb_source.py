@@ -31,9 +31,8 @@ from wandb_server import ENTITY, KEY, Json, Run, WandbServer, wandb_server
 
 from har_sweep.errors import InputError
 from har_sweep.files import PACKAGE
-from har_sweep.record.folder import read_record
+from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Epoch, Record, flatten
-from har_sweep.spec.run_spec import RunSpec
 from multirun_analysis.analysis.analysis import analyse
 from multirun_analysis.analysis.question import Question
 from multirun_analysis.sources import read as sources
@@ -125,59 +124,71 @@ def without_missing(row: Json) -> Json:
 
 
 @pytest.fixture(scope="module")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbServer, list[RunSpec]]]:
-    """Two real runs, one logged online, the other offline and then synced; both as their folders have them."""
+def circle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WandbServer, dict[str, RunPaths]]]:
+    """Two real runs, one logged online, the other offline and then synced, and what was made of the first; all as their
+    folders have them."""
     folder = tmp_path_factory.mktemp("circle")
-    given = ["tracking=wandb_online", "tracking.project=har", "hardware.cpu_threads=1"]
+    given = ["tracking=wandb_online", "tracking.project=har", "hardware.cpu_threads=1", "optimizer.weight_decay=0"]
     online = small_spec(folder, *given)
-    kept = offline(small_spec(folder, *given, "seed=1", "optimizer.weight_decay=0"))
+    kept = offline(small_spec(folder, *given, "seed=1"))
     with wandb_server() as server:
         attempts = [attempt(compute, spec, **server.environment) for spec in (online, kept)]
         for started in attempts:
             started.end()
         sync(kept, server)
+        subprocess.run(
+            [sys.executable, "-m", "har_sweep.compact", online.run_id, "variants=onnx", f"paths.runs={folder}/runs"],
+            env={**os.environ, **server.environment}, check=True, capture_output=True,
+        )  # fmt: skip
+        (made,) = (folder / "runs").glob("*_onnx-*")
         server.key = KEY
-        yield server, [online, kept]
+        yield server, {"online": online.paths, "synced": kept.paths, "variant": RunPaths(made)}
 
 
 @pytest.fixture
 def circled(
-    circle: tuple[WandbServer, list[RunSpec]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, tuple[RunSpec, int, Found]]]:
-    """Of each of the two runs, its folder's spec and its place among what was pulled."""
-    server, specs = circle
+    circle: tuple[WandbServer, dict[str, RunPaths]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, tuple[RunPaths, int, Found]]]:
+    """Of each of the runs, its folder and its place among what was pulled."""
+    server, made = circle
     with reading(server, tmp_path, monkeypatch) as read:
         folders = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR")
         before = [os.environ.get(name) for name in folders]
         pulled = read()
         assert [os.environ.get(name) for name in folders] == before  # a run that this process starts goes by them
         places = {info.run_id: place for place, info in enumerate(pulled.info)}
-        yield {
-            name: (spec, places[spec.run_id], pulled) for name, spec in zip(("online", "synced"), specs, strict=True)
-        }
+        yield {name: (paths, places[paths.folder.name], pulled) for name, paths in made.items()}
 
 
-@pytest.mark.parametrize("way", ["online", "synced"])
+@pytest.mark.parametrize("way", ["online", "synced", "variant"])
 def test_what_was_logged_comes_back_as_the_record_has_it_to_the_last_digit(circled: Any, way: str) -> None:
-    spec, place, pulled = circled[way]
-    record = read_record(spec.paths.record)
+    paths, place, pulled = circled[way]
+    record = read_record(paths.record)
     expected = without_missing(flatten(record))
     got = without_missing(pulled.rows[place])
     assert got == expected
     floats = {key for key, value in expected.items() if isinstance(value, float) and not key.startswith("config/")}
     assert all(isinstance(got[key], float) for key in floats)
     assert pulled.origins[place].epochs() == record.epochs
-    pd.testing.assert_frame_equal(pulled.origins[place].predictions(), RunFolder(spec.paths).predictions())
+    pd.testing.assert_frame_equal(pulled.origins[place].predictions(), RunFolder(paths).predictions())
     info = pulled.info[place]
     assert (info.run_id, info.name, info.seed, info.status) == (record.run_id, record.name, record.seed, "done")
     assert info.url.endswith(f"/{ENTITY}/har/runs/{record.run_id}")
     assert parse_address(info.source).filters == {"name": record.run_id}
 
 
+def test_a_variant_is_a_run_of_its_own_that_belongs_to_its_parent(circle: Any) -> None:
+    server, made = circle
+    parent, variant = (server.runs[made[name].folder.name] for name in ("online", "variant"))
+    assert (variant.group, variant.job_type) == (parent.group, "compact")
+    assert variant.config["record"]["parent"] == parent.id
+    assert variant.state == "finished"
+
+
 def test_the_tables_from_wandb_equal_those_from_the_folder(circled: Any, tmp_path: Path) -> None:
-    spec, _, pulled = circled["online"]
+    paths, _, pulled = circled["online"]
     pulled.origins[0].client.close()
-    folder = str(spec.paths.folder.parent)
+    folder = str(paths.folder.parent)
     made = []
     for source in (folder, f"wandb://{ENTITY}/har"):
         runs = sources.read_runs([source], tmp_path / "cache", quiet)
@@ -186,7 +197,7 @@ def test_the_tables_from_wandb_equal_those_from_the_folder(circled: Any, tmp_pat
         if source != folder:
             runs.origins[0].client.close()  # type: ignore[attr-defined]
     assert made[0] == made[1]
-    assert {"table1", "table2", "recall", "epochs"} <= made[0].keys()
+    assert {"table1", "table2", "recall", "epochs", "variants"} <= made[0].keys()
 
 
 # The cache

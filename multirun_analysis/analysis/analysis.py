@@ -116,7 +116,7 @@ def analyse_block(
         errors=profile_errors(runs, rows, candidates, compared, predictions.found, disputes),
         reliability=find_reliability(candidates, compared, predictions.found),
         epochs=epochs,
-        variants=find_variants(runs, candidates, means, predictions.found, accuracy),
+        variants=find_variants(runs, candidates, means, predictions.found, accuracy, notes),
         families=find_families(candidates, means, accuracy),
         tuning=find_tuning(runs, candidates, selecting, notes),
         varied=varied,

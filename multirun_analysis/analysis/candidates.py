@@ -114,7 +114,7 @@ def find_candidates(
     finished = np.array([runs.info[row].status == "done" for row in rows])
     value = np.where(finished, selection.to_numpy(float)[rows], np.nan)
     networks = runs.column("model/timm_name").iloc[rows].reset_index(drop=True).fillna(names).to_numpy(object)
-    variants = runs.column("variant").iloc[rows].where(lambda values: values.notna(), None).tolist()
+    variants = [value if isinstance(value, str) else "" for value in runs.column("variant").iloc[rows]]
     found = []
     which, labels = pd.factorize(names, sort=True)
     repeats = _repeats(runs, rows, np.column_stack([which, codes]), finished, names, notes)
@@ -136,7 +136,7 @@ def find_candidates(
                 trials=tuple(trials),
                 unfinished=tuple([row for row in ordered[start:end] if row not in done]),
                 family=family(str(networks[order[start]])),
-                variant=str(variants[order[start]] or ""),
+                variant=variants[order[start]],
             )
         )
     return found

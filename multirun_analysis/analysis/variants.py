@@ -15,7 +15,7 @@ from multirun_analysis.analysis.predictions import Answers
 from multirun_analysis.analysis.statistics import holm, mcnemar, of_the_uneven
 from multirun_analysis.findings import Block, Candidate, VariantChange
 from multirun_analysis.quantities import COSTS, Quantity
-from multirun_analysis.sources.runs import Runs
+from multirun_analysis.sources.runs import Runs, some
 
 LATENCY = "cost/inference/latency_seconds/batch_1/p50"
 RATE, DISK = "cost/inference/images_per_second", "cost/disk_bytes"
@@ -23,19 +23,25 @@ MOST = 4  # in sentences; the table has all
 
 
 def find_variants(
-    runs: Runs, candidates: Sequence[Candidate], means: pd.DataFrame, answers: Mapping[int, Answers], accuracy: Quantity
+    runs: Runs,
+    candidates: Sequence[Candidate],
+    means: pd.DataFrame,
+    answers: Mapping[int, Answers],
+    accuracy: Quantity,
+    notes: list[str],
 ) -> list[VariantChange]:
-    """What changed in each variant, in the order of the candidates. Whose parent is no candidate's run is left out."""
+    """What changed in each variant, in the order of the candidates. Whose parent is no candidate's run is noted."""
     if not any(candidate.variant for candidate in candidates):
         return []
     ids = {info.run_id: row for row, info in enumerate(runs.info)}
     place = {row: number for number, candidate in enumerate(candidates) for row in candidate.rows}
     parents, lacking = (runs.column(column).tolist() for column in ("parent", "hardware/unaccelerated"))
-    found = list[VariantChange]()
+    found, alone = list[VariantChange](), list[str]()
     for number, candidate in enumerate(candidates):
         pairs = [(row, ids[parents[row]]) for row in candidate.rows if candidate.variant and parents[row] in ids]
         theirs = {place.get(parent) for _, parent in pairs}
         if len(theirs) != 1 or (parent := theirs.pop()) is None:
+            alone += [candidate.label] * bool(candidate.variant and candidate.rows)
             continue
         known = [(answers[row], answers[other]) for row, other in pairs if row in answers and other in answers]
         precision, ratios = lacking[candidate.rows[0]], _ratios(candidates, means, number, parent)
@@ -47,6 +53,11 @@ def find_variants(
         if known and all(one.same_images(other) for one, other in known) and accuracy.metric == "accuracy":
             change = _tested(change, [(one.right, other.right) for one, other in known])
         found.append(change)
+    if alone:
+        notes.append(
+            f"Not tied to what they were made from, which is not among the runs compared here (another trial was chosen, "
+            f"or they were not read): {some(alone, MOST)}."
+        )
     corrected = iter(holm([change.p for change in found if change.p is not None]))
     return [c if c.p is None else replace(c, p_corrected=float(next(corrected))) for c in found]
 

@@ -193,6 +193,28 @@ def test_an_administrators_requeue_loses_nothing(
     assert len(only(tmp_path).attempts) == 2
 
 
+def test_a_student_s_job_that_is_requeued_learns_what_it_would_have_learned_here(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    taught = sweep(cluster, there, *SWEEP, "trainer.epochs=1", "seed=5")
+    assert taught.returncode == 0, taught.stdout
+    shutil.copytree(there, here)
+    by = ["objective=distill", f"teacher={only(there).run_id}"]
+    with sweeping(cluster, there, *SWEEP, *by) as process:
+        record = cluster.wait(at_work(there, process), 120)
+        assert record
+        cluster.ask("scontrol", "requeue", record.attempts[-1].job)
+        ended(process)
+    student = runs(there)[record.run_id]
+    assert len(student.attempts) == 2
+    assert student.cost.training.teacher_seconds
+    done = har_sweep("-m", *TRAINING, *by, "hardware=cpu", "hardware.cpu_threads=1", cwd=here)
+    assert done.returncode == 0, done.stdout
+    same(there, learned(here), 2)
+
+
 # Longer than a job may take, on a processor of any speed, until it was put back into the queue.
 PACED = """
 import os
