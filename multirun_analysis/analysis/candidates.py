@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -135,7 +136,7 @@ def find_candidates(
                 rows=mine if done.issuperset(mine) else tuple(filter(done.__contains__, mine)),
                 trials=tuple(trials),
                 unfinished=tuple([row for row in ordered[start:end] if row not in done]),
-                family=family(str(networks[order[start]])),
+                family=sys.intern(family(str(networks[order[start]]))),
                 variant=variants[order[start]],
             )
         )

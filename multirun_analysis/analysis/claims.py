@@ -23,17 +23,19 @@ class Claim(NamedTuple):
     is_step: bool
 
 
-def claims_along(accuracies: Floats, costs: Floats) -> list[Claim]:
+def claims_along(accuracies: Floats, costs: Floats, about: NDArray[np.bool_] | None = None) -> list[Claim]:
     """What is claimed of the front of ``accuracies`` and ``costs`` [candidates], lower is better in both, nan unknown:
-    each step along it, and of each other candidate that the most accurate of those that cost no more is better."""
+    each step along it, and of each other candidate, or of those in ``about`` [candidates], that the most accurate of
+    those that cost no more is better."""
     known = np.flatnonzero(~(np.isnan(accuracies) | np.isnan(costs)))
     order, before = _by_cost(accuracies[None, known], costs[known])
-    claims, of = [], accuracies.tolist()
-    for candidate, best in zip(known[order[0, 1:]].tolist(), known[before[0]].tolist(), strict=True):
-        if of[candidate] != of[best]:
-            step = of[candidate] < of[best]
-            claims.append(Claim(*((candidate, best) if step else (best, candidate)), step))
-    return claims
+    mine, best = known[order[0, 1:]], known[before[0]]
+    step = accuracies[mine] < accuracies[best]
+    claimed = step | (accuracies[mine] > accuracies[best]) & (about is None or about[mine])
+    pairs = np.where(step, (mine, best), (best, mine)).T[claimed].tolist()
+    return [
+        Claim(first, second, is_step) for (first, second), is_step in zip(pairs, step[claimed].tolist(), strict=True)
+    ]
 
 
 def _by_cost(accuracies: Floats, costs: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

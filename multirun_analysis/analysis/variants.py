@@ -55,8 +55,8 @@ def find_variants(
         found.append(change)
     if alone:
         notes.append(
-            f"Not tied to what they were made from, which is not among the runs compared here (another trial was chosen, "
-            f"or they were not read): {some(alone, MOST)}."
+            "Not tied to what they were made from, which is not among the runs compared here (another trial was "
+            f"chosen, or they were not read): {some(alone, MOST)}."
         )
     corrected = iter(holm([change.p for change in found if change.p is not None]))
     return [c if c.p is None else replace(c, p_corrected=float(next(corrected))) for c in found]

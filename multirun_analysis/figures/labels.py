@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from multirun_analysis.figures.style import GREY, SMALL, Floats, text_size
 
@@ -42,6 +43,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
     to_pixels = axes.transData.transform
     box = axes.get_window_extent().padded(-pixel)
     centres, size = to_pixels(points), 3.2 * pixel
+    centres = centres[few_a_pixel(centres)]
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ends = np.clip(segments.reshape(-1, 2), (left, low), (right, high))
     starts, stops = to_pixels(ends).reshape(-1, 2, 2).transpose(1, 0, 2)
@@ -92,6 +94,14 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
             annotation_clip=False,
             zorder=5,
         )
+
+
+def few_a_pixel(centres: Floats, most: int = 1) -> NDArray[np.int64]:
+    """The places among ``centres`` [n, 2] in pixels of those that can be seen: of those in one pixel only ``most``."""
+    cells = np.rint(centres).astype(np.int64) @ np.array([1 << 32, 1])
+    order = np.argsort(cells, kind="stable")
+    cells = cells[order]
+    return np.asarray(order[np.append(np.ones(min(most, len(order)), bool), cells[most:] != cells[:-most])])
 
 
 def _boxes(centres: Floats, half: float) -> Floats:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from multirun_analysis.figures.labels import Label, place_labels
+from multirun_analysis.figures.labels import Label, few_a_pixel, place_labels
 from multirun_analysis.figures.style import (
     LINES,
+    NONE,
     Floats,
     Styles,
     clean,
@@ -63,13 +64,13 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     obstacles = [_step(axes, x[on], y[on], cost, block.accuracy)] if on.any() else []
     if crowd:
         off = [c for c in shown if not on[c]]
-        crowded: dict[tuple[str, str], list[int]] = {}
-        for c in off if styles.families else ():
-            style = styles.of(block, c)
-            crowded.setdefault((style.marker, style.colour), []).append(c)
-        crowded = crowded or {(".", "0.6"): off}  # colours that do not tell families apart would only be confetti
-        for (marker, colour), mine in crowded.items():
-            axes.scatter(x[mine], y[mine], 3, colour, marker=marker, alpha=0.5, linewidths=0, rasterized=True)
+        crowded: dict[str, list[int]] = {}
+        for c in off:  # colours that do not tell families apart would only be confetti
+            crowded.setdefault(block.candidates[c].family if styles.families else "", []).append(c)
+        for family, mine in crowded.items():
+            look, points = styles.families.get(family, NONE), np.column_stack([x[mine], y[mine]])
+            points = points[few_a_pixel(axes.transData.transform(points), most=4)]  # four are as dark as a hundred
+            axes.scatter(*points.T, 3, look.colour, marker=look.marker, alpha=0.5, linewidths=0, rasterized=True)
     drawn = [change for change in block.variants if {change.variant, change.parent} <= set(single)]
     for change in drawn:
         ends = (x[change.parent], y[change.parent]), (x[change.variant], y[change.variant])

@@ -6,7 +6,7 @@ import functools
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from har_sweep.units import quantity as prefixed
-from multirun_analysis.findings import Analysis, Block
+from multirun_analysis.findings import Analysis, Block, Candidate
 from multirun_analysis.quantities import Quantity
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
 SMALL, TINY = 6.0, 5.0  # points: notes and legends; the numbers in a matrix
 GREY, FAINT = "0.35", "0.88"
+MANY = 1000  # candidates
 MOST_OF_A_NAME = 36  # characters of a candidate's, as on the page: what stands in brackets tells it from others
 
 # The font comes with matplotlib, so a figure looks the same wherever it is drawn. A PDF carries it as TrueType: its
@@ -94,26 +95,33 @@ class Style:
     line: Any = "-"
 
 
+NONE = Style("", "0.6", ".")
+
+
 @dataclass(frozen=True)
 class Styles:
-    """By label, and by family where colours tell families apart (else empty)."""
+    """By label, and by family where colours tell families apart (else empty). Of very many candidates only those that
+    are drawn one by one have a style of their own; the others have their family's, or none."""
 
     candidates: Mapping[str, Style]
     families: Mapping[str, Style]
 
     def of(self, block: Block, candidate: int) -> Style:
-        return self.candidates[block.candidates[candidate].label]
+        asked = block.candidates[candidate]
+        if asked.label in self.candidates:
+            return self.candidates[asked.label]
+        return replace(self.families.get(asked.family, NONE), name=clean(asked.label, MOST_OF_A_NAME))
 
 
 def styles_of(analysis: Analysis) -> Styles:
-    """The styles of all candidates of all blocks.
+    """The styles of the candidates of all blocks.
 
     With two to seven families, a family has a colour and a marker, and its members a tint and a line style, so that
     either tells in grey; else every candidate has a colour, a marker and a line style of its own.
     """
-    members = {candidate.label: candidate.family for block in analysis.blocks for candidate in block.candidates}
+    members = {candidate.label: candidate.family for block in analysis.blocks for candidate in _drawn(block)}
     names = short_names(members, MOST_OF_A_NAME)
-    families = list(dict.fromkeys(members.values()))
+    families = list(dict.fromkeys(candidate.family for block in analysis.blocks for candidate in block.candidates))
     if not 2 <= len(families) <= len(COLOURS):
         return Styles({label: _style(name, at, 0, at) for at, (label, name) in enumerate(names.items())}, {})
     found, seen = {}, dict.fromkeys(families, 0)
@@ -122,6 +130,14 @@ def styles_of(analysis: Analysis) -> Styles:
         seen[family] += 1
     short = short_names(families)
     return Styles(found, {family: _style(short[family] or "other", at, 0, at) for at, family in enumerate(families)})
+
+
+def _drawn(block: Block) -> Sequence[Candidate]:
+    """Those that figures may draw one by one."""
+    if len(block.candidates) <= MANY:
+        return block.candidates
+    on = (np.flatnonzero(front.on).tolist() for front in block.fronts.values())
+    return [block.candidates[place] for place in sorted(set(block.compared).union(*on))]
 
 
 def _style(name: str, colour: int, tint: int, line: int) -> Style:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic, atomic_file
 from multirun_analysis.findings import Analysis
 from multirun_analysis.sources.runs import Progress
-from multirun_analysis.tables.table import Table
+from multirun_analysis.tables.table import PART, Table
 
 FIGURES, TABLES = ("png", "svg", "pdf"), ("csv", "md", "tex")
 
@@ -30,15 +31,16 @@ def write(
     said = []
     try:
         if "parquet" in formats:
-            atomic_file(folder / "data.parquet", lambda path: storable(analysis.frame).to_parquet(path, index=False))
+            frame = storable(analysis.frame)
+            atomic_file(folder / "data.parquet", lambda path: frame.to_parquet(path, index=False, row_group_size=PART))
+            pa.default_memory_pool().release_unused()
             said.append(f"{folder / 'data.parquet'} ({len(analysis.frame):,} runs)")
         wanted = [f for f in TABLES if f in formats]
         for done, table in enumerate(tables if wanted else [], 1):
             progress("Writing tables", done, len(tables))
             for form in wanted:
-                text = {"csv": table.csv, "md": table.markdown, "tex": table.tex}[form]()
                 with atomic(folder / "tables" / f"{table.name}.{form}") as file:
-                    file.write(text.encode())
+                    file.writelines(part.encode() for part in _parts(table, form))
         if wanted:
             said.append(f"{folder / 'tables'} ({len(tables)} tables)")
         if drawn := [f for f in FIGURES if f in formats]:
@@ -58,6 +60,13 @@ def write(
             f"{e.filename or folder} cannot be written: {e.strerror}.", "Give another folder: --out FOLDER."
         ) from e
     return said
+
+
+def _parts(table: Table, form: str) -> Iterator[str]:
+    if form == "csv":
+        yield from table.csv_parts()
+    else:
+        yield table.markdown() if form == "md" else table.tex()
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:

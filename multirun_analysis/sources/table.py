@@ -186,7 +186,7 @@ def rows_of(table: Sheet, source: str) -> Found:
     info = [
         RunInfo(
             str(f"row {place}" if run_id is None else run_id), str("" if name is None else name), seed,
-            str(status or "done"), f"{source}, row {place}", None,
+            str(status or "done"), source, None, place,
         )
         for place, (run_id, name, seed, status) in enumerate(zip(*known[:2], seeds, known[3], strict=True), 1)
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from multirun_analysis.tables.columns import Cell, Column, Rows
 MOST_NAMED = 8  # rows that a cause is about; the CSV has all
 MOST_PLACES = 6  # after the point; a spread that needs more is no more than the rounding of sums
 MOST_PRINTED = 500  # rows, in Markdown, LaTeX and notebooks; the CSV has all
+PART = 50_000  # rows of a file that are written at once: all those of a large one would fill the memory
 
 _TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -79,10 +80,15 @@ class Table:
     def csv(self) -> str:
         """``to_frame`` as a file; what a spreadsheet would take for a formula, in a head too, has an apostrophe before
         it."""
+        return "".join(self.csv_parts())
+
+    def csv_parts(self) -> Iterator[str]:
+        """``csv`` a part after the other."""
         frame = self.to_frame()
-        head = ",".join(_csv_texts(frame.columns.to_series()).to_pylist())
-        lines = pc.binary_join_element_wise(*(_csv_texts(cells) for _, cells in frame.items()), ",")
-        return "\n".join([head, *lines.to_pylist(), ""])
+        yield ",".join(_csv_texts(frame.columns.to_series()).to_pylist()) + "\n"
+        for start in range(0, len(frame), PART):
+            columns = [_csv_texts(cells) for _, cells in frame.iloc[start : start + PART].items()]
+            yield "\n".join([*pc.binary_join_element_wise(*columns, ",").to_pylist(), ""])
 
     def markdown(self) -> str:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
