@@ -25,6 +25,7 @@ ON_CPU = (
     "augmenting",
     "reading",
     "sweep",
+    "estimates",
     "inference",
     "predict",
     "compact",
@@ -36,7 +37,7 @@ ON_CPU = (
     "accuracy",
     "significance",
 )
-ON_GPU = ("augmenting", "inference", "predict", "training", "memory", "accuracy")
+ON_GPU = ("augmenting", "estimates", "inference", "predict", "training", "memory", "accuracy")
 HERE = Path(__file__).parent
 # The best first: of those that a processor has one stands in the name of its results.
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "sve", "asimd")

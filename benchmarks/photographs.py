@@ -55,14 +55,18 @@ def some(train: int, val: int, test: int) -> pd.DataFrame:
     return pd.concat([rows[rows["split"] == split].head(count) for split, count in counts.items()])
 
 
-def planned(place: Path, *overrides: str) -> RunSpec:
-    """A run on the photographs of ``folder``, decided as a sweep decides it, decoded to its cache."""
+def overrides(place: Path, *more: str) -> list[str]:
+    """What a sweep is given for a run on the photographs of ``folder``."""
     root = os.path.commonpath(list(pd.read_csv(place / "labels.csv")["path"]))
-    given = [
+    return [
         "data=csv", "data.name=elpv", f"data.csv={place}/labels.csv", f"data.root={root}", "data.split_column=split",
-        f"paths.runs={place}/runs", f"paths.cache={place}/cache", "tracking=none", "model.weights=scratch", *overrides,
+        f"paths.runs={place}/runs", f"paths.cache={place}/cache", "tracking=none", "model.weights=scratch", *more,
     ]  # fmt: skip
-    return decided([given])[0]
+
+
+def planned(place: Path, *more: str) -> RunSpec:
+    """A run on the photographs of ``folder``, decided as a sweep decides it, decoded to its cache."""
+    return decided([overrides(place, *more)])[0]
 
 
 def decided(choices: list[list[str]]) -> list[RunSpec]:

@@ -104,12 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = choose_formats(options.format)
         with system_errors_told(), terminal.progress() as progress:
             progress("Starting", 0, None)
+            import pyarrow as pa
+
             from multirun_analysis.analysis.analysis import analyse
             from multirun_analysis.analysis.question import Question
             from multirun_analysis.sources.choice import choose
             from multirun_analysis.sources.read import read_runs
             from multirun_analysis.tables.tables import tables
 
+            pa.set_memory_pool(pa.system_memory_pool())  # the usual one keeps for itself what it has been given back
             gc.disable()  # ten thousand runs are millions of objects: none is garbage, and looking for it takes seconds
             runs = choose(read_runs(sources, options.cache, progress), options.sweep, options.where)
             question = Question(

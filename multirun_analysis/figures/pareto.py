@@ -70,7 +70,9 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
         for family, mine in crowded.items():
             look, points = styles.families.get(family, NONE), np.column_stack([x[mine], y[mine]])
             points = points[few_a_pixel(axes.transData.transform(points), most=4)]  # four are as dark as a hundred
-            axes.scatter(*points.T, 3, look.colour, marker=look.marker, alpha=0.5, linewidths=0, rasterized=True)
+            axes.scatter(
+                points[:, 0], points[:, 1], 3, look.colour, marker=look.marker, alpha=0.5, linewidths=0, rasterized=True
+            )
     drawn = [change for change in block.variants if {change.variant, change.parent} <= set(single)]
     for change in drawn:
         ends = (x[change.parent], y[change.parent]), (x[change.variant], y[change.variant])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
 from har_sweep.errors import InputError
 from har_sweep.files import atomic, atomic_file
@@ -33,7 +32,6 @@ def write(
         if "parquet" in formats:
             frame = storable(analysis.frame)
             atomic_file(folder / "data.parquet", lambda path: frame.to_parquet(path, index=False, row_group_size=PART))
-            pa.default_memory_pool().release_unused()
             said.append(f"{folder / 'data.parquet'} ({len(analysis.frame):,} runs)")
         wanted = [f for f in TABLES if f in formats]
         for done, table in enumerate(tables if wanted else [], 1):

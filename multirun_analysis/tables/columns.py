@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -54,13 +54,25 @@ class Column:
 
     def in_order(self, order: NDArray[np.int64]) -> Column:
         """With other rows first."""
-        rows = order.tolist()
-        parts = {
-            name: values[order] if isinstance(values, np.ndarray) else [values[row] for row in rows]
-            for name, values in self.parts.items()
-        }
-        marks = [self.marks[row] for row in rows] if self.marks else ()
-        return Column(self.head, parts, lambda row: self.cell(int(order[row])), marks)
+        marks = [self.marks[row] for row in order.tolist()] if self.marks else ()
+        return Column(self.head, _Ordered(self.parts, order), lambda row: self.cell(int(order[row])), marks)
+
+
+class _Ordered(Mapping[str, Values]):
+    """Parts with other rows first, made when they are looked at."""
+
+    def __init__(self, parts: Mapping[str, Values], order: NDArray[np.int64]) -> None:
+        self.parts, self.order = parts, order
+
+    def __getitem__(self, name: str) -> Values:
+        values = self.parts[name]
+        return values[self.order] if isinstance(values, np.ndarray) else [values[row] for row in self.order.tolist()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 class Rows(Sequence[list[Cell]]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,13 +69,12 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
     """A value for each candidate: mean, and spread over seeds where there are several runs."""
     values, deviations = (table[quantity.column].to_numpy(float) for table in (block.means, block.deviations))
     head, factor = unit_of(quantity, block.means[quantity.column])
-    marks = [
-        "; ".join([mark.text for mark in c.marks if mark.spoils(quantity.column)]) if c.marks else ""
-        for c in block.candidates
-    ]
+    marks: Sequence[str] = ()
+    known = comparable = ~np.isnan(values)
+    if any(c.marks for c in block.candidates):
+        marks = ["; ".join([m.text for m in c.marks if m.spoils(quantity.column)]) for c in block.candidates]
+        comparable = known & [not mark for mark in marks]
     # The best of what can be compared; if nothing can, of all.
-    known = ~np.isnan(values)
-    comparable = known & [not mark for mark in marks]
     of = values[comparable if comparable.any() else known]
     best = (of.max() if quantity.goal == "max" else of.min()) if len(of) > 1 else np.nan
     several = with_deviation & known & (deviations >= 0)
@@ -89,8 +88,8 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
             return Cell(None, "-")
         spread = several[row] and deviation > 0
         text = with_spread(value * factor, deviation * factor) if spread else number_text(value * factor)
-        is_best = bool(value == best) and (not marks[row] or not comparable.any())
-        return Cell(parts[""][row].item(), text, is_best, marks[row])
+        mark = marks[row] if marks else ""
+        return Cell(parts[""][row].item(), text, bool(value == best) and not (mark and comparable.any()), mark)
 
     return Column(head, parts, cell, marks if any(marks) else ())
 
