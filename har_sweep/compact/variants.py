@@ -37,8 +37,8 @@ class Variant:
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _OPENVINO = (*_ONNX, "openvino")
-# Sound 16-bit networks are within 0.01, sound int8 ones within 0.3; broken ones have about 1.
-_HALF = Variant("", "", error_bound=0.05)
+# Sound 16-bit networks are within 0.1 (an EfficientNet-Lite0), sound int8 ones within 0.3; broken ones have about 1.
+_HALF = Variant("", "", error_bound=0.2)
 _INT8 = Variant("", "int8", "onnxruntime", _ONNX, 0.5, lambda device: device.int8)
 
 VARIANTS = {

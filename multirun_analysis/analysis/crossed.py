@@ -21,6 +21,7 @@ Places = NDArray[np.int64]
 
 LEVEL = 0.95
 POWER = 0.8  # with which a difference is to be seen, where it is asked how much data that takes
+MOST_NEEDED = 1e9  # images or runs; two models that differ by rounding alone would need 1e30
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Components:
 
     def needed(self, first: int, second: int, level: float) -> tuple[float, float]:
         """How many images, and how many runs each, would show a difference of the size found with ``POWER``, in an
-        interval of this level, the other number left as it is; inf where none would, nan where that is not known."""
+        interval of this level, the other number left as it is; inf where none that anyone has (``MOST_NEEDED``) would,
+        nan where that is not known."""
         gap = float(self.mean[first] - self.mean[second])
         wanted = (gap / float(stats.norm.ppf(0.5 + level / 2) + stats.norm.ppf(POWER))) ** 2
         both = self.paired(first, second)
@@ -131,6 +133,7 @@ class Components:
         images = float(self.images[first]) * of_images / (wanted - training) if wanted > training else np.inf
         rest = wanted - (of_images - noise)
         runs = float(self.runs[pair].max()) * (noise + training) / rest if rest > 0 else np.inf
+        images, runs = (number if number <= MOST_NEEDED else np.inf for number in (images, runs))
         return images if both else np.nan, runs if several else np.nan
 
 
