@@ -329,6 +329,13 @@ class Block:
         return [candidate.label for candidate in self.candidates]
 
     @cached_property
+    def trainings(self) -> list[int]:
+        """Of each candidate, whose trainings it comes from: its own, or its parent's, of a variant that is tied to
+        one."""
+        of = {change.variant: change.parent for change in self.variants}
+        return [of.get(place, place) for place in range(len(self.candidates))]
+
+    @cached_property
     def pairs(self) -> dict[tuple[int, int], Comparison]:
         """The comparisons by their candidates, the better first."""
         return {(pair.first, pair.second): pair for pair in self.comparisons}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from made_runs import block_of, write_run
+from made_runs import a_record, block_of, write_run
 from safetensors import safe_open
 from scipy import stats
 from small import small_spec
 
 from har_sweep.compact import files, variants
 from har_sweep.compact.compact import compact, plan_variants
+from har_sweep.compact.files import images_to_compare
+from har_sweep.compact.forward import _openvino_forward
+from har_sweep.compact.onnx_file import onnx_forward, open_onnx
 from har_sweep.compact.score import make_files
 from har_sweep.compact.variants import VARIANTS, chosen_variants, usual_variants
 from har_sweep.data.dataset import Dataset
@@ -34,6 +38,7 @@ from har_sweep.spec.hardware import Device
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.session import Session
+from multirun_analysis.analysis.comparison import SAME_TRAININGS
 from multirun_analysis.tables.tables import variants_table
 
 CPU = Device("cpu", "A processor", None, bf16=False)
@@ -104,6 +109,16 @@ def test_int8_and_openvino_answer_as_the_network_does_and_every_file_describes_i
         if name == "openvino":
             continue
         assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in made.graph.initializer)
+        if name == "int8_static" and platform.machine() in ("x86_64", "AMD64"):  # what its instructions multiply
+            scaled = {node.input[2] for node in made.graph.node if node.op_type == "QuantizeLinear"}
+            zeros = [tensor for tensor in made.graph.initializer if tensor.name in scaled]
+            assert {tensor.data_type for tensor in zeros} == {onnx.TensorProto.UINT8}
+    images = images_to_compare(Session.begin(again, Dataset.read(again.dataset_file), Ranks(), tell_nobody, Stop()))
+    file = folders["openvino_int8"].onnx
+    by_openvino = _openvino_forward(file)
+    for count in (1, 7, 64):  # compiled for each
+        answers, wanted = by_openvino(images[:count]), onnx_forward(open_onnx(file))(images[:count])
+        assert files.distance(answers.numpy(), wanted.numpy()) < 0.2
     with safe_open(folders["fp16"].model, "pt") as tensors:
         assert json.loads(tensors.metadata()["har_sweep"])["timm_name"] == "test_vit"
         assert tensors.get_tensor("head.weight").dtype == torch.float16
@@ -187,6 +202,10 @@ def test_the_change_is_of_the_same_trainings_and_images(tmp_path: Path) -> None:
     t = stats.t.isf(change.p / 2, df := _freedom(of_images, of_runs, noise, runs, images))
     assert abs(change.difference) / error == pytest.approx(t, rel=1e-6)
     assert change.high - change.low == pytest.approx(2 * error * stats.t.ppf(0.975, df), rel=1e-6)
+    # As two models, trained apart, they are not compared.
+    (pair,) = block.comparisons
+    assert (pair.p, pair.reason) == (None, SAME_TRAININGS)
+    assert not [said for of_cost in block.sentences_on.values() for said in of_cost if " is ahead of " in said]
 
 
 def _freedom(of_images: float, of_runs: float, noise: float, runs: int, images: int) -> float:
@@ -198,6 +217,7 @@ def _freedom(of_images: float, of_runs: float, noise: float, runs: int, images: 
 
 def test_the_report_ties_variants_to_their_parent_in_words_and_table(tmp_path: Path) -> None:
     at = {"cost/inference/latency_seconds/batch_1/p50": 0.002, "cost/disk_bytes": 11_000_000}
+    at["cost/inference/images_per_second"] = 3 * (a_record().cost.inference.images_per_second or 0)  # type: ignore[union-attr]
     parent = write_run(tmp_path, "big", test=0.8)
     write_run(
         tmp_path, "big int8_static", test=0.8, parent=parent.run_id, variant="int8_static", at=at,
@@ -211,7 +231,8 @@ def test_the_report_ties_variants_to_their_parent_in_words_and_table(tmp_path: P
     )
     assert said.endswith("within chance.")
     table = variants_table(block).to_frame()
-    assert table.loc[0, ["model", "variant", "times smaller", "times as fast"]].tolist() == ["big", "int8_static", 4, 2]
+    named = ["model", "variant", "times smaller", "times as fast", "times the parent's"]
+    assert table.loc[0, named].tolist() == ["big", "int8_static", 4, 2, 3]
     assert [candidate.variant for candidate in block.candidates] == ["", "int8_static"]
     assert not [family for family in block.families if change.variant in family.members]
     causes = [mark.cause for mark in block.candidates[change.variant].marks]

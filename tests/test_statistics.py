@@ -133,6 +133,21 @@ def test_a_report_of_equal_models_rarely_claims_that_one_is_better() -> None:
     assert false / 120 < 0.12  # Holm's correction for these seven claims has 0.13 and more
 
 
+def test_what_was_made_of_the_same_trainings_makes_no_other_claim_harder() -> None:
+    random = np.random.default_rng(11)
+    better, worse = simulate(random, [0.05, 0.0], 3, 400)
+    made = [better.copy() for _ in range(3)]
+    for place, variant in enumerate(made):
+        variant[:, place] ^= True  # of 400 images one is judged otherwise
+    found, costs = of([worse, better, *made]), np.arange(5.0)
+    variance, freedom = found.difference(np.array(1), np.array(0))
+    p = np.repeat(2 * stats.t.sf((found.mean[1] - found.mean[0]) / np.sqrt(variance), freedom), 2)
+    apart, below_apart = correct(found, [costs], p)
+    kin, below_kin = correct(found, [costs], p, np.array([0, 1, 1, 1, 1]))
+    assert p[0] <= kin[0] < 0.9 * apart[0]
+    assert below_kin > below_apart
+
+
 def test_what_is_claimed_of_a_front_are_its_steps_and_who_is_dominated_by_whom() -> None:
     accuracy = np.array([0.5, 0.7, 0.6, np.nan, 0.9, 0.8])
     cost = np.array([1.0, 2.0, 2.0, 1.0, 5.0, 9.0])

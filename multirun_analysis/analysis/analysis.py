@@ -126,7 +126,7 @@ def analyse_block(
     claims = {cost.column: claims_of(block, cost) for cost in costs}
     claimed = {(claim.first, claim.second) for own in claims.values() for claim in own}
     paid = signed_costs(comparable, compared, costs)
-    block = replace(block, comparisons=compare(candidates, of_runs, accuracy, pairs, spread, claimed, paid))
+    block = replace(block, comparisons=compare(block, of_runs, pairs, spread, claimed, paid))
     between = {
         cost.column: compare_families(candidates, compared, spread, own, accuracy.sign)
         for cost, own in zip(costs, paid, strict=True)

@@ -50,9 +50,13 @@ def _by_cost(accuracies: Floats, costs: Floats) -> tuple[NDArray[np.int64], NDAr
     return order, np.take_along_axis(order, best, axis=1)[:, :-1]
 
 
-def correct(found: Components, costs: Sequence[Floats], p_values: Floats) -> tuple[Floats, float]:
+def correct(
+    found: Components, costs: Sequence[Floats], p_values: Floats, trainings: NDArray[np.int64] | None = None
+) -> tuple[Floats, float]:
     """``p_values`` of a report's claims along the fronts of ``costs`` (each [candidates], lower is better), corrected
     for how many it makes and for how it picks them; and the uncorrected p below which a corrected one is below 5 %.
+    ``trainings`` [candidates] tells whose trainings a candidate comes from (default: its own): between those of the
+    same nothing is claimed.
 
     The smallest p of the claims that the same report would make if all candidates were equally good: other images and
     other trainings are drawn with the variances that were found, what is then ahead is claimed and tested as here
@@ -65,8 +69,9 @@ def correct(found: Components, costs: Sequence[Floats], p_values: Floats) -> tup
     count = len(found.mean)
     shape = (SAMPLES, count)
     free = np.maximum(found.runs - 1, 1)
-    training = found.of_training
-    deviations = of_images(found, SAMPLES, random) * found.known + np.sqrt(training) * random.standard_normal(shape)
+    training, whose = found.of_training, np.arange(count) if trainings is None else trainings
+    again = random.standard_normal(shape)[:, whose]
+    deviations = of_images(found, SAMPLES, random) * found.known + np.sqrt(training) * again
     of_runs = (training + np.minimum(found.noise, found.of_runs)) * random.chisquare(free, shape) / free
     smallest = np.ones(SAMPLES)
     for cost in costs:
@@ -80,7 +85,7 @@ def correct(found: Components, costs: Sequence[Floats], p_values: Floats) -> tup
         variance, freedom = found.difference(first, before, runs)
         with np.errstate(invalid="ignore", divide="ignore"):
             p = 2 * stats.t.sf(np.abs(gap) / np.sqrt(variance), freedom)
-        p = np.where((variance > 0) & found.testable(first, before), p, 1.0)
+        p = np.where((variance > 0) & found.testable(first, before) & (whose[first] != whose[before]), p, 1.0)
         smallest = np.minimum(smallest, p.min(axis=1))
     smallest.sort()
     ranks = np.searchsorted(smallest, p_values, side="right")

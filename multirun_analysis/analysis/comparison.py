@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,9 +15,9 @@ from multirun_analysis.analysis.claims import correct
 from multirun_analysis.analysis.crossed import LEVEL, Answered, Components, judge
 from multirun_analysis.analysis.predictions import Answers, Predictions, typical_run
 from multirun_analysis.analysis.statistics import agreement, agreement_interval, holm, mcnemar, of_the_uneven
-from multirun_analysis.findings import Candidate, Comparison
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.findings import Block, Candidate, Comparison
 
+SAME_TRAININGS = "the same trainings, see the table of variants"
 Accuracies = dict[int, NDArray[np.float64]]  # of each compared candidate's runs
 
 
@@ -35,21 +36,23 @@ def answered(
 
 
 def compare(
-    candidates: Sequence[Candidate],
+    block: Block,
     accuracies: Accuracies,
-    accuracy: Quantity,
     predictions: Predictions,
     found: Components,
     claimed: Collection[tuple[int, int]],
     costs: Sequence[NDArray[np.float64]],
 ) -> list[Comparison]:
-    """Every pair of the candidates whose ``accuracies`` are given, the better first, tested.
+    """Every pair of the block's candidates whose ``accuracies`` are given, the better first, tested; not those of the
+    same trainings, whose change is in the table of variants.
 
     ``found`` has them in that order. ``claimed`` are the pairs, better first, that the report makes claims of along the
     fronts of ``costs`` (each [those candidates], lower is better): they are corrected as claims, all others for the
     number of all pairs.
     """
+    candidates, accuracy, trainings = block.candidates, block.accuracy, block.trainings
     places = {candidate: number for number, candidate in enumerate(accuracies)}
+    whole = 100 / accuracy.points if accuracy.is_share else math.inf
     pairs = []
     for a, b in itertools.combinations(accuracies, 2):
         if accuracy.sign * (accuracies[b].mean() - accuracies[a].mean()) > 0:
@@ -65,15 +68,19 @@ def compare(
         typical = [predictions.found.get(typical_run(candidates[place].rows, accuracies[place])) for place in (a, b)]
         if found.paired(places[a], places[b]) and typical[0] and typical[1]:
             pair = replace(pair, **_overlap(typical[0].right, typical[1].right))
-        pairs.append(_tested(pair, found, places[a], places[b], LEVEL))
+        if trainings[a] == trainings[b]:
+            pairs.append(replace(pair, reason=SAME_TRAININGS, beats=math.nan))
+            continue
+        pairs.append(_tested(pair, found, places[a], places[b], LEVEL, whole))
     tested = [number for number, pair in enumerate(pairs) if pair.p is not None]
     for number, p in zip(tested, holm([pairs[number].p or 0.0 for number in tested]), strict=True):
         pairs[number] = replace(pairs[number], p_of_all=float(p), p_corrected=float(p))
     claims = [number for number in tested if (pairs[number].first, pairs[number].second) in claimed]
-    corrected, critical = correct(found, costs, np.array([pairs[number].p or 0.0 for number in claims]))
+    of_claims = np.array([pairs[number].p or 0.0 for number in claims])
+    corrected, critical = correct(found, costs, of_claims, _numbered([trainings[place] for place in accuracies]))
     for number, p in zip(claims, corrected, strict=True):
         pair = pairs[number]
-        wider = _tested(pair, found, places[pair.first], places[pair.second], 1 - critical)
+        wider = _tested(pair, found, places[pair.first], places[pair.second], 1 - critical, whole)
         pairs[number] = replace(
             pair,
             p_corrected=float(p),
@@ -86,14 +93,21 @@ def compare(
     return pairs
 
 
-def _tested(pair: Comparison, found: Components, first: int, second: int, level: float) -> Comparison:
-    """A pair with its test, its interval of this level, and what would show it; as it was if it cannot be tested."""
+def _numbered(trainings: Sequence[int]) -> NDArray[np.int64]:
+    """For each of some candidates the first of them that comes from the same trainings."""
+    return np.array([trainings.index(one) for one in trainings], int)
+
+
+def _tested(pair: Comparison, found: Components, first: int, second: int, level: float, whole: float) -> Comparison:
+    """A pair with its test, its interval of this level, and what would show it; as it was if it cannot be tested. No
+    difference is larger than ``whole``, which is inf where there is no such bound."""
     gap, paired, runs = pair.difference, found.paired(first, second), [int(found.runs[i]) for i in (first, second)]
     if pair.of_models or (paired and max(runs) > 1):
         variance, freedom = (float(x) for x in found.difference(np.array(first), np.array(second)))
         if variance == 0 and gap:
             return pair  # runs that all came out the same, and nothing known of the images
         p, low, high = judge(gap, variance, freedom, level)
+        low, high = max(low, -whole), min(high, whole)
         known = found.known[first] and found.known[second]
         over = (
             f"{found.images[first]:,.0f} images crossed with " if paired else "different images and " if known else ""

@@ -24,14 +24,16 @@ MOST_NAMED = 8
 
 def claims_of(block: Block, cost: Quantity) -> list[Claim]:
     """What is claimed of the front of one cost; who is dominated only of those that were compared in pairs or are
-    nearest to the front."""
+    nearest to the front, and not by what was made of the same trainings."""
     accuracy, spent = (block.means[axis.column].to_numpy(float, copy=True) for axis in (block.accuracy, cost))
     spent[block.aside.get(cost.column, [])] = np.nan
     finished = np.array([bool(candidate.rows) for candidate in block.candidates])
     front, about = block.fronts[cost.column], np.zeros(len(spent), bool)
     about[np.argsort(np.where(front.on, np.nan, front.points_below))[:MOST]] = True
     about[block.compared] = True
-    return claims_along(np.where(finished, -block.accuracy.sign * accuracy, np.nan), -cost.sign * spent, about)
+    claims = claims_along(np.where(finished, -block.accuracy.sign * accuracy, np.nan), -cost.sign * spent, about)
+    whose = block.trainings
+    return [c for c in claims if c.is_step or whose[c.first] != whose[c.second]]
 
 
 def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:

@@ -63,12 +63,14 @@ def find_variants(
 
 
 def _ratios(candidates: Sequence[Candidate], means: pd.DataFrame, variant: int, parent: int) -> dict[str, float]:
-    """The parent's cost as a share of the variant's, by column; nan where a mark says that it is not to be compared."""
+    """How many times as good as the parent's the variant's cost is, by column; nan where a mark says that it is not to
+    be compared."""
     ratios = {}
     for column in (LATENCY, RATE, DISK):
         spoilt = any(m.spoils(column) and m.affects is not None for i in (variant, parent) for m in candidates[i].marks)
         values = means[column].iloc[[parent, variant]].to_numpy(float) if column in means else np.full(2, np.nan)
-        ratios[column] = math.nan if spoilt or not values[1] else float(values[0] / values[1])
+        less, more = values if COSTS[column].goal == "max" else values[::-1]
+        ratios[column] = math.nan if spoilt or not less else float(more / less)
     return ratios
 
 

@@ -37,6 +37,7 @@ from multirun_analysis.tables.table import (
 )
 
 LARGEST_CONFUSION = 200  # classes; a matrix of more is no table any more
+LEAST_SPREAD = 1e-4  # of a value, from which on it is shown beside it: files of one network differ by a few bytes
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -86,7 +87,7 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
         value, deviation = float(values[row]), float(deviations[row])
         if np.isnan(value):
             return Cell(None, "-")
-        spread = several[row] and deviation > 0
+        spread = several[row] and deviation > LEAST_SPREAD * abs(value)
         text = with_spread(value * factor, deviation * factor) if spread else number_text(value * factor)
         mark = marks[row] if marks else ""
         return Cell(parts[""][row].item(), text, bool(value == best) and not (mark and comparable.any()), mark)
