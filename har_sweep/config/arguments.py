@@ -109,7 +109,8 @@ def explain(overrides: Iterable[str], mode: Mode = "show", own_tree: bool = Fals
     if mode == "run" and asks_for_sweep(parsed):
         mode = "sweep"
     if mode != "run" or not own_tree:  # else a file may say hydra.mode: MULTIRUN, and check_mode comes later
-        check_mode(overrides, mode)
+        for override in parsed:
+            _check_mode(override, mode)
     if mode == "sweep" and in_trial():
         raise InputError(*SEVERAL_IN_A_TRIAL)
     return parsed
@@ -171,9 +172,14 @@ def range_length(override: Override) -> float:
 
 
 @cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@cache
 def _known(line: str, own_tree: bool) -> Override:
     with explained([line]):
-        override = OverridesParser.create().parse_overrides([line])[0]
+        override = _parser().parse_overrides([line])[0]
     if override.value_type == ValueType.RANGE_SWEEP and not math.isfinite(range_length(override)):
         raise InputError(f"'{line}' has no end.", "Write range(START,STOP,STEP) of finite numbers, STEP not 0.")
     name = override.key_or_group

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,7 +225,7 @@ class _Composition:
         referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", self.text))
         if any(path.startswith(referred) for path in values):
             changed.update(self.interpolating)
-        config = deepcopy(self.run.config)
+        config = copy(self.run.config)  # nobody changes a part of one
         for name in changed:
             setattr(config, name, part_of(self.tree, name))
         return config, self.run.slurm

@@ -159,11 +159,11 @@ def _by_macs(count: int | str, counted: list[Past]) -> Known:
 
 
 def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
-    """The speed of a run's own steps on this machine: from when its precision was chosen, if its batches and threads
-    are those, else measured on its own."""
+    """The speed of a run's own steps on this machine: from when its precision was chosen, if there was time for its
+    batches, with its threads, else measured on its own: small batches may be half as fast."""
     spec, hardware = work.spec, work.spec.config.hardware
     found = spec.choice.measured
-    if found is None or (found.batch_wanted, found.cpu_threads) != (spec.device_batch, hardware.cpu_threads):
+    if found is None or (found.batch_size, found.cpu_threads) != (spec.device_batch, hardware.cpu_threads):
         try:
             found = measured(spec, (spec.choice.way,), ask, tell)
         except Unanswered as e:

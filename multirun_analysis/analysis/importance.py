@@ -21,6 +21,8 @@ def find_importances(runs: Runs, candidates: Sequence[Candidate], settings: Sequ
     (columns) explains."""
     found = {}
     for place, candidate in enumerate(candidates):
+        if len(candidate.trials) < FEWEST_TRIALS:
+            continue
         trials = [trial for trial in candidate.trials if not math.isnan(trial.selection)]
         if len(trials) < FEWEST_TRIALS:
             continue

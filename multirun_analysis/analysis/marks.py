@@ -68,6 +68,8 @@ def _unfinished(runs: Runs, candidates: Sequence[Candidate]) -> Marks:
 
 def _tuned(candidates: Sequence[Candidate], reported: Quantity) -> Marks:
     """Who was tuned more or less than others: in how many trials, of which those without a result may count or not."""
+    if all(len(candidate.trials) < 2 for candidate in candidates):
+        return [[] for _ in candidates]
     finished = [sum(not math.isnan(trial.selection) for trial in candidate.trials) for candidate in candidates]
     spans = [(least, len(candidate.trials)) for least, candidate in zip(finished, candidates, strict=True)]
     known = {span for span, candidate in zip(spans, candidates, strict=True) if candidate.rows}
