@@ -7,6 +7,7 @@ of ``har_sweep``.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -326,12 +327,19 @@ FACTS = (
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of nested dictionaries under its path joined by ``/``; tables within a record are left out."""
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= leaves(value, f"{prefix}{key}/")
-        elif key not in _TABLES or not isinstance(value, list):
-            flat[prefix + key] = value
+    _add_leaves(flat, tree, prefix)
     return flat
 
 
+def _add_leaves(flat: dict[str, Any], tree: dict[str, Any], prefix: str) -> None:
+    paths = _PATHS[prefix]
+    for key, value in tree.items():
+        path = paths.get(key) or paths.setdefault(key, prefix + key)
+        if isinstance(value, dict):
+            _add_leaves(flat, value, path + "/")
+        elif key not in _TABLES or not isinstance(value, list):
+            flat[path] = value
+
+
+_PATHS = defaultdict[str, dict[str, str]](dict)  # what is before a key, the key, both: many records have the same
 _TABLES = {"epochs", "attempts", "confusion", "measurements"}
