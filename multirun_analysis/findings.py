@@ -371,20 +371,20 @@ class StudyTable:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """Where a row of the table of runs comes from. ``origin`` is a folder, a ``wandb://`` address or a table, with its
+    """Where a row of the table of runs comes from. ``at`` is a folder, a ``wandb://`` address or a table, with its
     ``row`` there; ``url`` the run's page in W&B, if it has one."""
 
     run_id: str
     name: str
     seed: int | None
     status: str
-    origin: str
+    at: str
     url: str | None
     row: int | None = None
 
     @property
     def source(self) -> str:
-        return self.origin if self.row is None else f"{self.origin}, row {self.row}"
+        return self.at if self.row is None else f"{self.at}, row {self.row}"
 
 
 @dataclass(frozen=True)

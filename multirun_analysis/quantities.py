@@ -54,6 +54,11 @@ class Quantity:
         return self.kind in ("share", "percent")
 
     @property
+    def whole(self) -> float | None:
+        """The largest share, in the quantity's own unit; None for what is none."""
+        return 100 / self.points if self.is_share else None
+
+    @property
     def points(self) -> float:
         """What turns a difference into percentage points; 1 for what is not a share."""
         return 100.0 if self.kind == "share" else 1.0

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,9 +225,9 @@ class _Composition:
         referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", self.text))
         if any(path.startswith(referred) for path in values):
             changed.update(self.interpolating)
-        config = copy(self.run.config)
-        for name in (field.name for field in fields(Config)):  # what one run changes of its own is no other's
-            setattr(config, name, part_of(self.tree, name) if name in changed else deepcopy(getattr(config, name)))
+        config = deepcopy(self.run.config)
+        for name in changed:
+            setattr(config, name, part_of(self.tree, name))
         return config, self.run.slurm
 
 

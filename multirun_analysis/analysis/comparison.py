@@ -52,7 +52,6 @@ def compare(
     """
     candidates, accuracy, trainings = block.candidates, block.accuracy, block.trainings
     places = {candidate: number for number, candidate in enumerate(accuracies)}
-    whole = 100 / accuracy.points if accuracy.is_share else math.inf
     pairs = []
     for a, b in itertools.combinations(accuracies, 2):
         if accuracy.sign * (accuracies[b].mean() - accuracies[a].mean()) > 0:
@@ -71,7 +70,7 @@ def compare(
         if trainings[a] == trainings[b]:
             pairs.append(replace(pair, reason=SAME_TRAININGS, beats=math.nan))
             continue
-        pairs.append(_tested(pair, found, places[a], places[b], LEVEL, whole))
+        pairs.append(_tested(pair, found, places[a], places[b], LEVEL, accuracy.whole))
     tested = [number for number, pair in enumerate(pairs) if pair.p is not None]
     for number, p in zip(tested, holm([pairs[number].p or 0.0 for number in tested]), strict=True):
         pairs[number] = replace(pairs[number], p_of_all=float(p), p_corrected=float(p))
@@ -80,7 +79,7 @@ def compare(
     corrected, critical = correct(found, costs, of_claims, _numbered([trainings[place] for place in accuracies]))
     for number, p in zip(claims, corrected, strict=True):
         pair = pairs[number]
-        wider = _tested(pair, found, places[pair.first], places[pair.second], 1 - critical, whole)
+        wider = _tested(pair, found, places[pair.first], places[pair.second], 1 - critical, accuracy.whole)
         pairs[number] = replace(
             pair,
             p_corrected=float(p),
@@ -98,16 +97,19 @@ def _numbered(trainings: Sequence[int]) -> NDArray[np.int64]:
     return np.array([trainings.index(one) for one in trainings], int)
 
 
-def _tested(pair: Comparison, found: Components, first: int, second: int, level: float, whole: float) -> Comparison:
+def _tested(
+    pair: Comparison, found: Components, first: int, second: int, level: float, whole: float | None
+) -> Comparison:
     """A pair with its test, its interval of this level, and what would show it; as it was if it cannot be tested. No
-    difference is larger than ``whole``, which is inf where there is no such bound."""
+    difference is larger than ``whole``, None where there is no such bound."""
     gap, paired, runs = pair.difference, found.paired(first, second), [int(found.runs[i]) for i in (first, second)]
     if pair.of_models or (paired and max(runs) > 1):
         variance, freedom = (float(x) for x in found.difference(np.array(first), np.array(second)))
         if variance == 0 and gap:
             return pair  # runs that all came out the same, and nothing known of the images
         p, low, high = judge(gap, variance, freedom, level)
-        low, high = max(low, -whole), min(high, whole)
+        if whole is not None:
+            low, high = max(low, -whole), min(high, whole)
         known = found.known[first] and found.known[second]
         over = (
             f"{found.images[first]:,.0f} images crossed with " if paired else "different images and " if known else ""

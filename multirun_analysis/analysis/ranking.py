@@ -75,7 +75,7 @@ def find_intervals(
     """The 95 % interval [candidates, 2] of each accuracy: from its predictions where they were read (``found``, of the
     ``compared``), else from its number of images, if that is known, and from its runs."""
     mean, deviation, runs = (table[accuracy.column].to_numpy(float) for table in (means, deviations, counts))
-    whole = 100 / accuracy.points if accuracy.is_share else None
+    whole = accuracy.whole
     share = np.clip(mean if whole is None else mean / whole, 0.0, 1.0)
     of_images = np.nan_to_num(share * (1 - share) / images)
     of_runs = np.nan_to_num(deviation**2 / np.maximum(runs, 1))
