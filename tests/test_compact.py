@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 from dataclasses import replace
@@ -247,3 +248,14 @@ def test_a_variant_of_a_trial_that_was_not_chosen_is_tied_to_nobody_and_that_is_
     block = block_of(tmp_path)
     assert not block.variants
     assert [note for note in block.notes if note.startswith("Not tied") and note.endswith(": big onnx.")]
+
+
+def test_a_family_is_no_surer_for_what_was_made_of_its_runs(tmp_path: Path) -> None:
+    for seed, model in itertools.product(range(2), ("resnet18", "vit_tiny")):
+        parent = write_run(tmp_path, model, seed, test=0.8 if model == "vit_tiny" else 0.7)
+        at = {"cost/inference/latency_seconds/batch_1/p50": 0.001}
+        write_run(tmp_path, f"{model} bf16", seed, test=0.81, parent=parent.run_id, variant="bf16", at=at)
+    block = block_of(tmp_path)
+    pairs = [pair for of_cost in block.between_families.values() for pair in of_cost]
+    assert pairs
+    assert {block.candidates[place].variant for pair in pairs for own in pair.members for place in own} == {""}

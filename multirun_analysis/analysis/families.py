@@ -29,13 +29,15 @@ def in_families(runs: Runs, candidates: Sequence[Candidate], column: str) -> lis
 def compare_families(
     candidates: Sequence[Candidate], compared: Sequence[int], found: Components, spent: Floats, sign: float
 ) -> list[FamilyComparison]:
-    """The families that have answered the same images, by the mean accuracy of the members on each one's own front.
+    """The families that have answered the same images, by the mean accuracy of the members on each one's own front; of
+    variants nobody counts, as their trainings are their parents'.
 
     ``found`` and ``spent`` (lower is better) have the ``compared`` candidates, most accurate first; ``sign`` is 1
     where a larger accuracy is better. Images crossed with runs, as for two candidates: the members' mean is a weighted
     sum.
     """
     usable = found.known & (found.split == found.split[0]) & ~np.isnan(spent) if len(compared) else np.zeros(0, bool)
+    usable &= np.array([not candidates[place].variant for place in compared], bool)
     names = dict.fromkeys(candidates[compared[i]].family for i in np.flatnonzero(usable).tolist())
     members: dict[str, list[int]] = {}
     for name in [name for name in names if name][:MOST_FAMILIES]:
