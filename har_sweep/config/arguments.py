@@ -172,14 +172,15 @@ def range_length(override: Override) -> float:
 
 
 @cache
-def _parser() -> OverridesParser:
-    return OverridesParser.create()
+def parse(line: str) -> Override:
+    """An override as Hydra reads it; raises what its parser does."""
+    return OverridesParser.create().parse_overrides([line])[0]
 
 
 @cache
 def _known(line: str, own_tree: bool) -> Override:
     with explained([line]):
-        override = _parser().parse_overrides([line])[0]
+        override = parse(line)
     if override.value_type == ValueType.RANGE_SWEEP and not math.isfinite(range_length(override)):
         raise InputError(f"'{line}' has no end.", "Write range(START,STOP,STEP) of finite numbers, STEP not 0.")
     name = override.key_or_group

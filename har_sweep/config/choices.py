@@ -6,9 +6,7 @@ import itertools
 from functools import cache
 from typing import Any, get_args, get_origin
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-
+from har_sweep.config.arguments import parse
 from har_sweep.config.schema import keys
 from har_sweep.config.sections import NAMED_BY, SECTIONS, may_be_argument
 from har_sweep.errors import InputError, nearest
@@ -186,17 +184,12 @@ def _types() -> dict[str, Any]:
     return {key.path: key.type for key in keys()}
 
 
-@cache
-def _parsed(line: str) -> Override:
-    return OverridesParser.create().parse_overrides([line])[0]
-
-
 def _key(line: str) -> str:
-    return _parsed(line).key_or_group
+    return parse(line).key_or_group
 
 
 def _value(line: str) -> Any:
-    return None if _parsed(line).is_delete() else _parsed(line).value()
+    return None if parse(line).is_delete() else parse(line).value()
 
 
 def _text(value: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import pickle
 import re
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -105,7 +105,7 @@ def compose_runs(
                 check_folder("hydra.sweep.subdir", os.path.join(hydra.sweep.dir, hydra.sweep.subdir))
             run = replace(read_composed(whole, hydra), overrides=choice, hydra=kept)
         refers = "${" in str(OmegaConf.to_container(hydra.launcher)).replace("${hydra.job.name}", "")
-        composition = _Composition(whole, run)
+        composition = _Composition(whole, run, values)
         if run.hydra is None and not refers and "${hydra:" not in composition.text:
             shared[shape] = composition
         runs.append(checked(run))
@@ -201,16 +201,26 @@ def checked(run: Composed) -> Composed:
 
 @dataclass
 class _Composition:
-    """What choices of one shape share."""
+    """What choices of one shape share: the first one's tree, run and plain values."""
 
     tree: DictConfig
     run: Composed
+    values: Mapping[str, Any]
 
     @cached_property
     def interpolating(self) -> dict[str, str]:
         """The top-level keys in which something refers to other values, and their text."""
         unresolved = cast(dict[str, Any], OmegaConf.to_container(self.tree))
         return {name: str(part) for name, part in unresolved.items() if "${" in str(part)}
+
+    @cached_property
+    def _in_tree(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        """The first one's config, to be copied: several times as fast as ``deepcopy``."""
+        return pickle.dumps(self.run.config)
 
     @property
     def text(self) -> str:
@@ -219,13 +229,16 @@ class _Composition:
     def with_values(self, values: Mapping[str, Any]) -> tuple[Config, SlurmLauncher | None]:
         """What a choice with other plain values comes to; they stay in the tree until the next overwrite them."""
         for path, value in values.items():
-            OmegaConf.update(self.tree, path, value)
-        changed = {path.split(".")[0] for path in values}
+            if repr(value) != repr(self._in_tree[path]):
+                OmegaConf.update(self.tree, path, value)
+                self._in_tree[path] = value
+        others = [path for path, value in values.items() if repr(value) != repr(self.values[path])]  # 1 is not 1.0
+        changed = {path.split(".")[0] for path in others}
         # ${a.b} refers to a.b or what is below it. Any other form gives "" here, as it may refer to everything.
         referred = tuple(re.findall(r"\$\{(?:([a-zA-Z_][\w.]*)\})?", self.text))
-        if any(path.startswith(referred) for path in values):
+        if any(path.startswith(referred) for path in others):
             changed.update(self.interpolating)
-        config = deepcopy(self.run.config)
+        config: Config = pickle.loads(self._pickled)
         for name in changed:
             setattr(config, name, part_of(self.tree, name))
         return config, self.run.slurm
