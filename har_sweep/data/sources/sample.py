@@ -15,10 +15,10 @@ from har_sweep.events import Progress
 
 
 def list_sample(data: DataConfig, paths: PathsConfig, progress: Progress) -> Listing:
-    from har_sweep.data.sources.stick_figures import write_sample
-
     root = Path(paths.data).absolute() / f"sample-{data.images_per_class}"
     if not root.is_dir():
+        from har_sweep.data.sources.stick_figures import write_sample
+
         progress("Drawing the synthetic sample", 0, 1)
         drawing = root.with_name(f".{root.name}.{os.getpid()}")
         write_sample(drawing, data.images_per_class)
