@@ -86,11 +86,11 @@ def run_states(all_paths: list[RunPaths], rerun: bool = False, ask_slurm: bool =
 
 
 def _run_state(paths: RunPaths, submitted: Submission | None, queued: Queued | None, rerun: bool) -> RunState:
-    record, owner = find_record(paths), living_owner(paths.folder)
-    done = record is not None and record.status == "done"
-    if done and not rerun:
-        state = "done"
-    elif queued and queued.state == "PENDING" and (owner is None or (submitted and owner.job == submitted.job)):
+    record = find_record(paths)
+    if record and record.status == "done" and not rerun:
+        return RunState(paths, "done", record, None, submitted, queued)  # an owner would only be leaving
+    owner = living_owner(paths.folder)
+    if queued and queued.state == "PENDING" and (owner is None or (submitted and owner.job == submitted.job)):
         state = "queued"  # whatever an owner that SLURM has given up says
     elif owner:
         state = "running"
