@@ -20,4 +20,5 @@ class Console(rich.console.Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+            told = segment.control or segment.text.isprintable()  # then there is nothing to escape
+            yield segment if told else Segment(escaped(segment.text), segment.style)

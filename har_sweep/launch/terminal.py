@@ -143,12 +143,12 @@ class Screen:
 
     def table(self, title: str, rows: Sequence[tuple[Record | None, str, str, str]]) -> None:
         """The runs of a sweep: a record (or None), its label, its run id, and what became of it."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
         table.add_column("run", overflow="fold", min_width=max(len(run_id) for *_, run_id, _ in rows))
         table.add_column("status")
         shown = max(2, min(len(COLUMNS), (self.console.width - RUN_WIDTH) // COLUMN_WIDTH))
         for column in COLUMNS[:shown]:
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right", no_wrap=True, min_width=COLUMN_WIDTH - 1)
         marked = False
         for record, label, run_id, status in rows:
             style = {"done": "green", "failed": "bold red", "interrupted": "yellow"}.get(status.split(" ")[0], "")
