@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from har_sweep.config.schema import AugmentationConfig
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
+from har_sweep.device.graph import NotCapturable
 from har_sweep.device.ranks import Ranks
 from har_sweep.events import tell_nobody
 from har_sweep.launch import cards, local
@@ -35,9 +36,11 @@ from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_ca
 from har_sweep.launch.terminal import Screen
 from har_sweep.run.execute import execute
 from har_sweep.spec.hardware import Device
+from har_sweep.spec.precision import Choice, Way
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train import augmentation, randaugment
+from har_sweep.train import learner as learner_module
 from har_sweep.train.augmentation import augment
 from har_sweep.train.average import MovingAverage
 from har_sweep.train.epoch import train_step
@@ -398,6 +401,86 @@ def test_who_else_computes_on_a_card_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert named.endswith(f" on NVIDIA L4 ({L4.uuid})")
 
 
+# Steps as CUDA graphs: when there is one and what it leaves. That it computes the same, only a card can show.
+
+
+class Stand:
+    """Stands for a CUDA graph: keeps inputs of its own, computes nothing when it is made, and gives out gradients."""
+
+    made: int
+    why: Exception | None
+
+    def __init__(self, backward: Any, weights: Any, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        if Stand.why:
+            raise Stand.why
+        Stand.made += 1
+        self._backward, self._inputs, self._targets = backward, inputs.clone(), targets.clone()
+        self.images, self.replays = len(targets), 0
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.replays += 1
+        self._inputs.copy_(inputs)
+        self._targets.copy_(targets)
+        loss: torch.Tensor = self._backward(self._inputs, self._targets)
+        return loss
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch) -> type[Stand]:
+    monkeypatch.setattr(learner_module, "StepGraph", Stand)
+    Stand.made, Stand.why = 0, None
+    return Stand
+
+
+def epochs_of(tmp_path: Path, graph: bool, tell: Any = tell_nobody) -> tuple[Learner, list[bool]]:
+    """Two epochs with a smaller last batch; and whether each step was one that captures."""
+    session = session_of(small_spec(tmp_path), Compute(CPU, "fp32", torch.channels_last, graph=graph))
+    torch.manual_seed(0)
+    learner, captured = learner_of(session, CPU), list[bool]()
+    learner._tell = tell
+    images = torch.randint(256, (16, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    learner.model.train()
+    for step in range(8):
+        count = 12 if step % 4 == 3 else 16
+        captured.append(learner.captures(count))
+        train_step(learner, images[:count], torch.arange(count) % 3, torch.Generator().manual_seed(step), session)
+    return learner, captured
+
+
+def weights_of(learner: Learner) -> list[torch.Tensor]:
+    return list(learner.model.state_dict().values())
+
+
+def test_the_second_whole_batch_makes_the_graph_and_smaller_ones_do_without(stand: type[Stand], tmp_path: Path) -> None:
+    eager, none = epochs_of(tmp_path / "eager", graph=False)
+    graphed, captured = epochs_of(tmp_path / "graph", graph=True)
+    assert not any(none)
+    assert captured == [False, True, *[False] * 6]
+    assert (stand.made, graphed._graph.images, graphed._graph.replays) == (1, 16, 5)  # type: ignore[union-attr, attr-defined]
+    for one, other in zip(weights_of(eager), weights_of(graphed), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotCapturable("it draws random numbers on the host"), "it draws random numbers on the host"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory, of which it keeps much"),
+    ],
+)
+def test_what_cannot_be_a_graph_trains_as_ever_and_says_so(
+    stand: type[Stand], error: Exception, said: str, tmp_path: Path
+) -> None:
+    stand.why = error
+    told = list[str]()
+    graphed, _ = epochs_of(tmp_path / "graph", graph=True, tell=lambda line: told.append(line.text))
+    assert (graphed._graph, len(told)) == (None, 1)
+    assert said in told[0]
+    eager, _ = epochs_of(tmp_path / "eager", graph=False)
+    for one, other in zip(weights_of(eager), weights_of(graphed), strict=True):
+        assert torch.equal(one, other)
+
+
 # With a card.
 
 
@@ -445,6 +528,20 @@ def test_with_deterministic_kernels_two_runs_end_with_the_same_bits(tmp_path: Pa
     specs = [small_spec(tmp_path / name, *exact) for name in ("one", "two")]
     assert [execute(spec, tell_nobody, Stop()).status for spec in specs] == ["done", "done"]
     assert what_was_learned(specs[0]) == what_was_learned(specs[1])
+
+
+@pytest.mark.gpu
+def test_a_graph_learns_what_single_kernels_do(tmp_path: Path) -> None:
+    exact = ["hardware.device=cuda", "hardware.precision=bf16", "hardware.deterministic=true", "trainer.epochs=2"]
+    learned = []
+    for graph in (False, True):
+        spec = small_spec(tmp_path / str(graph), *exact, f"hardware.cuda_graph={graph}")
+        spec = replace(spec, choice=Choice(Way("bf16", graph=graph)))
+        record = execute(spec, tell_nobody, Stop())
+        assert (record.status, record.hardware.cuda_graph) == ("done", graph), record.error
+        assert not [warning for warning in record.warnings if "CUDA graph" in warning]
+        learned.append(what_was_learned(spec))
+    assert learned[0] == learned[1]
 
 
 @pytest.mark.gpu

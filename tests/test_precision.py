@@ -117,6 +117,8 @@ def test_only_what_is_computed_in_hardware_is_measured() -> None:
     assert ways(Device("cpu", "", None, bf16=True), compiled=True) == (FP32, TORCHS)
     assert ways(Device("cuda", "", None, bf16=True, fp16=True)) == (FP32, Way("bf16"))
     assert ways(Device("cuda", "T4", None, bf16=False, fp16=True)) == (FP32, Way("fp16"))
+    graphs = (Way("fp32", graph=True), Way("bf16", graph=True))
+    assert ways(Device("cuda", "", None, bf16=True, fp16=True), graph=None) == (FP32, Way("bf16"), *graphs)
 
 
 # The measurement.

@@ -69,6 +69,17 @@ def check(config: Config) -> None:
             f"hardware.device_count={hardware.device_count}: there is one mps device.",
             "Leave hardware.device_count at 1.",
         )
+    hindered = {
+        f"hardware.device={hardware.device}": hardware.device in ("cpu", "mps"),
+        "hardware.compile=true": hardware.compile,
+        f"hardware.device_count={hardware.device_count}": hardware.device_count > 1,
+        "a teacher, whose time is measured apart": config.teacher is not None,
+    }
+    if hardware.cuda_graph and any(hindered.values()):
+        raise InputError(
+            f"hardware.cuda_graph=true does not go with {next(why for why, found in hindered.items() if found)}.",
+            "Leave it at null: then steps are repeated as CUDA graphs where they can be and that is faster.",
+        )
     if hardware.device_count > trainer.batch_size:
         raise InputError(
             f"hardware.device_count={hardware.device_count} is more than trainer.batch_size={trainer.batch_size}.",

@@ -57,8 +57,8 @@ class TrainingClock:
     the clock again. A CUDA device is synchronised in ``pause``, once when warm, and around the first step of each
     number of images, but not in every step.
 
-    In such a first step a device chooses its kernels, and a model is compiled. What it takes longer than others is no
-    part of the training's seconds.
+    In such a first step a device chooses its kernels, and a model is compiled; a CUDA graph is captured in another.
+    What these take longer than others is no part of the training's seconds.
 
     Waiting for data is the time for which computing stood still: on CUDA, a wait that the device filled with work
     given to it before is not counted.
@@ -80,7 +80,7 @@ class TrainingClock:
         self._steps, self._sizes = 0, set[int]()  # of this process
         self._taught, self._in_first_step = Taught(), False
         self._answers: list[tuple[bool, torch.cuda.Event, torch.cuda.Event]] = []
-        self._host_seconds = 0.0  # for which the host was busy with the last step that was no first one
+        self._host_seconds = 0.0  # for which the host was busy with the last step, but for one that compiled
         self._held: HeldStep | None = None
         self._device_seconds: float | None = None  # of an image, if the device never waited for the host
         self._started: float | None = None
@@ -108,12 +108,13 @@ class TrainingClock:
                 self._waits.append((waited, done, ready))
 
     @contextmanager
-    def step(self, images: int) -> Iterator[bool]:
-        """Around an optimizer step on so many images; yields whether it is the first of that number in this process.
+    def step(self, images: int, captures: bool = False) -> Iterator[bool]:
+        """Around an optimizer step on so many images; yields whether it is the first of that number in this process, or
+        ``captures`` a graph for the next.
 
         Those are in no throughput, nor are the first three of a process.
         """
-        first = images not in self._sizes
+        first = captures or images not in self._sizes
         if first:
             synchronise(self._device)
             self._lap()
@@ -122,8 +123,9 @@ class TrainingClock:
         with nullcontext() if first else self._holding():
             yield first
         self._steps += 1
-        if not first:
+        if captures or not first:
             self._host_seconds = self._now() - began
+        if not first:
             self._taught = replace(self._taught, images=self._taught.images + images)
         else:
             synchronise(self._device)

@@ -29,13 +29,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """Where tensors live and how they are multiplied; ``own_kernels`` are for bf16 on a CPU."""
+    """Where tensors live and how they are multiplied; ``own_kernels`` are for bf16 on a CPU, ``graph`` is for CUDA."""
 
     device: torch.device
     precision: str
     memory_format: torch.memory_format
     compiled: bool = False
     own_kernels: bool = True
+    graph: bool = False
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -107,8 +108,10 @@ def prepare_compute(spec: RunSpec, ranks: Ranks) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(config.deterministic)
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    ours = spec.choice.way.kernels == "har_sweep"
-    return Compute(device, precision, formats[config.memory_format], config.compile, ours)
+    way = spec.choice.way
+    return Compute(
+        device, precision, formats[config.memory_format], config.compile, way.kernels == "har_sweep", way.graph
+    )
 
 
 def _refused_by_kernels() -> tuple[str, str] | None:

@@ -169,7 +169,7 @@ def _taught_again(spec: RunSpec, screen: Screen) -> RunSpec:
 
 
 def _choice(then: Hardware) -> Choice:
-    return Choice(Way(then.precision, then.kernels)) if then.kernels else named(then.precision)
+    return Choice(Way(then.precision, then.kernels, then.cuda_graph)) if then.kernels else named(then.precision)
 
 
 def _measure(spec: RunSpec, patience_seconds: float, tell: Tell) -> None:

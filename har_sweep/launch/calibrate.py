@@ -21,6 +21,7 @@ from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute, synchronise
 from har_sweep.device.crew import Link
+from har_sweep.device.graph import StepGraph
 from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import InputError, RunFailure, first_line
 from har_sweep.events import tell_nobody
@@ -95,7 +96,10 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
     build_seconds = time.monotonic() - began
-    computes = {way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch") for way in ways}
+    computes = {
+        way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch", graph=way.graph)
+        for way in ways
+    }
     figures, count = _trained(model, computes, spec, left)
     measured = Measured(
         figures=figures,
@@ -123,7 +127,8 @@ def _trained(
     if 2 * left() > before or len(computes) == 1:
         steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
         set_train_mode(model, spec.config)
-        times, count = race(steps, least, spec.device_batch, left, stopwatch)
+        warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
+        times, count = race(steps, least, spec.device_batch, left, stopwatch, warm_up)
         return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
     with stopwatch() as watch:  # once more, for the first was charged with the start of threads, memory and kernels
         _gradient(model, compute, images)
@@ -221,13 +226,14 @@ def race(
     most: int,
     left: Callable[[], float],
     stopwatch: Callable[[], AbstractContextManager[Watch]],
+    warm_up: int = 1,
 ) -> tuple[dict[Way, tuple[float, ...]], int]:
     """Seconds an image of each ``step(images)``, one a round, and the number of images, from ``least`` to ``most``.
 
-    They take turns, so that what comes and goes hits all alike. The first step of a size is not counted, since a device
-    chooses its kernels in it, unless no time is left for a second. Those far behind the first then leave.
+    They take turns, so that what comes and goes hits all alike. The first ``warm_up`` steps of a size are not counted,
+    since a device chooses its kernels in them, unless no time is left for more. Those far behind the first then leave.
     """
-    repeats = dict.fromkeys(steps, 1)
+    repeats = dict.fromkeys(steps, warm_up)
 
     def round_of(ways: Sequence[Way], count: int) -> tuple[dict[Way, float], float]:
         """Seconds an image of each, and what it took of the time."""
@@ -243,6 +249,7 @@ def race(
     first, took = round_of([*others, reference], least)
     if took > left():
         return {way: (first[way],) for way in steps}, least
+    repeats = dict.fromkeys(steps, 1)
     second, took = round_of(list(steps), least)
     racing = [way for way in steps if second[way] <= HOPELESS * second[reference]]
     took *= sum(second[way] for way in racing) / max(sum(second.values()), 1e-6)
@@ -250,9 +257,10 @@ def race(
     count = max(least, min(most, int(least * left() / (4 * max(took, 1e-6)))))
     rounds = [{way: second[way] for way in racing}]
     if count > least:
+        repeats = dict.fromkeys(steps, warm_up)
         round_of(racing, count)
         rounds = []
-    repeats |= {way: max(1, int(LEAST_SECONDS / max(second[way] * count, 1e-6))) for way in racing}
+    repeats = {way: max(1, int(LEAST_SECONDS / max(second[way] * count, 1e-6))) for way in racing}
     took *= count / least
     while not rounds or (took < left() and len(rounds) < MOST_ROUNDS):
         turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
@@ -319,11 +327,19 @@ def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float
     inputs = compute.move(images).contiguous(memory_format=compute.memory_format)
     labels = torch.zeros(len(images), dtype=torch.int64, device=compute.device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    with compute.autocast():
-        loss = F.cross_entropy(model(inputs), labels)
     scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
-    gradient = torch.autograd.grad(loss * scale, weights, materialize_grads=True)
-    return loss.item(), [each / scale for each in gradient] if scale != 1 else list(gradient)
+
+    def backward(inputs: Tensor, labels: Tensor) -> Tensor:
+        with compute.autocast():
+            loss = F.cross_entropy(model(inputs), labels)
+        (loss * scale).backward()
+        return loss.detach()
+
+    step = StepGraph(backward, weights, inputs, labels) if compute.graph else backward
+    loss = step(inputs, labels)
+    gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad / scale for weight in weights]
+    model.zero_grad(set_to_none=True)
+    return loss.item(), gradient
 
 
 def _cosine(one: list[Tensor], another: list[Tensor]) -> float:

@@ -20,7 +20,7 @@ from har_sweep.launch.cards import any_card
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
+from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, in_graphs, named, ways
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.spec.weights import resolve
 from har_sweep.units import digits
@@ -36,8 +36,7 @@ Setting = dict[str, Any]
 
 
 def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
-    """Of each run the precision and kernels that are fastest for its model on this machine, or what ``spec.choice`` is
-    already where there is nothing to choose.
+    """Of each run the way to compute it that is fastest for its model on this machine, or the only one there is.
 
     It is one decision for all runs of an architecture, whatever their batches, optimizers and augmentations (the first
     to ask is measured), so that they can be compared, and so that runs which are done are found again. What cannot be
@@ -52,21 +51,26 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
     for n, (name, spec) in enumerate(missing.items(), 1):
         model = spec.config.model.name
         which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
-        what = f"Measuring which precision is fastest here for {which}, about 5 s"
+        precision = "which precision" if spec.config.hardware.precision == "auto" else "what"
+        what = f"Measuring {precision} is fastest here for {which}, about 5 s"
         try:
             found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
         except Unanswered as e:
-            found[name] = Choice(Way("fp32"))
-            screen.warn(f"{model} trains in fp32: which precision is fastest here could not be measured ({e}).")
-    return [found.get(name, spec.choice) for name, spec in zip(asked, specs, strict=True)]
+            found[name] = Choice(ways_of(spec)[0])
+            screen.warn(
+                f"{model} trains in {found[name].way}: {precision} is fastest here could not be measured ({e})."
+            )
+    return [found.get(name) or Choice(ways_of(spec)[0]) for name, spec in zip(asked, specs, strict=True)]
 
 
 def ways_of(spec: RunSpec) -> tuple[Way, ...]:
-    """Between what a run's device can choose: the precision alone where the user named it."""
+    """Between what a run's device can choose, but for what the user named. Nothing is measured for a cluster."""
     hardware = spec.config.hardware
+    can = spec.device == "cuda" and not hardware.compile and hardware.device_count == 1 and spec.config.teacher is None
+    graph = hardware.cuda_graph if can and not spec.slurm else bool(hardware.cuda_graph)
     if hardware.precision != "auto":
-        return (named(hardware.precision).way,)
-    return ways(device_of(spec.device), hardware.compile)
+        return in_graphs((named(hardware.precision).way,), graph)
+    return ways(device_of(spec.device), hardware.compile, graph)
 
 
 def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], None]) -> Measured:

@@ -49,8 +49,9 @@ class Hardware:
     """What really ran: never ``auto``. ``device_name`` is ``A then B`` where ``B`` went on with what ``A`` began.
     ``unaccelerated`` is the precision, where the device has no instructions for it: other devices may be faster.
 
-    ``kernels`` are ``torch``'s or ``har_sweep``'s. Where the precision was chosen by measuring, ``chosen`` says why,
-    and ``images_per_second`` what each could train on the device, in batches of ``measured_batch_size`` at the most.
+    ``kernels`` are ``torch``'s or ``har_sweep``'s; with ``cuda_graph`` whole batches' steps were repeated as one. Where
+    the precision was chosen by measuring, ``chosen`` says why, and ``images_per_second`` what each could train on the
+    device, in batches of ``measured_batch_size`` at the most.
     """
 
     device: str
@@ -59,6 +60,7 @@ class Hardware:
     precision: str
     cpu_threads: int | None = None
     kernels: str | None = None
+    cuda_graph: bool = False
     chosen: str = ""
     images_per_second: dict[str, float] = field(default_factory=dict)
     measured_batch_size: int | None = None

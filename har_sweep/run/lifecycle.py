@@ -101,7 +101,8 @@ def _hardware(spec: RunSpec) -> Hardware:
     """As far as it is known before the run's process has opened the device."""
     choice, count = spec.choice, spec.config.hardware.device_count
     return Hardware(
-        spec.device, spec.device, count, spec.precision, kernels=choice.way.kernels, chosen=choice.why,
+        spec.device, spec.device, count, spec.precision, kernels=choice.way.kernels, cuda_graph=choice.way.graph,
+        chosen=choice.why,
         images_per_second=choice.images_per_second,
         measured_batch_size=choice.measured.batch_size if choice.measured else None,
     )  # fmt: skip

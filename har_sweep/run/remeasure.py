@@ -123,7 +123,7 @@ def time_steps(model: nn.Module, session: Session) -> tuple[TrainingCost, Distur
                     with clock.waiting():
                         batch = next(stream)
                     generator = draws(config.seed, trained.epoch, step)
-                    with costs.step(len(batch.labels)):
+                    with costs.step(len(batch.labels), learner.captures(len(batch.labels))):
                         train_step(learner, batch.images, batch.labels, generator, session)
                     trained.step += 1
                     if trained.step >= _FEWEST_STEPS and time.monotonic() - began >= _STEP_SECONDS:

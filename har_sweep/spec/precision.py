@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 from har_sweep.spec.hardware import Device
@@ -10,25 +11,29 @@ from har_sweep.units import digits
 
 MARGIN = 1.1  # times as fast as fp32, for anything else to be worth it
 MARGIN_OF_FEW, FEW_ROUNDS = 1.5, 3  # where a model is so slow that there were fewer rounds
-KERNELS_MARGIN = 1.03
+WITHIN_MARGIN = 1.03  # for another way to compute the same precision
 LOSS_BOUND = 0.05  # as a share of fp32's loss
 GRADIENT_BOUND = 0.8  # the least cosine
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to compute a training: ``kernels`` are ``torch``'s or ``har_sweep``'s (``device/cpu_kernels.py``)."""
+    """A way to compute a training: ``kernels`` are ``torch``'s or ``har_sweep``'s (``device/cpu_kernels.py``), and as a
+    ``graph`` a CUDA device repeats a whole batch's step by itself (``device/graph.py``)."""
 
     precision: str
     kernels: str = "torch"
+    graph: bool = False
 
     @property
     def key(self) -> str:
         """Its name in files."""
-        return self.precision if self.kernels == "torch" else f"{self.precision}_{self.kernels}"
+        kernels = "" if self.kernels == "torch" else f"_{self.kernels}"
+        return f"{self.precision}{kernels}{'_graph' if self.graph else ''}"
 
     def __str__(self) -> str:
-        return self.precision if self.kernels == "torch" else f"{self.precision} by our kernels"
+        kernels = "" if self.kernels == "torch" else " by our kernels"
+        return f"{self.precision}{kernels}{' as a CUDA graph' if self.graph else ''}"
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,20 @@ class Choice:
         return {f.way.key: rate for f in figures if (rate := f.images_per_second)}
 
 
-def ways(device: Device, compiled: bool = False) -> tuple[Way, ...]:
-    """What could be the fastest on a device, fp32 first; it alone where nothing else is computed in hardware."""
+def ways(device: Device, compiled: bool = False, graph: bool | None = False) -> tuple[Way, ...]:
+    """What could be the fastest on a device, fp32 first; it alone where nothing else is computed in hardware. None for
+    ``graph`` is with and without."""
     lower = "bf16" if device.bf16 else "fp16" if device.fp16 else None
-    if lower is None:
-        return (Way("fp32"),)
-    if device.kind == "cpu" and not compiled:
+    if lower and device.kind == "cpu" and not compiled:
         return Way("fp32"), Way("bf16", "har_sweep"), Way("bf16")
-    return Way("fp32"), Way(lower)
+    return in_graphs(tuple(map(Way, filter(None, ("fp32", lower)))), graph)
+
+
+def in_graphs(ways: tuple[Way, ...], graph: bool | None) -> tuple[Way, ...]:
+    """The same ways as CUDA graphs or not, or (None) both, those after the ones that choose the device's kernels."""
+    if graph is None:
+        return in_graphs(ways, False) + in_graphs(ways, True)
+    return tuple(replace(way, graph=graph) for way in ways)
 
 
 def named(precision: str) -> Choice:
@@ -92,43 +103,45 @@ def named(precision: str) -> Choice:
 
 
 def choose(measured: Measured) -> Choice:
-    """The fastest way that computes what fp32 does; fp32 unless another is clearly faster.
+    """The fastest way that computes what the first does, in its precision (fp32, unless one was named) unless another
+    is clearly faster.
 
     Clearly: ``MARGIN`` times as fast as fp32 (``MARGIN_OF_FEW`` with fewer than ``FEW_ROUNDS`` rounds), both in three
     rounds of four and by the fastest rounds of either. A narrower lead is worth less than that the choice stays what it
-    is from one measurement to the next: precision is part of what a run is. Kernels are not; ours stay unless torch's
-    are ``KERNELS_MARGIN`` times as fast.
+    is from one measurement to the next: precision is part of what a run is. Kernels and graphs are not; of those of a
+    precision the first stays unless another is ``WITHIN_MARGIN`` times as fast.
 
     What fp32 does: the loss of one step differs by no more than ``LOSS_BOUND`` of it, and the gradients point the same
     way, with a cosine of ``GRADIENT_BOUND`` at least. Sound bf16 had 0.92 to 0.9999 in ResNet-18, ViT-Ti, MobileNetV4
     and EfficientNet-Lite0, the last with the least; kernels that are wrong, and fp16 that overflows, have about 0.
     """
-    fp32, *others = measured.figures
-    fast = [(_lead(fp32, f), f) for f in others if not _spoils(f) and _is_clear(fp32, f)]
-    if not fast:
-        return Choice(fp32.way, _why(fp32, others), measured)
-    lead, best = max(fast, key=lambda pair: pair[0])
-    for other_lead, other in fast:
-        if other.way.kernels == "har_sweep" and lead < KERNELS_MARGIN * other_lead:
-            best = other
+    of_precision: dict[str, Figures] = {}
+    for figures in measured.figures:
+        first = of_precision.setdefault(figures.way.precision, figures)
+        if _spoils(first) or (not _spoils(figures) and _lead(first, figures) >= WITHIN_MARGIN):
+            of_precision[figures.way.precision] = figures
+    best, *others = of_precision.values()
+    clear = [f for f in others if not _spoils(f) and _is_clear(best, f)]
+    best = max(clear, key=partial(_lead, best), default=best)
     return Choice(best.way, _why(best, [f for f in measured.figures if f is not best]), measured)
 
 
-def _ratios(fp32: Figures, other: Figures) -> list[float]:
-    return [slow / fast for slow, fast in zip(fp32.training_seconds, other.training_seconds, strict=False)]
+def _ratios(reference: Figures, other: Figures) -> list[float]:
+    return [slow / fast for slow, fast in zip(reference.training_seconds, other.training_seconds, strict=False)]
 
 
-def _lead(fp32: Figures, other: Figures) -> float:
-    """How many times as fast as fp32."""
-    return median(_ratios(fp32, other))
+def _lead(reference: Figures, other: Figures) -> float:
+    """How many times as fast as the reference."""
+    ratios = _ratios(reference, other)
+    return median(ratios) if ratios else 0.0
 
 
-def _is_clear(fp32: Figures, other: Figures) -> bool:
-    ratios = sorted(_ratios(fp32, other))
+def _is_clear(reference: Figures, other: Figures) -> bool:
+    ratios = sorted(_ratios(reference, other))
     if not ratios:
         return False
     margin = MARGIN if len(ratios) >= FEW_ROUNDS else MARGIN_OF_FEW
-    best_to_best = min(fp32.training_seconds) / min(other.training_seconds)
+    best_to_best = min(reference.training_seconds) / min(other.training_seconds)
     return min(best_to_best, ratios[len(ratios) // 4]) >= margin
 
 

@@ -60,7 +60,7 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
             with clock.waiting():
                 batch = next(stream)
             learning_rate = learner.learning_rate
-            with costs.step(len(batch.labels)):
+            with costs.step(len(batch.labels), learner.captures(len(batch.labels))):
                 loss = train_step(learner, batch.images, batch.labels, draws(*order, trained.step), session)
                 loss_sum += loss * len(batch.labels)
             trained.step += 1
@@ -107,9 +107,10 @@ def train_step(
 
 @dataclass(frozen=True)
 class Costs:
-    """``step(images)`` goes around each training step; ``add_up`` puts what all have cost so far into ``trained``."""
+    """``step(images, captures)`` goes around each training step, ``captures`` one in which a graph is made;
+    ``add_up`` puts what all have cost so far into ``trained``."""
 
-    step: Callable[[int], AbstractContextManager[None]]
+    step: Callable[[int, bool], AbstractContextManager[None]]
     add_up: Callable[[], None]
 
 
@@ -123,8 +124,9 @@ def measured_costs(trained: Trained, clock: TrainingClock, session: Session) -> 
     with measured_energy(device) as energy, peak_memory(device, session.memory_baseline_bytes) as memory:
 
         @contextmanager
-        def step(images: int) -> Iterator[None]:
-            with clock.step(images) as first, memory.step(first):
+        def step(images: int, captures: bool) -> Iterator[None]:
+            # What a graph needs, it takes while it is captured, and never again.
+            with clock.step(images, captures) as first, memory.step(first and not captures):
                 yield
 
         def add_up() -> None:

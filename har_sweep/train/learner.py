@@ -11,8 +11,9 @@ from torch import nn
 
 from har_sweep.config.schema import Config, TrainerConfig
 from har_sweep.device.compute import Compute, keep_freed_memory, release
+from har_sweep.device.graph import NotCapturable, StepGraph
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import RunFailure
+from har_sweep.errors import RunFailure, first_line
 from har_sweep.events import Line, Tell
 from har_sweep.model.head import set_train_mode
 from har_sweep.train.average import MovingAverage
@@ -55,6 +56,8 @@ class Learner:
         self._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")  # fp16 is for CUDA alone
         self._ema = MovingAverage(model, trainer.ema_decay) if trainer.ema_decay else None
         self._accumulation_steps = min(trainer.accumulation_steps << halvings, trainer.batch_size)
+        self._capturing, self._sizes = compute.graph, set[int]()
+        self._graph: StepGraph | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -77,6 +80,7 @@ class Learner:
         """
         while (loss := self._gradients(inputs, targets)) is None:
             release(self._compute.device)
+        self._sizes.add(len(targets))
         if self._trainer.gradient_clip_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._objective.trained.parameters(), self._trainer.gradient_clip_norm)
@@ -91,32 +95,52 @@ class Learner:
 
     def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
         """Gradients of the batch's mean loss, over micro-batches and ranks; None if they are to be cut smaller."""
-        total = torch.zeros((), device=self._compute.device)
-        pieces = self._accumulation_steps
         try:
-            cut = list(zip(inputs.chunk(pieces), targets.chunk(pieces), strict=True))
-            for number, (x, y) in enumerate(cut, 1):
-                own, weight = self._ranks.share(len(y))
-                with self._ranks.forward_of(self._parallel, len(y), number == len(cut)), self._compute.autocast():
-                    loss = self._objective.loss(self._forward, x[own], y[own]) * (len(y) / len(targets) * weight)
-                self._scaler.scale(loss).backward()
-                total += loss.detach()
-            return self._ranks.mean(total)
+            if self.captures(len(targets)):
+                self._graph = None  # of a smaller batch, and the memory that it keeps
+                self._graph = StepGraph(self._backward, self._objective.trained.parameters(), inputs, targets)
+            if self._graph and self._graph.images == len(targets):
+                return self._graph(inputs, targets)
+            return self._ranks.mean(self._backward(inputs, targets))
         except (RuntimeError, MemoryError) as e:
-            if not is_out_of_memory(e):
+            if not (isinstance(e, NotCapturable) or is_out_of_memory(e)):
                 raise
             self._optimizer.zero_grad(set_to_none=True)
-            self._accumulation_steps = cut_smaller(pieces, self._trainer, self._ranks.count, e)
-            self._tell(
-                Line(f"Out of memory: batches now go in {self._accumulation_steps} micro-batches.", warning=True)
-            )
+            self._tell(Line(self._with_less(e), warning=True))
             return None
+
+    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Leave gradients in the weights; returns the batch's mean loss, or this rank's part in it."""
+        total = torch.zeros((), device=self._compute.device)
+        cut = list(zip(*(batch.chunk(self._accumulation_steps) for batch in (inputs, targets)), strict=True))
+        for number, (x, y) in enumerate(cut, 1):
+            own, weight = self._ranks.share(len(y))
+            with self._ranks.forward_of(self._parallel, len(y), number == len(cut)), self._compute.autocast():
+                loss = self._objective.loss(self._forward, x[own], y[own]) * (len(y) / len(targets) * weight)
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _with_less(self, error: Exception) -> str:
+        """Do without a graph, or with smaller micro-batches; returns what to say. Raises as ``cut_smaller``."""
+        if isinstance(error, NotCapturable) or (self._capturing and self._sizes):
+            self._capturing, self._graph = False, None
+            why = first_line(error) if isinstance(error, NotCapturable) else "out of memory, of which it keeps much"
+            return f"Steps are no longer repeated as a CUDA graph: {why}."
+        self._accumulation_steps = cut_smaller(self._accumulation_steps, self._trainer, self._ranks.count, error)
+        return f"Out of memory: batches now go in {self._accumulation_steps} micro-batches."
+
+    def captures(self, images: int) -> bool:
+        """Whether the next step, if it is on so many images, is one in which a graph is made: the second of whole
+        batches, since in the first the device chooses its kernels."""
+        return self._capturing and images in self._sizes and images > (self._graph.images if self._graph else 0)
 
     def computing(self, compute: Compute) -> Learner:
         """The same model, optimizer and state, on the same device in another precision."""
         other = copy.copy(self)
         other._compute = compute
         other._scaler = torch.amp.GradScaler("cuda", enabled=compute.precision == "fp16")
+        other._capturing, other._graph, other._sizes = compute.graph, None, set()
         return other
 
     def state_dict(self) -> dict[str, Any]:
