@@ -456,7 +456,7 @@ def test_the_second_whole_batch_makes_the_graph_and_smaller_ones_do_without(stan
     graphed, captured = epochs_of(tmp_path / "graph", graph=True)
     assert not any(none)
     assert captured == [False, True, *[False] * 6]
-    assert (stand.made, graphed._graph.images, graphed._graph.replays) == (1, 16, 5)  # type: ignore[union-attr, attr-defined]
+    assert (stand.made, graphed._graph.images, graphed._graph.replays) == (1, 16, 5)  # type: ignore[union-attr]
     for one, other in zip(weights_of(eager), weights_of(graphed), strict=True):
         assert torch.equal(one, other)
 

@@ -78,7 +78,7 @@ def check(config: Config) -> None:
     if hardware.cuda_graph and any(hindered.values()):
         raise InputError(
             f"hardware.cuda_graph=true does not go with {next(why for why, found in hindered.items() if found)}.",
-            "Leave it at null: then steps are repeated as CUDA graphs where they can be and that is faster.",
+            "Leave it at false; with null steps are CUDA graphs where they can be and that is faster.",
         )
     if hardware.device_count > trainer.batch_size:
         raise InputError(

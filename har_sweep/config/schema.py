@@ -259,7 +259,7 @@ class HardwareConfig:
     tf32: bool = _key(True, "allow TF32 in float32 matrix products on CUDA")
     compile: bool = _key(False, "torch.compile the model")
     cuda_graph: Optional[bool] = _key(
-        None, "CUDA: repeat whole batches' steps as a graph; null measures whether that is faster", identity=False
+        False, "CUDA: repeat whole batches' steps as a graph; null measures whether that is faster", identity=False
     )
     deterministic: bool = _key(False, "CUDA: deterministic kernels (the CPU always is)")
     cpu_threads: Optional[int] = _key(None, "threads for computing; null takes every core", identity=False, low=1)

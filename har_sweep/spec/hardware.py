@@ -181,7 +181,7 @@ def resolve_device(config: HardwareConfig) -> Device:
             f"hardware.precision=bf16: {device.name} does not multiply in bf16.", "Use hardware.precision=auto or fp16."
         )
     if config.cuda_graph and kind != "cuda":
-        raise InputError(f"hardware.cuda_graph=true: this run is on {kind}.", "Leave it at null.")
+        raise InputError(f"hardware.cuda_graph=true: this run is on {kind}.", "Leave it at false.")
     kinds = {(each.name, each.bf16, each.fp16): each for each in alike}
     if kind == "cuda" and len(kinds) > 1:
         shown = ",".join(each.uuid for each in alike if each.name == device.name)
