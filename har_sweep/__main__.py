@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
@@ -31,7 +30,6 @@ STARTERS = {"hydra/launcher": ["local", "slurm"], "hydra/sweeper": ["har_sweep",
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sweep and return the exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
-    gc.set_threshold(100_000)  # what a start makes stays, and to look through it takes a tenth of its time
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(help_text())
