@@ -108,6 +108,25 @@ def test_a_way_that_raised_is_told_and_leaves_the_others() -> None:
 def test_our_kernels_stay_unless_torchs_are_faster() -> None:
     assert chosen(images(FP32, 20, 20, 20), images(OURS, 40, 40, 40), images(TORCHS, 40.5, 40.5, 40.5)) == OURS
     assert chosen(images(FP32, 20, 20, 20), images(OURS, 40, 40, 40), images(TORCHS, 44, 44, 44)) == TORCHS
+    unsteady = images(TORCHS, 60, 60, 15, 15)  # faster in the middle, but not clearly faster than fp32
+    assert chosen(images(FP32, 20, 20, 20, 20), images(OURS, 25, 25, 25, 25), unsteady) == OURS
+
+
+@pytest.mark.parametrize("hindrance", ["hardware.device=cpu", "hardware.compile=true", "hardware.device_count=2"])
+def test_a_graph_that_cannot_be_is_refused_by_name(hindrance: str) -> None:
+    with pytest.raises(InputError, match=f"cuda_graph=true does not go with {hindrance}"):
+        compose_runs([["hardware.device=cuda", "hardware.cuda_graph=true", hindrance]])
+    compose_runs([["hardware.device=cuda", "hardware.cuda_graph=null", hindrance]])
+
+
+def test_a_graph_is_taken_for_speed_alone_and_precision_is_judged_by_the_best_of_each() -> None:
+    graph, in_graph = Way("fp32", graph=True), Way("bf16", graph=True)
+    launches_bind = [images(FP32, 20, 20, 20), images(TORCHS, 20, 20, 20), images(graph, 30, 30, 30)]
+    assert chosen(*launches_bind, images(in_graph, 40, 40, 40)) == in_graph
+    assert chosen(*launches_bind, images(in_graph, 31, 31, 31)) == graph
+    assert chosen(*launches_bind, images(in_graph, 60, 60, 60, gradient_cosine=0.1)) == graph
+    assert chosen(images(FP32, 20, 20, 20), images(graph, 20.4, 20.4, 20.4)) == FP32
+    assert chosen(images(TORCHS, 20, 20, 20), images(in_graph, 30, 30, 30)) == in_graph  # bf16 was named
 
 
 def test_only_what_is_computed_in_hardware_is_measured() -> None:

@@ -106,7 +106,8 @@ def variant_record(parent: Record, variant: Variant, paths: RunPaths, spec: RunS
         finished_at=None,
         environment=environment(spec.git_commit, spec.git_dirty),
         hardware=replace(
-            record.hardware, precision=variant.precision, kernels=None, chosen="", images_per_second={},
+            record.hardware, precision=variant.precision, kernels=None, cuda_graph=False, chosen="",
+            images_per_second={},
             unaccelerated=variant.unaccelerated(device_of(parent.hardware.device)),
         ),
         attempts=[], epochs=[], metrics={}, selected_epoch=None, error=None, measurements=[],

@@ -172,9 +172,14 @@ def range_length(override: Override) -> float:
 
 
 @cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@cache
 def parse(line: str) -> Override:
     """An override as Hydra reads it; raises what its parser does."""
-    return OverridesParser.create().parse_overrides([line])[0]
+    return _parser().parse_overrides([line])[0]
 
 
 @cache

@@ -30,6 +30,17 @@ SCHEDULES = ("constant", "cosine", "multistep", "poly", "rsqrt", "step", "tanh",
 """The first two are ours; of the others, all depend on the step alone."""
 
 
+def against_graph(config: Config, device: str) -> str:
+    """Why a run's steps on a device, or on what ``auto`` comes to, cannot be CUDA graphs; empty if they can."""
+    if device in ("cpu", "mps"):
+        return f"hardware.device={device}"
+    if config.hardware.compile:
+        return "hardware.compile=true"
+    if config.hardware.device_count > 1:
+        return f"hardware.device_count={config.hardware.device_count}"
+    return "a teacher, whose time is measured apart" if config.teacher is not None else ""
+
+
 def check(config: Config) -> None:
     """Refuse what cannot work, before anything is loaded.
 
@@ -69,15 +80,9 @@ def check(config: Config) -> None:
             f"hardware.device_count={hardware.device_count}: there is one mps device.",
             "Leave hardware.device_count at 1.",
         )
-    hindered = {
-        f"hardware.device={hardware.device}": hardware.device in ("cpu", "mps"),
-        "hardware.compile=true": hardware.compile,
-        f"hardware.device_count={hardware.device_count}": hardware.device_count > 1,
-        "a teacher, whose time is measured apart": config.teacher is not None,
-    }
-    if hardware.cuda_graph and any(hindered.values()):
+    if hardware.cuda_graph and (hindrance := against_graph(config, hardware.device)):
         raise InputError(
-            f"hardware.cuda_graph=true does not go with {next(why for why, found in hindered.items() if found)}.",
+            f"hardware.cuda_graph=true does not go with {hindrance}.",
             "Leave it at false; with null steps are CUDA graphs where they can be and that is faster.",
         )
     if hardware.device_count > trainer.batch_size:

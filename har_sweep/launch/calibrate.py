@@ -337,9 +337,9 @@ def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float
 
     step = StepGraph(backward, weights, inputs, labels) if compute.graph else backward
     loss = step(inputs, labels)
-    gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad / scale for weight in weights]
+    gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     model.zero_grad(set_to_none=True)
-    return loss.item(), gradient
+    return loss.item(), [each / scale for each in gradient] if scale != 1 else gradient
 
 
 def _cosine(one: list[Tensor], another: list[Tensor]) -> float:

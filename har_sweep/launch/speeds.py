@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from har_sweep.config.check import against_graph
 from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.files import atomic, short_hash
@@ -51,23 +52,20 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
     for n, (name, spec) in enumerate(missing.items(), 1):
         model = spec.config.model.name
         which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
-        precision = "which precision" if spec.config.hardware.precision == "auto" else "what"
-        what = f"Measuring {precision} is fastest here for {which}, about 5 s"
+        choice = "which precision" if spec.config.hardware.precision == "auto" else "what"
+        what = f"Measuring {choice} is fastest here for {which}, about 5 s"
         try:
             found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
         except Unanswered as e:
             found[name] = Choice(ways_of(spec)[0])
-            screen.warn(
-                f"{model} trains in {found[name].way}: {precision} is fastest here could not be measured ({e})."
-            )
+            screen.warn(f"{model} trains in {found[name].way}: {choice} is fastest here could not be measured ({e}).")
     return [found.get(name) or Choice(ways_of(spec)[0]) for name, spec in zip(asked, specs, strict=True)]
 
 
 def ways_of(spec: RunSpec) -> tuple[Way, ...]:
     """Between what a run's device can choose, but for what the user named. Nothing is measured for a cluster."""
     hardware = spec.config.hardware
-    can = spec.device == "cuda" and not hardware.compile and hardware.device_count == 1 and spec.config.teacher is None
-    graph = hardware.cuda_graph if can and not spec.slurm else bool(hardware.cuda_graph)
+    graph = bool(hardware.cuda_graph) if spec.slurm or against_graph(spec.config, spec.device) else hardware.cuda_graph
     if hardware.precision != "auto":
         return in_graphs((named(hardware.precision).way,), graph)
     return ways(device_of(spec.device), hardware.compile, graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -115,15 +116,18 @@ def choose(measured: Measured) -> Choice:
     way, with a cosine of ``GRADIENT_BOUND`` at least. Sound bf16 had 0.92 to 0.9999 in ResNet-18, ViT-Ti, MobileNetV4
     and EfficientNet-Lite0, the last with the least; kernels that are wrong, and fp16 that overflows, have about 0.
     """
-    of_precision: dict[str, Figures] = {}
-    for figures in measured.figures:
-        first = of_precision.setdefault(figures.way.precision, figures)
-        if _spoils(first) or (not _spoils(figures) and _lead(first, figures) >= WITHIN_MARGIN):
-            of_precision[figures.way.precision] = figures
-    best, *others = of_precision.values()
-    clear = [f for f in others if not _spoils(f) and _is_clear(best, f)]
-    best = max(clear, key=partial(_lead, best), default=best)
+    first, *others = measured.figures
+    lead, sound = partial(_lead, first), [f for f in others if not _spoils(f)]
+    reference = _preferred([first, *(f for f in sound if f.way.precision == first.way.precision)], lead)
+    clear = [f for f in sound if f.way.precision != first.way.precision and _is_clear(reference, f)]
+    best = _preferred(clear, lead) if clear else reference
     return Choice(best.way, _why(best, [f for f in measured.figures if f is not best]), measured)
+
+
+def _preferred(figures: list[Figures], lead: Callable[[Figures], float]) -> Figures:
+    """Of ways to compute one precision."""
+    fastest = max(figures, key=lead)
+    return fastest if lead(fastest) >= WITHIN_MARGIN * lead(figures[0]) else figures[0]
 
 
 def _ratios(reference: Figures, other: Figures) -> list[float]:
