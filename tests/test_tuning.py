@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,15 @@ def test_importance_finds_the_setting_that_mattered_and_is_silent_where_none_did
     table = next(table for table in tables(ask(tmp_path)) if table.kind == "importance").to_frame().set_index("model")
     assert table.loc["luck", "importance (%)"].isna().all()
     assert table.loc["steered", "setting"].iloc[0] == "optimizer.lr"
+
+
+def test_what_differs_by_rounding_alone_follows_no_setting(tmp_path: Path) -> None:
+    for trial, reached in enumerate([*permutations([0.61, 0.675, 0.73])] * 2):
+        for seed, accuracy in enumerate(reached):
+            write_run(tmp_path, "even", seed=seed, val=accuracy, test=accuracy, at={"config/optimizer/lr": trial + 1.0})
+    (found,) = block_of(tmp_path).importance.values()
+    assert not found.correlations
+    assert found.explained == 0
 
 
 def test_few_trials_have_no_importance(tuned: Path) -> None:
