@@ -12,9 +12,6 @@ os.environ.update(patient_threads())  # read when torch is imported
 # What is imported stays: looking for garbage takes a fifth of the time that importing takes, and finds none.
 gc.disable()
 
-import wandb.sdk.launch  # noqa: F401 - before torch: with torch's modules around, it takes three times as long
-
-# isort: split
 # What each run would otherwise import by itself, at its first use:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore's losses, which nobody uses, are made by torch.jit.script
