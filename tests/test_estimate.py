@@ -18,7 +18,7 @@ from small import small_spec
 
 from har_sweep.data.dataset import Dataset
 from har_sweep.events import Event, Step
-from har_sweep.launch import ask
+from har_sweep.launch import ask, speeds
 from har_sweep.launch.estimate import Estimate, cheapness, estimate
 from har_sweep.launch.plan import Planned
 from har_sweep.launch.terminal import Screen
@@ -229,6 +229,7 @@ def test_a_model_without_a_record_is_measured_on_this_machine_and_once(
     remember("one-thread", 1, lambda r: r.config["hardware"].update(cpu_threads=1))
     remember("head", 1, lambda r: r.config["trainer"].update(finetune="head"))
     local, longer, node = like(), like("trainer.epochs=30"), like(*SLURM_CPU, "hardware.device_count=2")
+    monkeypatch.setattr(speeds, "TIMING_SECONDS", 0.5)
     for file in Path(local.config.paths.cache).glob("speeds/*"):
         file.unlink()
     here, there, more = estimate(new(local, node, longer), Screen())
