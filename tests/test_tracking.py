@@ -98,7 +98,7 @@ class Attempt:
 def attempt(target: Callable[..., None], *args: Any, **environment: str) -> Attempt:
     """Start ``target`` in a process of its own, with the pipe as its first argument."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["har_sweep.run.execute", "timm", "wandb.sdk.launch"])
+    context.set_forkserver_preload(["wandb.sdk.launch", "har_sweep.launch.preload"])  # as launch/local.py
     ours, theirs = context.Pipe()
     process = context.Process(target=_in_environment, args=(environment, target, theirs, *args), daemon=True)
     process.start()
