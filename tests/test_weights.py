@@ -26,8 +26,9 @@ from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers
+from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, check_weights_file, resolve
+from har_sweep.spec.weights import ModelPlan, ask_timm, check_weights_file, resolve
 
 
 @pytest.fixture(scope="module")
@@ -183,19 +184,36 @@ def test_offline_asks_nobody(tmp_path: Path, hub: LoopbackHub) -> None:
 def test_timm_is_asked_for_what_the_config_leaves_out_and_its_answer_is_kept(tmp_path: Path) -> None:
     overrides = ["model=timm", "model.timm_name=vit_base_patch16_384.augreg_in1k", "model.weights=scratch"]
     overrides.append("model.input_size=null")  # of the sample it is 48
-    wrong = ["model=timm", "model.timm_name=vit_bse_patch16_384", "model.weights=scratch"]
-    first = plan_in_child(tmp_path, overrides, overrides, wrong, HF_HUB_OFFLINE="1")
+    first = plan_in_child(tmp_path, overrides, overrides, HF_HUB_OFFLINE="1")
     plan = first["answers"][0]
     assert (plan["timm_name"], plan["pretrained_tag"], plan["input_size"]) == (
         "vit_base_patch16_384", "augreg_in1k", 384,
     )  # fmt: skip
     assert plan["mean"] == [0.5, 0.5, 0.5]
-    asked = [what for what, _, _ in first["told"]]
-    assert len(asked) == 2, "one question for each name: the second plan of the first must find the answer kept"
-    assert "vit_bse_patch16_384" in first["answers"][2]["message"]
-    assert "vit_base_patch16_384" in first["answers"][2]["hint"]
+    assert len(first["told"]) == 1, "the second plan must find the answer kept"
+    told: list[str] = []
+    with pytest.raises(InputError) as refused:
+        ask_timm(["vit_bse_patch16_384", "test_vit"], tmp_path / "cache", lambda what, *_: told.append(what))
+    assert "vit_bse_patch16_384" in refused.value.message
+    assert "vit_base_patch16_384" in refused.value.hint
+    assert told == ["Asking timm about vit_bse_patch16_384, test_vit, about 6 s, once"]
     kept = json.loads((tmp_path / "cache" / f"timm-{timm.__version__}.json").read_text())
-    assert list(kept) == ["vit_base_patch16_384.augreg_in1k"]
+    assert list(kept) == ["test_vit", "vit_base_patch16_384.augreg_in1k"]
+
+
+def test_timm_is_asked_about_a_sweep_s_models_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def answers(names: list[str], progress: object) -> dict[str, Any]:
+        asked.append(names)
+        known = {"tag": "", "input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "patch": 0}
+        return {name: {**known, "repo": "", "drop_path": True} for name in names}
+
+    monkeypatch.setattr(weights, "_asked", answers)
+    models = [[f"model.timm_name={name}", "model.std=null"] for name in ("test_vit", "test_resnet", "test_vit")]
+    paths = [f"paths.{key}={tmp_path / key}" for key in ("runs", "cache")]
+    plan(compose_runs([[*SMALL, *model, *paths] for model in models]), Screen())
+    assert asked == [["test_resnet", "test_vit"]]
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:weights", "timm/resnet18.a1_in1k"])

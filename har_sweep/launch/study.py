@@ -23,7 +23,7 @@ from har_sweep.events import Progress
 from har_sweep.launch.objective import check_objective, direction
 from har_sweep.launch.plan import check_writable
 from har_sweep.spec.run_spec import RunSpec
-from har_sweep.spec.weights import facts_of
+from har_sweep.spec.weights import ask_timm
 
 DROP_PATH = "model.drop_path_rate"
 
@@ -62,12 +62,13 @@ def studies_of(
     progress: Progress,
 ) -> list[Study]:
     """One for each choice of ``sweep.study_per``'s keys; ``load`` composes the config of a study's arguments."""
-    studies = []
-    for label, own in _split(config, context, arguments):
-        study = Study(label, own, load(own))
-        if leave_out := _unknown_to(study.config, progress):
-            study = Study(label, [*own, *leave_out], load([*own, *leave_out]))
-        studies.append(study)
+    studies = [Study(label, own, load(own)) for label, own in _split(config, context, arguments)]
+    names = [study.config.model.timm_name.partition(".")[0] if _varies_drop_path(study) else "" for study in studies]
+    facts = ask_timm(list(filter(None, names)), Path(config.paths.cache), progress)
+    for n, name in enumerate(names):
+        if name and not facts[name]["drop_path"]:
+            own = [*studies[n].arguments, f"{DROP_PATH}=0.0"]
+            studies[n] = Study(studies[n].label, own, load(own))
     return studies
 
 
@@ -182,9 +183,5 @@ def _split(config: DictConfig, context: HydraContext, arguments: list[str]) -> l
     return [(" ".join(o for o in choice if o not in same), [*choice, *others]) for choice in choices]
 
 
-def _unknown_to(config: DictConfig, progress: Progress) -> list[str]:
-    """Where a study would vary the drop path of a model that has none, the override that keeps it out."""
-    if not config.sweep.study_per or DROP_PATH not in (config.hydra.sweeper.get("params") or {}):
-        return []
-    facts = facts_of(config.model.timm_name.partition(".")[0], Path(config.paths.cache), progress)
-    return [] if facts["drop_path"] else [f"{DROP_PATH}=0.0"]
+def _varies_drop_path(study: Study) -> bool:
+    return bool(study.config.sweep.study_per) and DROP_PATH in (study.config.hydra.sweeper.get("params") or {})

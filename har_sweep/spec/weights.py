@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -64,10 +65,8 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
     file = None if model.weights in WORDS else _local_file(model.weights)
     wants_hub = model.weights in ("pretrained", "if_available")
     facts: dict[str, Any] = {}
-    patches = re.search(r"patch(\d+)", name)  # worth asking timm, which alone knows
-    cut = patches and model.input_size and model.input_size % int(patches[1])
-    if cut or None in (model.input_size, model.mean, model.std) or (wants_hub and tag is None):
-        facts = facts_of(f"{name}.{tag}" if tag else name, cache, progress)
+    if asked := asks_about(model):
+        facts = facts_of(asked, cache, progress)
         tag = tag or facts["tag"] or None
     warnings: list[str] = []
     weights = content_of(file) if file else "scratch"
@@ -99,6 +98,19 @@ def resolve(model: ModelConfig, hub: Hub, cache: Path, progress: Progress = no_p
         weights_file=file,
         warnings=tuple(warnings),
     )
+
+
+def asks_about(model: ModelConfig) -> str | None:
+    """The architecture that timm has to be asked about before a model is decided; None if the config says it all."""
+    if model._target_:
+        return None
+    name, tag = _name_and_tag(model)
+    patches = re.search(r"patch(\d+)", name)  # worth asking timm, which alone knows
+    cut = patches and model.input_size and model.input_size % int(patches[1])
+    unknown_tag = tag is None and model.weights in ("pretrained", "if_available")
+    if not cut and None not in (model.input_size, model.mean, model.std) and not unknown_tag:
+        return None
+    return f"{name}.{tag}" if tag else name
 
 
 def _own(model: ModelConfig, target: str) -> ModelPlan:
@@ -230,41 +242,61 @@ def facts_of(name: str, cache: Path, progress: Progress = no_progress) -> dict[s
     InputError
         if timm has no such model, or none for images of three channels.
     """
+    return ask_timm([name], cache, progress)[name]
+
+
+def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progress) -> dict[str, dict[str, Any]]:
+    """``facts_of`` several, of which one child process answers all that is not kept yet."""
     file = cache / f"timm-{importlib.metadata.version('timm')}.json"
     try:
         known = json.loads(file.read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
         known = {}
-    if "drop_path" not in known.get(name, {}):  # nor is it in what was kept before it was asked for
-        progress(f"Asking timm about {name}, about 6 s, once", 0, 1)
-        code = (
-            "import json, sys; from har_sweep.spec.weights import timm_facts; "
-            "print(json.dumps(timm_facts(sys.argv[1])))"
-        )
-        # The folder that holds this package, so that the child finds it however the parent did.
-        folder = PACKAGE.parent.resolve()
-        child = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, cwd=folder)
-        if child.returncode != 0:
-            raise InputError(
-                f"timm cannot be asked about model.timm_name={name}: {child.stderr.strip().splitlines()[-1:]}",
-                "`python -m har_sweep.doctor` checks the installation.",
-            )
-        answer = json.loads(child.stdout.splitlines()[-1])
-        if "unknown" in answer:
-            near = " or ".join(f"'{n}'" for n in answer["unknown"])
-            raise InputError(
-                f"timm has no model '{name}' (model.timm_name).",
-                f"Did you mean {near}?" if near else "`python -c 'import timm; print(timm.list_models())'` lists them.",
-            )
-        if answer["input_size"][0] != 3:
-            raise InputError(
-                f"model.timm_name={name} takes {answer['input_size'][0]} channels; images here have 3.",
-                "Choose another architecture.",
-            )
-        known[name] = answer
+    # Nor is the drop path in what was kept before it was asked for.
+    missing = [name for name in dict.fromkeys(names) if "drop_path" not in known.get(name, {})]
+    if missing:
+        answers = _asked(missing, progress)
+        refused = {name: error for name, answer in answers.items() if (error := _refusal(name, answer))}
+        known |= {name: answer for name, answer in answers.items() if name not in refused}
         with atomic(file, "w") as out:
             json.dump(known, out, indent=1, sort_keys=True)
-    return dict(known[name])
+        for error in refused.values():
+            raise error
+    return {name: dict(known[name]) for name in names}
+
+
+def _asked(names: list[str], progress: Progress) -> dict[str, Any]:
+    progress(f"Asking timm about {', '.join(names)}, about 6 s, once", 0, 1)
+    code = (
+        "import json, sys; from har_sweep.spec.weights import timm_facts; "
+        "print(json.dumps({name: timm_facts(name) for name in sys.argv[1:]}))"
+    )
+    # The folder that holds this package, so that the child finds it however the parent did.
+    folder = PACKAGE.parent.resolve()
+    child = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, cwd=folder)
+    if child.returncode != 0:
+        raise InputError(
+            f"timm cannot be asked about model.timm_name={','.join(names)}: {child.stderr.strip().splitlines()[-1:]}",
+            "`python -m har_sweep.doctor` checks the installation.",
+        )
+    answers: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return answers
+
+
+def _refusal(name: str, answer: dict[str, Any]) -> InputError | None:
+    """What is wrong with a name, by timm's answer."""
+    if "unknown" in answer:
+        near = " or ".join(f"'{n}'" for n in answer["unknown"])
+        return InputError(
+            f"timm has no model '{name}' (model.timm_name).",
+            f"Did you mean {near}?" if near else "`python -c 'import timm; print(timm.list_models())'` lists them.",
+        )
+    if answer["input_size"][0] != 3:
+        return InputError(
+            f"model.timm_name={name} takes {answer['input_size'][0]} channels; images here have 3.",
+            "Choose another architecture.",
+        )
+    return None
 
 
 def _name_and_tag(model: ModelConfig) -> tuple[str, str | None]:
