@@ -357,7 +357,6 @@ def test_a_processor_without_bf16_is_asked_nothing(draft: Draft, monkeypatch: py
 def test_it_is_really_measured_in_a_process_of_its_own_and_once(
     bf16_here: None, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speeds, "CHOOSING_SECONDS", 1.0)
     (choice,) = choices(draft())
     assert choice.measured
     assert [f.way for f in choice.measured.figures] == [FP32, OURS, TORCHS]

@@ -55,6 +55,7 @@ def _begin_silently() -> None:
 def _answer(name: str, *args: Any) -> Any:
     """In the process: call a function of ``calibrate``."""
     try:
+        import har_sweep.launch.preload  # noqa: F401 - without looking for garbage in what is imported
         from har_sweep.launch import calibrate
 
         return getattr(calibrate, name)(*args)

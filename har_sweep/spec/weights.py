@@ -268,7 +268,7 @@ def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progre
 def _asked(names: list[str], progress: Progress) -> dict[str, Any]:
     progress(f"Asking timm about {', '.join(names)}, about 6 s, once", 0, 1)
     code = (
-        "import json, sys; from har_sweep.spec.weights import timm_facts; "
+        "import gc, json, sys; gc.disable(); from har_sweep.spec.weights import timm_facts; "
         "print(json.dumps({name: timm_facts(name) for name in sys.argv[1:]}))"
     )
     # The folder that holds this package, so that the child finds it however the parent did.
