@@ -34,8 +34,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The longest files, the longest first, so that no process is left with one when the others are done.
 LONGEST = [
-    "test_sweep", "test_faults", "test_run", "test_distributed", "test_search", "test_api", "test_notebook",
-    "test_real", "test_hydra", "test_full_circle", "test_targets", "test_config",
+    "test_faults", "test_sweep", "test_page", "test_run", "test_tracking", "test_claim", "test_search",
+    "test_wandb_source", "test_notebook", "test_api", "test_distributed", "test_hydra", "test_weights", "test_distill",
+    "test_plots", "test_config", "test_wandb_agent", "test_real", "test_security", "test_full_circle",
 ]  # fmt: skip
 
 
