@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import resource
@@ -325,6 +326,7 @@ HUNGRY += ["hardware.precision=fp32", "hardware.loader_threads=0"]
 
 def _each_with_little_memory(specs: list[RunSpec]) -> list[Record]:
     """Each in a process of its own, which is forked when everything is imported and nothing is computed yet."""
+    gc.freeze()  # as launch/preload.py
     records = []
     for spec in specs:
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:

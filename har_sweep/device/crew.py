@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -31,6 +32,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def _forked(follow: Follow, rank: int, connection: Connection) -> None:
+    gc.freeze()  # no collection, as before each measurement of memory, looks for garbage among what is imported
     stop = Stop()
     stop.take(*SIGNALS)
     link = Link(connection, rank)
