@@ -9,10 +9,12 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 SHELL := bash
-# Of pip's chatter only what takes time: the large downloads and the unpacking.
+# Of pip's chatter only what takes time: the large downloads and the unpacking; its warnings, if all went well, in one line.
 INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 $(PY) -m pip install --no-input --disable-pip-version-check \
-	--progress-bar off -c requirements.lock -e '$(PACKAGE)' \
-	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; }
+	--progress-bar off -c requirements.lock -e '$(PACKAGE)' 2>.venv/pip-warnings.txt \
+	| { grep --line-buffered -oE '(Downloading|Using cached) [^ ]+ \([0-9.]+ [MG]B\)|Installing collected packages' || true; } \
+	|| { cat .venv/pip-warnings.txt >&2; exit 1; }; \
+	[ ! -s .venv/pip-warnings.txt ] || echo "What pip warned of is in .venv/pip-warnings.txt."
 
 # Whole files to each process, as the fixtures of many of them train; the longest first (tests/conftest.py).
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -96,7 +98,7 @@ audit: .venv/.dev
 # The next Hydra, in a folder of its own that comes before what .venv has.
 .venv/.hydra-1.4: requirements-hydra-1.4.txt .venv/.made
 	@rm -rf .venv/hydra-1.4
-	@$(PY) -m pip install --no-input --disable-pip-version-check --quiet --no-deps --target .venv/hydra-1.4 -r $<
+	@$(PY) -m pip install --no-input --disable-pip-version-check -qq --no-deps --target .venv/hydra-1.4 -r $<
 	@touch $@
 
 .venv/.bench: PACKAGE = .[bench]

@@ -117,6 +117,29 @@ def test_an_old_python_is_refused_by_make_with_the_remedy(tmp_path: Path) -> Non
     assert not (tmp_path / ".venv").exists()
 
 
+def test_what_pip_warns_of_is_kept_in_a_file_and_shown_where_it_fails(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    python, installed = tmp_path / ".venv/bin/python", tmp_path / ".venv/.sweep"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        "#!/bin/sh\necho 'Downloading torch.whl (100.0 MB)'; echo 'WARNING: of a location' >&2; exit ${FAILS:-0}\n"
+    )
+    python.chmod(0o755)
+    (tmp_path / ".venv/.made").touch()
+    failed = run("make", ".venv/.sweep", cwd=tmp_path, FAILS="1")
+    assert failed.returncode != 0
+    assert "WARNING: of a location" in failed.stderr
+    assert not installed.exists()
+    made = run("make", ".venv/.sweep", cwd=tmp_path)
+    assert made.stderr == ""
+    assert made.stdout.splitlines()[1:] == [
+        "Downloading torch.whl (100.0 MB)",
+        "What pip warned of is in .venv/pip-warnings.txt.",
+    ]
+    assert installed.exists()
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel installed in it, as site-packages has it."""
