@@ -26,9 +26,8 @@ from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers
-from har_sweep.spec import weights
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, ask_timm, check_weights_file, resolve
+from har_sweep.spec.weights import ModelPlan, check_weights_file, resolve
 
 
 @pytest.fixture(scope="module")
@@ -191,29 +190,22 @@ def test_timm_is_asked_for_what_the_config_leaves_out_and_its_answer_is_kept(tmp
     )  # fmt: skip
     assert plan["mean"] == [0.5, 0.5, 0.5]
     assert len(first["told"]) == 1, "the second plan must find the answer kept"
-    told: list[str] = []
-    with pytest.raises(InputError) as refused:
-        ask_timm(["vit_bse_patch16_384", "test_vit"], tmp_path / "cache", lambda what, *_: told.append(what))
-    assert "vit_bse_patch16_384" in refused.value.message
-    assert "vit_base_patch16_384" in refused.value.hint
-    assert told == ["Asking timm about vit_bse_patch16_384, test_vit, about 6 s, once"]
     kept = json.loads((tmp_path / "cache" / f"timm-{timm.__version__}.json").read_text())
-    assert list(kept) == ["test_vit", "vit_base_patch16_384.augreg_in1k"]
+    assert list(kept) == ["vit_base_patch16_384.augreg_in1k"]
 
 
-def test_timm_is_asked_about_a_sweep_s_models_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-
-    def answers(names: list[str], progress: object) -> dict[str, Any]:
-        asked.append(names)
-        known = {"tag": "", "input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "patch": 0}
-        return {name: {**known, "repo": "", "drop_path": True} for name in names}
-
-    monkeypatch.setattr(weights, "_asked", answers)
-    models = [[f"model.timm_name={name}", "model.std=null"] for name in ("test_vit", "test_resnet", "test_vit")]
+def test_timm_is_asked_once_about_all_models_of_a_sweep_and_a_wrong_name_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = "test_vit", "vit_bse_patch16_384", "test_resnet"
     paths = [f"paths.{key}={tmp_path / key}" for key in ("runs", "cache")]
-    plan(compose_runs([[*SMALL, *model, *paths] for model in models]), Screen())
-    assert asked == [["test_resnet", "test_vit"]]
+    with pytest.raises(InputError) as refused:
+        plan(compose_runs([[*SMALL, f"model.timm_name={name}", "model.std=null", *paths] for name in names]), Screen())
+    assert "timm has no model 'vit_bse_patch16_384'" in refused.value.message
+    assert "vit_base_patch16_384" in refused.value.hint
+    assert capsys.readouterr().out.count("Asking timm about") == 1
+    kept = json.loads((tmp_path / "cache" / f"timm-{timm.__version__}.json").read_text())
+    assert list(kept) == ["test_resnet", "test_vit"]
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:weights", "timm/resnet18.a1_in1k"])

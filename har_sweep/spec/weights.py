@@ -253,16 +253,20 @@ def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progre
     except (FileNotFoundError, json.JSONDecodeError):
         known = {}
     # Nor is the drop path in what was kept before it was asked for.
-    missing = [name for name in dict.fromkeys(names) if "drop_path" not in known.get(name, {})]
+    missing = [n for n in dict.fromkeys(names) if "drop_path" not in known.get(n, {}) and n not in _REFUSED]
     if missing:
         answers = _asked(missing, progress)
-        refused = {name: error for name, answer in answers.items() if (error := _refusal(name, answer))}
-        known |= {name: answer for name, answer in answers.items() if name not in refused}
+        _REFUSED.update({name: error for name, answer in answers.items() if (error := _refusal(name, answer))})
+        known |= {name: answer for name, answer in answers.items() if name not in _REFUSED}
         with atomic(file, "w") as out:
             json.dump(known, out, indent=1, sort_keys=True)
-        for error in refused.values():
-            raise error
+    for name in names:
+        if name in _REFUSED:
+            raise _REFUSED[name]
     return {name: dict(known[name]) for name in names}
+
+
+_REFUSED: dict[str, InputError] = {}  # by timm, when it was asked about several, of which each is looked at again
 
 
 def _asked(names: list[str], progress: Progress) -> dict[str, Any]:
