@@ -176,7 +176,7 @@ def test_no_rank_outlives_rank_0(planned: Planned) -> None:
     assert len(others) == 1
     rank_0.kill()
     rank_0.join()
-    while not all(map(_ended, others)):  # again
+    while not all(map(_ended, others)):  # here, too
         time.sleep(0.1)
 
 

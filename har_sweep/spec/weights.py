@@ -249,24 +249,25 @@ def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progre
     """``facts_of`` several, of which one child process answers all that is not kept yet."""
     file = cache / f"timm-{importlib.metadata.version('timm')}.json"
     try:
-        known = json.loads(file.read_bytes())
+        kept = json.loads(file.read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
-        known = {}
+        kept = {}
     # Nor is the drop path in what was kept before it was asked for.
-    missing = [n for n in dict.fromkeys(names) if "drop_path" not in known.get(n, {}) and n not in _REFUSED]
+    missing = [n for n in dict.fromkeys(names) if "drop_path" not in kept.get(n, {}) and n not in _REFUSED]
     if missing:
-        answers = _asked(missing, progress)
-        _REFUSED.update({name: error for name, answer in answers.items() if (error := _refusal(name, answer))})
-        known |= {name: answer for name, answer in answers.items() if name not in _REFUSED}
+        for name, answer in _asked(missing, progress).items():
+            (_REFUSED if _refusal(name, answer) else kept)[name] = answer
         with atomic(file, "w") as out:
-            json.dump(known, out, indent=1, sort_keys=True)
-    for name in names:
-        if name in _REFUSED:
-            raise _REFUSED[name]
-    return {name: dict(known[name]) for name in names}
+            json.dump(kept, out, indent=1, sort_keys=True)
+    facts = {name: _REFUSED.get(name) or kept[name] for name in names}
+    for name, answer in facts.items():
+        if error := _refusal(name, answer):
+            raise error
+    return facts
 
 
-_REFUSED: dict[str, InputError] = {}  # by timm, when it was asked about several, of which each is looked at again
+_REFUSED: dict[str, dict[str, Any]] = {}
+"""What timm said of names that were refused. Of several that it was asked about, each is looked at again."""
 
 
 def _asked(names: list[str], progress: Progress) -> dict[str, Any]:

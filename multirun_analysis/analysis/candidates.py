@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -209,7 +210,8 @@ def _trials(
             _, which = np.unique(mine[:, varying], axis=0, return_inverse=True)
             groups = [members[which == group] for group in range(which.max() + 1)]
     known = [group[~np.isnan(value[group])] for group in groups]
-    means = [float(value[group].mean()) if len(group) else np.nan for group in known]
+    # The same numbers in another order have the same mean: between them not rounding decides.
+    means = [fmean(value[group].tolist()) if len(group) else np.nan for group in known]
     settings = [
         ", ".join(f"{column.rpartition('/')[2]} {text[column].iat[group[0]]}" for column in columns) for group in groups
     ]

@@ -39,12 +39,12 @@ def _importance(tried: pd.DataFrame, reached: np.ndarray) -> Importance:
     what it explains of trials that each tree has not seen."""
     from sklearn.ensemble import RandomForestRegressor
 
-    varied = np.ptp(reached) > 1e-9 * np.abs(reached).max()  # more than means of the same numbers do by rounding
     numbers = {column: pd.to_numeric(values, errors="coerce") for column, values in tried.items()}
     ordered = {column: bool(values.notna().all()) for column, values in numbers.items()}
     coded = [numbers[c] if ordered[c] else pd.factorize(tried[c].astype(str), sort=True)[0] for c in tried]
     trees = max(FEWEST_TREES, DRAWS // len(reached))
     forest = RandomForestRegressor(trees, oob_score=True, random_state=0).fit(np.stack(coded, axis=1), reached)
+    varied = np.ptp(reached) > 0
     return Importance(
         trials=len(reached),
         explained=float(forest.oob_score_) if varied else 0.0,
