@@ -131,7 +131,8 @@ def test_what_pip_warns_of_is_kept_in_a_file_and_shown_where_it_fails(tmp_path: 
     assert failed.returncode != 0
     assert "WARNING: of a location" in failed.stderr
     assert not installed.exists()
-    made = run("make", ".venv/.sweep", cwd=tmp_path)
+    # Beneath another make, such as `make test`, it would name the folder as well.
+    made = run("make", "--no-print-directory", ".venv/.sweep", cwd=tmp_path)
     assert made.stderr == ""
     assert made.stdout.splitlines()[1:] == [
         "Downloading torch.whl (100.0 MB)",
