@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from har_sweep.errors import InputError
 from har_sweep.launch import ask, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
-from har_sweep.launch.calibrate import Watch, race
+from har_sweep.launch.calibrate import Watch, _shared, race
 from har_sweep.launch.estimate import estimate
 from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.plan import Planned, plan
@@ -37,7 +38,7 @@ from har_sweep.launch.terminal import Screen
 from har_sweep.run.lifecycle import new_record
 from har_sweep.spec import hardware
 from har_sweep.spec.cuda import Build, refused_by_kernels, torch_build
-from har_sweep.spec.hardware import Device, cpu_device, find_devices, nvidia_driver, resolve_device
+from har_sweep.spec.hardware import Device, cpu_device, find_devices, logical_cores, nvidia_driver, resolve_device
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
 
@@ -368,6 +369,31 @@ def test_it_is_really_measured_in_a_process_of_its_own_and_once(
     (estimated,) = estimate([Planned(replace(draft(), choice=choice), "new")], Screen())
     assert estimated.basis == f"its steps on this machine ({cpu_device().name}, {choice.way.precision})"
     assert not torchs.asked
+
+
+def test_beside_others_it_is_one_threads_time_that_counts_and_it_is_said(bf16_here: None, draft: Draft) -> None:
+    config = draft().config
+    spec = replace(draft(), config=replace(config, hardware=replace(config.hardware, cpu_threads=2)))
+    with ask.asking_torch() as answer, ExitStack() as stack:
+        answer("architectures")  # before the loops start: importing torch beside them takes long
+        for _ in range(logical_cores()):
+            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(loop.kill)
+        (choice,) = speeds.choices([spec], answer, Screen())
+    assert choice.measured
+    assert choice.why.endswith(f"; by one thread's time, as {choice.measured.disturbed}")
+    assert "other processes used" in choice.measured.disturbed
+    assert choices(spec) == [choice]  # kept
+
+
+def test_one_threads_time_is_as_if_all_had_shared_it() -> None:
+    alone = measured(images(FP32, 20, 22, 21), images(OURS, 40, 44, 42))
+    shared = _shared(alone, 4, "other processes used 3.9 of 4 cores")
+    assert [f.images_per_second for f in shared.figures] == pytest.approx([84, 168])
+    assert shared.evaluation_seconds == pytest.approx(alone.evaluation_seconds / 4)
+    assert choose(shared).why == (
+        "fastest here: 168 images/s against 84 in fp32; by one thread's time, as other processes used 3.9 of 4 cores"
+    )
 
 
 # Where it is told, and what it changes.

@@ -48,14 +48,13 @@ def _begin_silently() -> None:
     for stream in (1, 2):
         os.dup2(silence, stream)
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the runs will have it
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # so that waiting for another thread is not counted as computing
     die_with_parent()
 
 
 def _answer(name: str, *args: Any) -> Any:
     """In the process: call a function of ``calibrate``."""
     try:
-        import har_sweep.launch.preload  # noqa: F401 - without looking for garbage in what is imported
+        import har_sweep.launch.preload  # noqa: F401 - no garbage is looked for in it; threads wait as a run's
         from har_sweep.launch import calibrate
 
         return getattr(calibrate, name)(*args)

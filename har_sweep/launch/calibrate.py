@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from har_sweep.cost.disturbance import waited_seconds
+from har_sweep.cost.disturbance import Disturbance, Meter, Place, waited_seconds
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, prepare_compute, synchronise
@@ -40,7 +40,8 @@ HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
-PATIENCE = 6.0  # times the seconds asked for, while others compute
+PATIENCE = 6.0  # times the seconds asked for, for one thread while others compute
+CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
 LOSS_SCALE = 1024.0  # for fp16's small gradients
 CLASSES = 10
 WARM_UP_STEPS = 3
@@ -88,11 +89,15 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
 
     Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
     model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
+
+    Beside others that compute on the same cores threads wait for each other, and what is measured of them may be wrong
+    tenfold. One thread's processor time is not, so it is what counts there, as if all threads shared it.
     """
     if spec.device == "cuda" and card:
         torch.cuda.set_device(card)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
-    left = budget((1 - EVALUATION_SHARE) * seconds)
+    threads = torch.get_num_threads()
+    meter = Meter(Place(threads))
     began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
     build_seconds = time.monotonic() - began
@@ -100,11 +105,27 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
         way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch", graph=way.graph)
         for way in ways
     }
-    figures, count = _trained(model, computes, spec, left)
+
+    def crowded(disturbed: Disturbance) -> bool:
+        return spec.device == "cpu" and threads > 1 and (disturbed.share or 0.0) > CROWDED
+
+    disturbed = meter.prospect()
+    if not crowded(disturbed):
+        measured = _measured(model, computes, spec, seconds)
+        disturbed = meter.disturbance()
+    if crowded(disturbed):
+        torch.set_num_threads(1)
+        measured = _shared(_measured(model, computes, spec, seconds), threads, disturbed.text)
+        torch.set_num_threads(threads)
+    return replace(measured, build_seconds=build_seconds)
+
+
+def _measured(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float) -> Measured:
+    figures, count = _trained(model, computes, spec, budget((1 - EVALUATION_SHARE) * seconds))
     measured = Measured(
         figures=figures,
         evaluation_seconds=0.0,
-        build_seconds=build_seconds,
+        build_seconds=0.0,
         batch_size=count,
         batch_wanted=spec.device_batch,
         cpu_threads=spec.config.hardware.cpu_threads,
@@ -112,6 +133,19 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     chosen = computes[choose(measured).way]
     evaluation_seconds = _evaluated(model, spec, chosen, count, budget(EVALUATION_SHARE * seconds))
     return replace(measured, evaluation_seconds=evaluation_seconds)
+
+
+def _shared(measured: Measured, threads: int, disturbed: str) -> Measured:
+    """What one thread took, as if so many had shared it."""
+    return replace(
+        measured,
+        figures=tuple(
+            replace(each, training_seconds=tuple(s / threads for s in each.training_seconds))
+            for each in measured.figures
+        ),
+        evaluation_seconds=measured.evaluation_seconds / threads,
+        disturbed=disturbed,
+    )
 
 
 def _trained(
@@ -138,11 +172,12 @@ def _trained(
 
 
 def budget(seconds: float) -> Callable[[], float]:
-    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well."""
-    threads, wall, cpu = torch.get_num_threads(), time.monotonic(), time.process_time()
+    """Tells how many of the seconds are left; of a thread alone, of its computing: waiting for a core counts less."""
+    patience = 1.0 if torch.get_num_threads() > 1 else PATIENCE
+    wall, cpu = time.monotonic(), time.process_time()
 
     def left() -> float:
-        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / PATIENCE)
+        return seconds - max((time.monotonic() - wall) / patience, (patience > 1) * (time.process_time() - cpu))
 
     return left
 

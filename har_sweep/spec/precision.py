@@ -57,7 +57,8 @@ class Figures:
 @dataclass(frozen=True)
 class Measured:
     """A model on a device, in batches of ``batch_size``, as large as there was time for up to the ``batch_wanted``,
-    with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes."""
+    with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes.
+    ``disturbed`` says who else computed on the same cores, so that one thread's time was measured; or it is empty."""
 
     figures: tuple[Figures, ...]
     evaluation_seconds: float
@@ -65,6 +66,7 @@ class Measured:
     batch_size: int
     batch_wanted: int
     cpu_threads: int | None = None
+    disturbed: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def choose(measured: Measured) -> Choice:
     reference = _preferred([first, *(f for f in sound if f.way.precision == first.way.precision)], lead)
     clear = [f for f in sound if f.way.precision != first.way.precision and _is_clear(reference, f)]
     best = _preferred(clear, lead) if clear else reference
-    return Choice(best.way, _why(best, [f for f in measured.figures if f is not best]), measured)
+    why = _why(best, [f for f in measured.figures if f is not best])
+    return Choice(best.way, why + (measured.disturbed and f"; by one thread's time, as {measured.disturbed}"), measured)
 
 
 def _preferred(figures: list[Figures], lead: Callable[[Figures], float]) -> Figures:
