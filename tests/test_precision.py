@@ -147,16 +147,16 @@ def test_only_what_is_computed_in_hardware_is_measured() -> None:
 class Stage:
     """Steps that take the time they are said to, by a clock of their own."""
 
-    def __init__(self, seconds_an_image: dict[Way, float], first_step: float = 0.0) -> None:
+    def __init__(self, seconds_an_image: dict[Way, float], first_step: float = 0.0, each_step: float = 0.0) -> None:
         self.now, self.steps = 0.0, list[tuple[Way, int]]()
-        self._seconds, self._first = seconds_an_image, first_step
+        self._seconds, self._first, self._each = seconds_an_image, first_step, each_step
 
     def run(self, most: int, deadline: float) -> tuple[dict[Way, tuple[float, ...]], int]:
         def step(way: Way) -> Callable[[int], None]:
             def taken(count: int) -> None:
                 new = (way, count) not in self.steps
                 self.steps.append((way, count))
-                self.now += self._seconds[way] * count + self._first * new
+                self.now += self._seconds[way] * count + self._first * new + self._each
 
             return taken
 
@@ -184,6 +184,14 @@ def test_batches_grow_to_what_there_is_time_for() -> None:
     assert 2 < count < 64
     assert len(times[FP32]) >= 3
     assert stage.now < 7.0
+
+
+def test_batches_grow_on_where_few_images_take_as_long_as_many() -> None:
+    stage = Stage({FP32: 0.0001, OURS: 0.00005}, each_step=0.05)
+    times, count = stage.run(64, 4.0)
+    assert count == 64
+    assert len(times[FP32]) >= 3
+    assert stage.now < 4.2
 
 
 def test_a_model_too_slow_for_more_is_measured_by_one_step_each() -> None:

@@ -40,6 +40,7 @@ HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
+GROWTH = 1.5  # times as many images, for another size to be worth its warm-up
 PATIENCE = 6.0  # times the seconds asked for, for one thread while others compute
 CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
 LOSS_SCALE = 1024.0  # for fp16's small gradients
@@ -288,16 +289,18 @@ def race(
     second, took = round_of(list(steps), least)
     racing = [way for way in steps if second[way] <= HOPELESS * second[reference]]
     took *= sum(second[way] for way in racing) / max(sum(second.values()), 1e-6)
-    # A size costs one round to warm up and three for figures.
-    count = max(least, min(most, int(least * left() / (4 * max(took, 1e-6)))))
-    rounds = [{way: second[way] for way in racing}]
-    if count > least:
+    count, turn = least, {way: second[way] for way in racing}
+    # A size costs one round to warm up, and five are for figures. A few images may take as long as many, so that only
+    # those of a size tell whether there is time for a larger one.
+    while (larger := min(most, int(count * left() / (6 * max(took, 1e-6))))) >= GROWTH * count:
+        count = larger
         repeats = dict.fromkeys(steps, warm_up)
         round_of(racing, count)
-        rounds = []
-    repeats = {way: max(1, int(LEAST_SECONDS / max(second[way] * count, 1e-6))) for way in racing}
-    took *= count / least
-    while not rounds or (took < left() and len(rounds) < MOST_ROUNDS):
+        repeats = dict.fromkeys(steps, 1)
+        turn, took = round_of(racing, count)
+    repeats = {way: max(1, int(LEAST_SECONDS / max(turn[way] * count, 1e-6))) for way in racing}
+    rounds = [turn]
+    while took < left() and len(rounds) < MOST_ROUNDS:
         turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
         rounds.append(turn)
     gone = {way: (second[way],) for way in steps if way not in racing}
