@@ -85,7 +85,7 @@ def architectures() -> list[str]:
 
 def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -> Measured:
     """Train a run's model, untrained and on random pixels, each way in turn for about so many seconds in all, and
-    evaluate it the way that ``choose`` takes; on a busy machine it lasts longer, but no more than ``PATIENCE`` times.
+    evaluate it the way that ``choose`` takes; on a busy machine it lasts about ``PATIENCE`` times as long at most.
     ``card`` is which of the visible GPUs does it.
 
     Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
@@ -174,11 +174,11 @@ def _trained(
 
 def budget(seconds: float) -> Callable[[], float]:
     """Tells how many of the seconds are left; of a thread alone, of its computing: waiting for a core counts less."""
-    patience = 1.0 if torch.get_num_threads() > 1 else PATIENCE
-    wall, cpu = time.monotonic(), time.process_time()
+    alone, wall, cpu = torch.get_num_threads() == 1, time.monotonic(), time.process_time()
 
     def left() -> float:
-        return seconds - max((time.monotonic() - wall) / patience, (patience > 1) * (time.process_time() - cpu))
+        passed = time.monotonic() - wall
+        return seconds - (max(time.process_time() - cpu, passed / PATIENCE) if alone else passed)
 
     return left
 
