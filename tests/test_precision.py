@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,10 @@ import torch
 import torch.nn.functional as F
 from small import SMALL, small_spec
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from contention import busy_cores
+
 from har_sweep.config.check import check_launcher
 from har_sweep.config.compose import compose_runs
 from har_sweep.config.schema import HardwareConfig, SlurmLauncher
@@ -25,7 +28,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.doctor.finding import PROBLEM
 from har_sweep.doctor.machine import devices, precision
 from har_sweep.errors import InputError
-from har_sweep.launch import ask, speeds
+from har_sweep.launch import ask, calibrate, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, _shared, race
@@ -38,7 +41,7 @@ from har_sweep.launch.terminal import Screen
 from har_sweep.run.lifecycle import new_record
 from har_sweep.spec import hardware
 from har_sweep.spec.cuda import Build, refused_by_kernels, torch_build
-from har_sweep.spec.hardware import Device, cpu_device, find_devices, logical_cores, nvidia_driver, resolve_device
+from har_sweep.spec.hardware import Device, cpu_device, find_devices, nvidia_driver, resolve_device
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, named, ways
 from har_sweep.spec.run_spec import RunSpec
 
@@ -382,16 +385,33 @@ def test_it_is_really_measured_in_a_process_of_its_own_and_once(
 def test_beside_others_it_is_one_threads_time_that_counts_and_it_is_said(bf16_here: None, draft: Draft) -> None:
     config = draft().config
     spec = replace(draft(), config=replace(config, hardware=replace(config.hardware, cpu_threads=2)))
-    with ask.asking_torch() as answer, ExitStack() as stack:
+    with ask.asking_torch() as answer:
         answer("architectures")  # before the loops start: importing torch beside them takes long
-        for _ in range(logical_cores()):
-            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-            stack.callback(loop.kill)
-        (choice,) = speeds.choices([spec], answer, Screen())
+        with busy_cores():
+            (choice,) = speeds.choices([spec], answer, Screen())
     assert choice.measured
     assert choice.why.endswith(f"; by one thread's time, as {choice.measured.disturbed}")
     assert "other processes used" in choice.measured.disturbed
     assert choices(spec) == [choice]  # kept
+
+
+def test_what_fails_on_one_thread_leaves_all_to_the_next_question(
+    draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    spec, used = draft("fp32"), list[int]()
+    spec = replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, cpu_threads=2)))
+
+    def fails(*_: object) -> Measured:
+        used.append(torch.get_num_threads())
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(calibrate, "CROWDED", -1.0)
+    monkeypatch.setattr(calibrate, "_timed", fails)
+    with pytest.raises(RuntimeError):
+        calibrate.measure(spec, (FP32,), 1.0)
+    assert (used, torch.get_num_threads()) == ([1], 2)
+    torch.set_num_threads(before)
 
 
 def test_one_threads_time_is_as_if_all_had_shared_it() -> None:

@@ -110,23 +110,28 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     def crowded(disturbed: Disturbance) -> bool:
         return spec.device == "cpu" and threads > 1 and (disturbed.share or 0.0) > CROWDED
 
+    timed = partial(_timed, model, computes, spec, seconds, build_seconds)
     disturbed = meter.prospect()
     if not crowded(disturbed):
-        measured = _measured(model, computes, spec, seconds)
+        measured = timed()
         disturbed = meter.disturbance()
     if crowded(disturbed):
         torch.set_num_threads(1)
-        measured = _shared(_measured(model, computes, spec, seconds), threads, disturbed.text)
-        torch.set_num_threads(threads)
-    return replace(measured, build_seconds=build_seconds)
+        try:
+            measured = _shared(timed(), threads, disturbed.text)
+        finally:  # this process is asked about other models, too
+            torch.set_num_threads(threads)
+    return measured
 
 
-def _measured(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float) -> Measured:
+def _timed(
+    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float, build_seconds: float
+) -> Measured:
     figures, count = _trained(model, computes, spec, budget((1 - EVALUATION_SHARE) * seconds))
     measured = Measured(
         figures=figures,
         evaluation_seconds=0.0,
-        build_seconds=0.0,
+        build_seconds=build_seconds,
         batch_size=count,
         batch_wanted=spec.device_batch,
         cpu_threads=spec.config.hardware.cpu_threads,
