@@ -178,12 +178,11 @@ def _trained(
 
 
 def budget(seconds: float) -> Callable[[], float]:
-    """Tells how many of the seconds are left; of a thread alone, of its computing: waiting for a core counts less."""
-    alone, wall, cpu = torch.get_num_threads() == 1, time.monotonic(), time.process_time()
+    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well."""
+    threads, wall, cpu = torch.get_num_threads(), time.monotonic(), time.process_time()
 
     def left() -> float:
-        passed = time.monotonic() - wall
-        return seconds - (max(time.process_time() - cpu, passed / PATIENCE) if alone else passed)
+        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / PATIENCE)
 
     return left
 
