@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from har_sweep.errors import InputError
 from multirun_analysis.analysis.busy import CAUSE as BUSY
 from multirun_analysis.analysis.crossed import LEVEL
+from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.sentences import MOST_NAMED, scoped_certainty
 from multirun_analysis.findings import Block, Recommendation
 from multirun_analysis.quantities import Kind, Quantity, columns_of, named
@@ -169,7 +169,7 @@ def _near_the_limit(block: Block, place: int, budgets: Sequence[Budget]) -> list
     for budget in budgets if runs > 1 else ():
         for column in budget.columns:
             value, deviation = (float(table[column].iat[place]) for table in (block.means, block.deviations))
-            half = float(stats.t.ppf(0.5 + LEVEL / 2, runs - 1)) * deviation / runs**0.5
+            half = float(student_quantile(0.5 + LEVEL / 2, runs - 1)) * deviation / runs**0.5
             if abs(value - budget.limit) < half:
                 cost = budget.quantities[column]
                 found.append(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from multirun_analysis.analysis.crossed import Components, Floats, of_images
+from multirun_analysis.analysis.distributions import student_tail
 
 ALPHA = 0.05
 SAMPLES = 4000  # a corrected p of 0.05 is then known to +- 0.007
@@ -84,7 +84,7 @@ def correct(
         runs = np.stack([np.take_along_axis(of_runs, places, axis=1) for places in (first, before)])
         variance, freedom = found.difference(first, before, runs)
         with np.errstate(invalid="ignore", divide="ignore"):
-            p = 2 * stats.t.sf(np.abs(gap) / np.sqrt(variance), freedom)
+            p = 2 * student_tail(np.abs(gap) / np.sqrt(variance), freedom)
         p = np.where((variance > 0) & found.testable(first, before) & (whose[first] != whose[before]), p, 1.0)
         smallest = np.minimum(smallest, p.min(axis=1))
     smallest.sort()

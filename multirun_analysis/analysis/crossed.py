@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from multirun_analysis.analysis.distributions import normal_quantile, student_quantile, student_tail
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -115,7 +116,9 @@ class Components:
         variance, freedom = again.difference(np.array(first), np.array(second))
         gap = sign * (self.mean[first] - self.mean[second])
         return (
-            float(stats.t.cdf(gap / np.sqrt(variance), freedom)) if variance > 0 else float(gap > 0) or 0.5 * (gap == 0)
+            float(student_tail(-gap / np.sqrt(variance), freedom))
+            if variance > 0
+            else float(gap > 0) or 0.5 * (gap == 0)
         )
 
     def needed(self, first: int, second: int, level: float) -> tuple[float, float]:
@@ -123,7 +126,7 @@ class Components:
         interval of this level, the other number left as it is; inf where none that anyone has (``MOST_NEEDED``) would,
         nan where that is not known."""
         gap = float(self.mean[first] - self.mean[second])
-        wanted = (gap / float(stats.norm.ppf(0.5 + level / 2) + stats.norm.ppf(POWER))) ** 2
+        wanted = (gap / (normal_quantile(0.5 + level / 2) + normal_quantile(POWER))) ** 2
         both = self.paired(first, second)
         pair = [first, second]
         several = min(self.runs[first], self.runs[second]) > 1
@@ -152,8 +155,8 @@ def judge(gap: float, variance: float, freedom: float, level: float) -> tuple[fl
     alone."""
     if not variance:
         return float(gap == 0), gap, gap
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * variance**0.5
-    return float(2 * stats.t.sf(abs(gap) / variance**0.5, freedom)), gap - half, gap + half
+    half = float(student_quantile(0.5 + level / 2, freedom)) * variance**0.5
+    return float(2 * student_tail(abs(gap) / variance**0.5, freedom)), gap - half, gap + half
 
 
 def components(candidates: Sequence[Answered]) -> Components:
@@ -230,7 +233,7 @@ def accuracy_interval(
     """
     variance, freedom = _sum(of_images, np.full_like(mean, np.inf), of_runs[None], noise[None], runs[None])
     known = (runs > 1) | (images > 0)
-    z = np.where(np.isfinite(freedom), stats.t.ppf(0.5 + LEVEL / 2, freedom), stats.norm.ppf(0.5 + LEVEL / 2))
+    z = student_quantile(0.5 + LEVEL / 2, freedom)
     if whole is None:
         half = np.where(known, z * np.sqrt(variance), np.nan)
         return np.stack([mean - half, mean + half], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from har_sweep.errors import InputError
 from har_sweep.record.record import Epoch
+from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.ranking import MAX_COMPARED
 from multirun_analysis.findings import Candidate, Mark
 from multirun_analysis.quantities import METRICS, Quantity
@@ -88,9 +89,9 @@ def still_rising(accuracies: NDArray[np.float64]) -> tuple[float, int] | None:
     if len(accuracies) < 2 * LEAST_EPOCHS:
         return None
     last, part = accuracies[-count:], count // 3
-    line = stats.linregress(np.arange(count), last)
-    rise = float(line.slope) * (count - 1)
-    steep = line.slope > stats.t.ppf(1 - RISK, count - 2) * line.stderr
+    (slope, _), covariance = np.polyfit(np.arange(count), last, 1, cov=True)
+    rise = float(slope) * (count - 1)
+    steep = slope > student_quantile(1 - RISK, count - 2) * math.sqrt(covariance[0, 0])
     goes_on = last[-part:].mean() > last[-2 * part : -part].mean()
     return (rise, count) if rise > LEAST_RISE and steep and goes_on else None
 

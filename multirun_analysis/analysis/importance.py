@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from multirun_analysis.findings import Candidate, Importance
 from multirun_analysis.sources.runs import Runs
@@ -44,10 +43,10 @@ def _importance(tried: pd.DataFrame, reached: np.ndarray) -> Importance:
     coded = [numbers[c] if ordered[c] else pd.factorize(tried[c].astype(str), sort=True)[0] for c in tried]
     trees = max(FEWEST_TREES, DRAWS // len(reached))
     forest = RandomForestRegressor(trees, oob_score=True, random_state=0).fit(np.stack(coded, axis=1), reached)
-    varied = np.ptp(reached) > 0
+    varied, ranks = np.ptp(reached) > 0, pd.Series(reached, tried.index).rank()
     return Importance(
         trials=len(reached),
         explained=float(forest.oob_score_) if varied else 0.0,
         shares=dict(zip(tried.columns, forest.feature_importances_.tolist(), strict=True)),
-        correlations={c: float(spearmanr(numbers[c], reached)[0]) for c in tried if ordered[c] and varied},
+        correlations={c: float(numbers[c].rank().corr(ranks)) for c in tried if ordered[c] and varied},  # Spearman's
     )

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtr, betaincinv
 
 from multirun_analysis.analysis.crossed import LEVEL, Floats
+from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.pareto import nondominated
 
 SAMPLES = 2000  # a probability of 0.5 is then known to +- 0.02
@@ -17,7 +18,7 @@ SAMPLES = 2000  # a probability of 0.5 is then known to +- 0.02
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p of McNemar's test: that of as uneven a share of the images that only one got right, if each
     of them were as likely for either (McNemar, 1947, with the binomial distribution)."""
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def of_the_uneven(only_first: int, only_second: int, images: int, level: float = LEVEL) -> tuple[float, float]:
@@ -29,11 +30,15 @@ def of_the_uneven(only_first: int, only_second: int, images: int, level: float =
     uneven = only_first + only_second
     gap = (only_first - only_second) / images
     variance = (uneven / images - gap**2) / max(1, images - 1)
-    half = float(stats.t.ppf(0.5 + level / 2, max(1, images - 1)) * math.sqrt(variance))
+    half = float(student_quantile(0.5 + level / 2, max(1, images - 1)) * math.sqrt(variance))
     if not uneven:
         return gap, gap
-    exact = stats.binomtest(only_first, uneven).proportion_ci(level, "exact")
-    low, high = ((2 * share - 1) * uneven / images for share in (exact.low, exact.high))
+    rest = (1 - level) / 2
+    shares = (
+        betaincinv(only_first, only_second + 1, rest) if only_first else 0.0,
+        betaincinv(only_first + 1, only_second, 1 - rest) if only_second else 1.0,
+    )
+    low, high = (float(2 * share - 1) * uneven / images for share in shares)
     return max(-1.0, min(low, gap - half)), min(1.0, max(high, gap + half))
 
 

@@ -111,4 +111,4 @@ def _boxes(centres: Floats, half: float) -> Floats:
 def _hits(box: Floats, others: Floats) -> int:
     """How many of ``others`` [n, 4] overlap ``box``."""
     apart = (others[:, 0] > box[2]) | (others[:, 2] < box[0]) | (others[:, 1] > box[3]) | (others[:, 3] < box[1])
-    return int((~apart).sum())
+    return len(apart) - int(np.count_nonzero(apart))

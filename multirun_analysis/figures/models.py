@@ -94,7 +94,7 @@ def confusion(block: Block, candidate: int, styles: Styles) -> Figure | None:
     width = max(COLUMN_WIDTH, label + beside + len(classes) * (0.155 if numbered else 0.085))
     figure = sheet(width - beside + 0.55, width=width)
     axes = figure.add_subplot(xlabel="answer", ylabel="truth", aspect="equal")
-    axes.set_title(styles.of(block, candidate).name, fontsize=7)
+    axes.set_title(styles.of(block, candidate).name, fontsize=7, y=1)  # above nothing: no tick is at the top
     mesh = axes.pcolormesh(
         shares, cmap="Blues", norm=PowerNorm(0.6, 0, 100), edgecolors="white", linewidth=0.3, rasterized=not numbered
     )

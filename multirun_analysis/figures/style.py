@@ -218,10 +218,17 @@ def _wrap(text: str, width: float) -> Iterator[str]:
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay the figure out once and for all. It keeps no engine of its own: with one, every format is drawn twice."""
-    if figure.get_label() != LAID_OUT:
-        ConstrainedLayoutEngine().execute(figure)
-        figure.set_label(LAID_OUT)
+    """Lay the figure out once and for all. It keeps no engine of its own: with one, every format is drawn twice; and
+    the labels of the axes stay where they are now, or each format would look for their place anew."""
+    if figure.get_label() == LAID_OUT:
+        return
+    ConstrainedLayoutEngine().execute(figure)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_tightbbox()
+            place = axis.label.get_transform().transform(axis.label.get_position())
+            axis.set_label_coords(*axes.transAxes.inverted().transform(place))
+    figure.set_label(LAID_OUT)
 
 
 def legend(figure: Figure, entries: Sequence[Style], columns: int, lines: bool = True) -> Legend | None:

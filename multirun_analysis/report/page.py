@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from scipy import stats
 
+from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.findings import JOINT, PICTURED, Analysis, Block, Disputed, Errors, Front
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.tables.columns import Cell
-from multirun_analysis.tables.table import Table
+from multirun_analysis.tables.table import Table, to_digits
 
 # What a browser still draws at once, and mails still carry; the files beside the page have the rest.
 MOST_CANDIDATES = 3_000
@@ -77,7 +77,7 @@ def page(analysis: Analysis, tables: Sequence[Table]) -> str:
         run_count=len(analysis.frame),
         # "<" as an escape of JSON's own: no text can end the element.
         data=Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-        plotly=Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()),
+        plotly=Markup(base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()),
         style=Markup((_FOLDER / "page.css").read_text("utf-8")),
         script=Markup("\n".join((_FOLDER / name).read_text("utf-8") for name in _SCRIPTS)),
     )
@@ -152,7 +152,7 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
                 "trials": len(candidate.trials),
                 "trialRows": _places((r for t in candidate.trials if not t.chosen for r in t.rows), rows),
                 # A mean's 95 % interval is this many standard deviations to each side.
-                "t": _number(stats.t.ppf(0.975, runs - 1) / math.sqrt(runs)) if runs > 1 else None,
+                "t": _number(student_quantile(0.975, runs - 1) / math.sqrt(runs)) if runs > 1 else None,
                 "marks": [{"text": m.text, "affects": None if m.affects is None else sorted(m.affects)}
                           for m in candidate.marks],
             }
@@ -320,5 +320,6 @@ def _number(value: Any) -> Any:
 
 def _numbers(values: Iterable[Any], digits: int | None = None) -> list[Any]:
     """As ``_number`` each; to so many significant digits, or whole, so that the page finds the same fronts."""
-    numbers = [_number(value) for value in np.asarray(values, float).tolist()]
-    return numbers if digits is None else [None if v is None else float(f"{v:.{digits}g}") for v in numbers]
+    numbers = np.asarray(values, float)
+    shown = numbers if digits is None else to_digits(numbers, digits)
+    return [value if known else None for value, known in zip(shown.tolist(), np.isfinite(shown).tolist(), strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +87,8 @@ def read_folder(folder: Path, progress: Progress) -> Found:
             broken.append(f"{RunPaths(run).record} contradicts itself: {'; '.join(why)}.")
             continue
         row = flatten(record)
-        for column, value in row.items():
-            if isinstance(value, float) and math.isnan(value):
-                unknown.setdefault(column, []).append(record.run_id)
+        for column in [column for column, value in row.items() if value != value]:  # nan
+            unknown.setdefault(column, []).append(record.run_id)
         rows.append(row)
         info.append(RunInfo(record.run_id, record.name, record.seed, record.status, redact_text(str(run)), None))
         origins.append(RunFolder(RunPaths(run)))

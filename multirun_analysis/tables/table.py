@@ -158,6 +158,8 @@ def _no_formulas(cells: pd.Series) -> pd.Series:
     if is_numeric_dtype(cells):
         return cells
     doubtful = cells if cells.dtype == object else cells[~cells.str.fullmatch(_HARMLESS)]
+    if doubtful.empty:
+        return cells
     return cells.mask(cells.index.isin(doubtful.index), doubtful.map(no_formula, na_action="ignore"))
 
 
@@ -203,12 +205,17 @@ def interval_cell(low: float | None, high: float | None, form: str = "") -> Cell
 
 def in_unit(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     """Values in another unit, without what multiplying adds to their last digits: 0.58 in percent is 58."""
-    made = values * factor
-    with np.errstate(divide="ignore"):
-        places = 14 - np.floor(np.log10(np.abs(made)))  # after the point, of fifteen digits
-    usual = (places >= 0) & (places < len(_POWERS))
-    power = _POWERS[places[usual].astype(int)]
-    made[usual] = np.rint(made[usual] * power) / power
+    return to_digits(values * factor, 15)
+
+
+def to_digits(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
+    """Values to so many significant digits, as near as such numbers come."""
+    made = values.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = digits - 1 - np.floor(np.log10(np.abs(made)))  # after the point
+    usual = np.abs(places) < len(_POWERS)
+    power, finer = _POWERS[np.abs(places[usual]).astype(int)], places[usual] >= 0
+    made[usual] = np.where(finer, np.rint(made[usual] * power) / power, np.rint(made[usual] / power) * power)
     return made
 
 
