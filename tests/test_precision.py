@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from small import SMALL, small_spec
@@ -412,6 +413,32 @@ def test_what_fails_on_one_thread_leaves_all_to_the_next_question(
         calibrate.measure(spec, (FP32,), 1.0)
     assert (used, torch.get_num_threads()) == ([1], 2)
     torch.set_num_threads(before)
+
+
+def test_gradients_are_of_all_images_that_there_is_time_for_and_two_at_least(draft: Draft) -> None:
+    spec, compute = draft(batch_size=12), Compute(torch.device("cpu"), "fp32", torch.channels_last)
+    model = calibrate._untrained(spec, 10)
+    for left, count in ((1e9, 12), (0.0, 2)):
+        assert len(calibrate._images(model, compute, spec, 3, lambda left=left: left)) == count  # type: ignore[misc]
+
+
+def test_without_time_left_a_precision_is_tried_with_one_kind_of_kernels(draft: Draft) -> None:
+    computes = {
+        way: Compute(torch.device("cpu"), way.precision, torch.channels_last, own_kernels=way.kernels != "torch")
+        for way in (FP32, OURS, TORCHS)
+    }
+    model, pixels = calibrate._untrained(draft(), 10), torch.randn(2, 3, 32, 32)
+    found = calibrate._checked(model, computes, pixels, lambda: 0.0)
+    assert [bool(found[way].training_seconds) for way in computes] == [True, True, False]
+    assert choose(measured(*found.values())).way in (FP32, OURS)
+
+
+def test_a_model_that_keeps_what_its_weights_make_can_be_compared() -> None:
+    model = timm.create_model("tiny_vit_5m_224", num_classes=10).eval()  # of its biases, in evaluation
+    compute, pixels = Compute(torch.device("cpu"), "fp32", torch.contiguous_format), torch.randn(2, 3, 64, 64)
+    (one, gradient), (another, same) = (calibrate._gradient(model, compute, pixels) for _ in range(2))
+    assert one == another
+    assert calibrate._cosine(gradient, same) == pytest.approx(1)
 
 
 def test_one_threads_time_is_as_if_all_had_shared_it() -> None:

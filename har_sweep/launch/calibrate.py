@@ -14,12 +14,11 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from har_sweep.cost.disturbance import Disturbance, Meter, Place, waited_seconds
 from har_sweep.cost.static import static_costs
 from har_sweep.data.dataset import Dataset
-from har_sweep.device.compute import Compute, prepare_compute, synchronise
+from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute, synchronise
 from har_sweep.device.crew import Link
 from har_sweep.device.graph import StepGraph
 from har_sweep.device.ranks import Ranks, lead
@@ -37,6 +36,9 @@ from har_sweep.train.objective import Objective, build_objective
 
 EVALUATION_SHARE = 0.1  # of the time
 HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
+GRADIENT, GRADIENT_OF_OTHERS = 3.0, 2.0  # times as long as fp32's forward pass
+WHOLE_TURNS = 4  # to warm up, and three that count
+TURN = 0.25  # of the time, for the gradients of all ways; so that there are about three turns
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
@@ -101,6 +103,7 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     meter = Meter(Place(threads))
     began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
+    keep_freed_memory(compute.device)  # as in training from the second step on
     build_seconds = time.monotonic() - began
     computes = {
         way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch", graph=way.graph)
@@ -158,23 +161,60 @@ def _trained(
     model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, left: Callable[[], float]
 ) -> tuple[tuple[Figures, ...], int]:
     """The figures of each way, and the images of a batch."""
-    size, batched = spec.model.input_size, any(isinstance(module, _BatchNorm) for module in model.modules())
-    least = min(spec.device_batch, 2 if batched else 1)  # an image alone has no variance to be normalised by
-    images = torch.randn(least, 3, size, size, generator=torch.Generator().manual_seed(0))
-    reference, compute = next(iter(computes.items()))
-    stopwatch, before = partial(undisturbed, compute.device), left()
-    checked = _checked(model, computes, images)
-    if 2 * left() > before or len(computes) == 1:
+    reference, on_cpu = next(iter(computes.values())), spec.device == "cpu"
+    stopwatch, before = partial(undisturbed, reference.device), left()
+    images = _images(model, reference, spec, len(computes), left)
+    checked = _checked(model, computes, images, left)
+    took = before - left()
+    whole = len(images) == spec.device_batch and WHOLE_TURNS * took < left()
+    if len(computes) == 1 or whole or (not on_cpu and took < left()):  # a GPU's batches grow in the race
         steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
         set_train_mode(model, spec.config)
         warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
-        times, count = race(steps, least, spec.device_batch, left, stopwatch, warm_up)
+        times, count = race(steps, len(images), spec.device_batch, left, stopwatch, warm_up)
         return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
-    with stopwatch() as watch:  # once more, for the first was charged with the start of threads, memory and kernels
-        _gradient(model, compute, images)
-    seconds = min(watch.seconds / least, *checked[reference].training_seconds)
-    checked[reference] = replace(checked[reference], training_seconds=(seconds,))
-    return tuple(checked.values()), least
+    rounds = [_first_seconds(checked)]
+    ways = [way for way, seconds in rounds[0].items() if seconds <= HOPELESS * rounds[0][next(iter(computes))]]
+    while took < left() and len(rounds) < MOST_ROUNDS:
+        turn, now = dict[Way, float](), left()
+        for way in ways if len(rounds) % 2 else ways[::-1]:
+            with stopwatch() as watch:
+                _gradient(model, computes[way], images)
+            turn[way] = watch.seconds / len(images)
+        rounds.append(turn)
+        took = now - left()
+    return tuple(
+        replace(found, training_seconds=tuple(turn[way] for turn in rounds if way in turn))
+        for way, found in checked.items()
+    ), len(images)
+
+
+def _first_seconds(checked: Mapping[Way, Figures]) -> dict[Way, float]:
+    return {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
+
+
+def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: Callable[[], float]) -> Tensor:
+    """Those to compare gradients by: as many as let all ways take a few turns, and two at least. With one a large model
+    does little but read its weights, which bf16 does twice, and batch normalisation has no variance to go by."""
+    count, measured = min(2, spec.device_batch), ways > 1 and spec.device == "cpu"
+    shape = (spec.device_batch if measured else count, 3, spec.model.input_size, spec.model.input_size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if not measured:
+        return images
+    longest = TURN * left() / (GRADIENT + (ways - 1) * GRADIENT_OF_OTHERS)
+    model.eval()
+
+    def forward(count: int) -> float:
+        with undisturbed(compute.device) as watch, torch.no_grad():
+            model(images[:count].contiguous(memory_format=compute.memory_format))
+        return watch.seconds
+
+    seconds = forward(count)
+    while seconds < longest and count < spec.device_batch:
+        seconds = forward(more := min(2 * count, spec.device_batch))
+        if seconds < longest:
+            count = more
+    return images[:count]
 
 
 def budget(seconds: float) -> Callable[[], float]:
@@ -332,18 +372,23 @@ def undisturbed(device: torch.device) -> Iterator[Watch]:
         watch.seconds = max((time.process_time() - cpu) / torch.get_num_threads(), watch.seconds - lost)
 
 
-def _checked(model: nn.Module, computes: Mapping[Way, Compute], images: Tensor) -> dict[Way, Figures]:
-    """Of each way, how far the loss and the gradient of the same images are from the first way's, or its error.
+def _checked(
+    model: nn.Module, computes: Mapping[Way, Compute], images: Tensor, left: Callable[[], float]
+) -> dict[Way, Figures]:
+    """Of each way, how far the loss and the gradient of the same images are from the first way's, or its error. Of a
+    precision that was computed in one way, nothing more where no time is left for it.
 
     As in evaluation, without batch statistics and random draws: with two images batch normalisation multiplies the
     smallest difference until even sound gradients have nothing in common.
     """
     if len(computes) == 1:
         return {way: Figures(way) for way in computes}
-    model.eval()
     found = dict[Way, Figures]()
     first: tuple[float, list[Tensor]] | None = None
     for way, compute in computes.items():
+        if left() <= 0 and any(way.precision == known.precision for known in found):
+            found[way] = Figures(way)
+            continue
         try:
             with undisturbed(compute.device) as watch:
                 loss, gradient = _gradient(model, compute, images)
@@ -366,6 +411,7 @@ def _checked(model: nn.Module, computes: Mapping[Way, Compute], images: Tensor) 
 
 
 def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float, list[Tensor]]:
+    model.train().eval()  # some keep in evaluation what their weights make, whose graph serves once (TinyViT)
     inputs = compute.move(images).contiguous(memory_format=compute.memory_format)
     labels = torch.zeros(len(images), dtype=torch.int64, device=compute.device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
