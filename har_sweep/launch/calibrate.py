@@ -38,7 +38,8 @@ EVALUATION_SHARE = 0.1  # of the time
 HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
 GRADIENT, GRADIENT_OF_OTHERS = 3.0, 2.0  # times as long as fp32's forward pass
 WHOLE_TURNS = 4  # to warm up, and three that count
-TURN = 0.25  # of the time, for the gradients of all ways; so that there are about three turns
+TURN = 0.3  # of the time, for the gradients of all ways; so that there are three turns or more
+BEHIND = 1.25  # times as slow as the best of its precision, in the first turn: it gets no more
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
@@ -173,8 +174,11 @@ def _trained(
         warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
         times, count = race(steps, len(images), spec.device_batch, left, stopwatch, warm_up)
         return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
-    rounds = [_first_seconds(checked)]
-    ways = [way for way, seconds in rounds[0].items() if seconds <= HOPELESS * rounds[0][next(iter(computes))]]
+    first = {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
+    slowest = HOPELESS * first[next(iter(computes))]
+    best = {way.precision: min(first[other] for other in first if other.precision == way.precision) for way in first}
+    ways = [way for way, seconds in first.items() if seconds <= min(slowest, BEHIND * best[way.precision])]
+    rounds = [first]
     while took < left() and len(rounds) < MOST_ROUNDS:
         turn, now = dict[Way, float](), left()
         for way in ways if len(rounds) % 2 else ways[::-1]:
@@ -187,10 +191,6 @@ def _trained(
         replace(found, training_seconds=tuple(turn[way] for turn in rounds if way in turn))
         for way, found in checked.items()
     ), len(images)
-
-
-def _first_seconds(checked: Mapping[Way, Figures]) -> dict[Way, float]:
-    return {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
 
 
 def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: Callable[[], float]) -> Tensor:
