@@ -36,11 +36,11 @@ from har_sweep.train.objective import Objective, build_objective
 
 EVALUATION_SHARE = 0.1  # of the time
 HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
-GRADIENT, GRADIENT_OF_OTHERS = 3.0, 2.0  # times as long as fp32's forward pass
-WHOLE_TURNS = 4  # to warm up, and three that count
-TURN = 0.3  # of the time, for the gradients of all ways; so that there are three turns or more
-BEHIND = 1.25  # times as slow as the best of its precision, in the first turn: it gets no more
 FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
+TURN = 0.3  # of the time, for one turn of gradients, so that there are three or more
+GRADIENT, GRADIENT_OF_OTHERS = 3.0, 2.0  # times as long as fp32's forward pass
+BEHIND = 1.25  # times as slow as the best of its precision, in the first turn: it gets no more
+WHOLE_TURNS = 4  # of whole steps: to warm up, and three that count
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 MOST_ROUNDS = 30
 GROWTH = 1.5  # times as many images, for another size to be worth its warm-up
@@ -91,8 +91,8 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     evaluate it the way that ``choose`` takes; on a busy machine it lasts about ``PATIENCE`` times as long at most.
     ``card`` is which of the visible GPUs does it.
 
-    Times are of whole steps: augmentation, gradients and update. Batches are the run's where there is time for it. Of a
-    model so slow that a step each way is too much, they are of the gradients by which the ways are compared.
+    Times are of whole steps (augmentation, gradients and update) of the run's batches. Where a CPU has no time for
+    several of them, they are of the gradients by which the ways are compared, of as many images as there is time for.
 
     Beside others that compute on the same cores threads wait for each other, and what is measured of them may be wrong
     tenfold. One thread's processor time is not, so it is what counts there, as if all threads shared it.
@@ -162,35 +162,47 @@ def _trained(
     model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, left: Callable[[], float]
 ) -> tuple[tuple[Figures, ...], int]:
     """The figures of each way, and the images of a batch."""
-    reference, on_cpu = next(iter(computes.values())), spec.device == "cpu"
+    reference = next(iter(computes.values()))
     stopwatch, before = partial(undisturbed, reference.device), left()
     images = _images(model, reference, spec, len(computes), left)
-    checked = _checked(model, computes, images, left)
+    checked, count = _checked(model, computes, images, left), len(images)
     took = before - left()
-    whole = len(images) == spec.device_batch and WHOLE_TURNS * took < left()
-    if len(computes) == 1 or whole or (not on_cpu and took < left()):  # a GPU's batches grow in the race
+    whole = WHOLE_TURNS * took < left() and count == spec.device_batch
+    if len(computes) == 1 or whole or (spec.device != "cpu" and took < left()):  # a GPU's batches grow in the race
         steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
         set_train_mode(model, spec.config)
         warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
-        times, count = race(steps, len(images), spec.device_batch, left, stopwatch, warm_up)
-        return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
+        times, count = race(steps, count, spec.device_batch, left, stopwatch, warm_up)
+    else:
+        times = _turns(model, computes, checked, images, took, left, stopwatch)
+    return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
+
+
+def _turns(
+    model: nn.Module,
+    computes: Mapping[Way, Compute],
+    checked: Mapping[Way, Figures],
+    images: Tensor,
+    took: float,
+    left: Callable[[], float],
+    stopwatch: Callable[[], AbstractContextManager[Watch]],
+) -> dict[Way, tuple[float, ...]]:
+    """Seconds an image of each way's gradients, one a turn; the first was that of ``_checked``, which ``took`` so long.
+    Those far behind in it have no other."""
     first = {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
     slowest = HOPELESS * first[next(iter(computes))]
     best = {way.precision: min(first[other] for other in first if other.precision == way.precision) for way in first}
     ways = [way for way, seconds in first.items() if seconds <= min(slowest, BEHIND * best[way.precision])]
-    rounds = [first]
-    while took < left() and len(rounds) < MOST_ROUNDS:
-        turn, now = dict[Way, float](), left()
-        for way in ways if len(rounds) % 2 else ways[::-1]:
+    turns = [first]
+    while took < left() and len(turns) < MOST_ROUNDS:
+        turn, before = dict[Way, float](), left()
+        for way in ways if len(turns) % 2 else ways[::-1]:
             with stopwatch() as watch:
                 _gradient(model, computes[way], images)
             turn[way] = watch.seconds / len(images)
-        rounds.append(turn)
-        took = now - left()
-    return tuple(
-        replace(found, training_seconds=tuple(turn[way] for turn in rounds if way in turn))
-        for way, found in checked.items()
-    ), len(images)
+        turns.append(turn)
+        took = before - left()
+    return {way: tuple(turn[way] for turn in turns if way in turn) for way in first}
 
 
 def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: Callable[[], float]) -> Tensor:
