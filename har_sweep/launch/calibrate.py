@@ -208,25 +208,27 @@ def _turns(
 def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: Callable[[], float]) -> Tensor:
     """Those to compare gradients by: as many as let all ways take a few turns, and two at least. With one a large model
     does little but read its weights, which bf16 does twice, and batch normalisation has no variance to go by."""
-    count, measured = min(2, spec.device_batch), ways > 1 and spec.device == "cpu"
-    shape = (spec.device_batch if measured else count, 3, spec.model.input_size, spec.model.input_size)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    if not measured:
-        return images
-    longest = TURN * left() / (GRADIENT + (ways - 1) * GRADIENT_OF_OTHERS)
-    model.eval()
+    size, most = spec.model.input_size, spec.device_batch
 
-    def forward(count: int) -> float:
+    def random(count: int) -> Tensor:
+        return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+    def forward(images: Tensor) -> float:
         with undisturbed(compute.device) as watch, torch.no_grad():
-            model(images[:count].contiguous(memory_format=compute.memory_format))
+            model(images.contiguous(memory_format=compute.memory_format))
         return watch.seconds
 
-    seconds = forward(count)
-    while seconds < longest and count < spec.device_batch:
-        seconds = forward(more := min(2 * count, spec.device_batch))
+    images = random(min(2, most))
+    if ways == 1 or spec.device != "cpu":
+        return images
+    model.eval()
+    longest = TURN * left() / (GRADIENT + (ways - 1) * GRADIENT_OF_OTHERS)
+    seconds = forward(images)
+    while seconds < longest and len(images) < most:
+        seconds = forward(more := random(min(2 * len(images), most)))
         if seconds < longest:
-            count = more
-    return images[:count]
+            images = more
+    return images
 
 
 def budget(seconds: float) -> Callable[[], float]:
