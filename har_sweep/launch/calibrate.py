@@ -174,7 +174,7 @@ def _trained(
         warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
         times, count = race(steps, count, spec.device_batch, left, stopwatch, warm_up)
     else:
-        times = _turns(model, computes, checked, images, took, left, stopwatch)
+        times = _turns(model, computes, checked, images, left, stopwatch)
     return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
 
 
@@ -183,17 +183,16 @@ def _turns(
     computes: Mapping[Way, Compute],
     checked: Mapping[Way, Figures],
     images: Tensor,
-    took: float,
     left: Callable[[], float],
     stopwatch: Callable[[], AbstractContextManager[Watch]],
 ) -> dict[Way, tuple[float, ...]]:
-    """Seconds an image of each way's gradients, one a turn; the first was that of ``_checked``, which ``took`` so long.
-    Those far behind in it have no other."""
+    """Seconds an image of each way's gradients, one a turn; the first was that of ``_checked``. Those far behind in it
+    have no other."""
     first = {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
     slowest = HOPELESS * first[next(iter(computes))]
     best = {way.precision: min(first[other] for other in first if other.precision == way.precision) for way in first}
     ways = [way for way, seconds in first.items() if seconds <= min(slowest, BEHIND * best[way.precision])]
-    turns = [first]
+    turns, took = [first], len(images) * sum(first[way] for way in ways)
     while took < left() and len(turns) < MOST_ROUNDS:
         turn, before = dict[Way, float](), left()
         for way in ways if len(turns) % 2 else ways[::-1]:
