@@ -433,6 +433,20 @@ def test_without_time_left_a_precision_is_tried_with_one_kind_of_kernels(draft: 
     assert choose(measured(*found.values())).way in (FP32, OURS)
 
 
+@pytest.mark.parametrize(("left", "turns"), [(1e9, [3, 3, 1]), (0.0, [1, 1, 1])])
+def test_the_slower_kernels_of_a_precision_have_one_turn(
+    left: float, turns: list[int], draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "MOST_ROUNDS", 3)
+    compute = Compute(torch.device("cpu"), "fp32", torch.channels_last)
+    checked = {f.way: f for f in (images(FP32, 10), images(OURS, 20), images(TORCHS, 15))}
+    found = calibrate._turns(
+        calibrate._untrained(draft(), 10), dict.fromkeys(checked, compute), checked, torch.randn(2, 3, 32, 32),
+        lambda: left, lambda: calibrate.undisturbed(compute.device),
+    )  # fmt: skip
+    assert [len(found[way]) for way in (FP32, OURS, TORCHS)] == turns
+
+
 def test_a_model_that_keeps_what_its_weights_make_can_be_compared() -> None:
     model = timm.create_model("tiny_vit_5m_224", num_classes=10).eval()  # of its biases, in evaluation
     compute, pixels = Compute(torch.device("cpu"), "fp32", torch.contiguous_format), torch.randn(2, 3, 64, 64)
