@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from multirun_analysis.figures.figures import figures
+from multirun_analysis.figures.figures import figures, plan_figures
 from multirun_analysis.figures.labels import Label
 from multirun_analysis.figures.pareto import pareto
 from multirun_analysis.figures.style import MOST_OF_A_NAME, STYLE, clean, short_names, spread, styles_of
@@ -73,6 +73,17 @@ def test_the_same_analysis_gives_the_same_bytes(tmp_path: Path) -> None:
         draw(analyses.equal(), tmp_path / folder, "png", "svg", "pdf")
     for path in (tmp_path / "one").iterdir():
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_labels_of_axes_stand_beyond_those_of_the_ticks() -> None:
+    for plan in plan_figures(analyses.small()):
+        if figure := plan.draw():
+            figure.draw_without_rendering()
+            for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.label.get_text()):
+                label = axis.label.get_window_extent()
+                for tick in (tick.get_window_extent() for tick in axis.get_ticklabels() if tick.get_text()):
+                    beyond = label.y1 <= tick.y0 if axis.axis_name == "x" else label.x1 <= tick.x0
+                    assert beyond, (plan.name, axis.axis_name)
 
 
 def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def fix_layout(figure: Figure) -> None:
         return
     ConstrainedLayoutEngine().execute(figure)
     for axes in figure.axes:
+        axes.apply_aspect()
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_tightbbox()
             place = axis.label.get_transform().transform(axis.label.get_position())
