@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -445,6 +446,37 @@ def test_the_slower_kernels_of_a_precision_have_one_turn(
         lambda: left, lambda: calibrate.undisturbed(compute.device),
     )  # fmt: skip
     assert [len(found[way]) for way in (FP32, OURS, TORCHS)] == turns
+
+
+FAULTS = """
+import resource, sys
+from dataclasses import replace
+from har_sweep.config.schema import HardwareConfig
+from har_sweep.launch import calibrate
+from har_sweep.launch.speeds import small_run
+from har_sweep.spec.precision import Way
+
+def counted(*arguments):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    found = gradient(*arguments)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return found
+
+gradient, calibrate._gradient = calibrate._gradient, counted
+checked = calibrate._checked
+calibrate._checked = lambda *arguments: sys.exit(checked(*arguments) and 0)
+spec = small_run("cpu", HardwareConfig(), sys.argv[1])
+spec = replace(spec, model=replace(spec.model, input_size=32))
+print(4 * sum(weight.numel() for weight in calibrate._untrained(spec, 10).parameters()) // resource.getpagesize())
+calibrate.measure(spec, (Way("fp32"), Way("bf16", "har_sweep"), Way("bf16")), 60.0)
+"""
+
+
+def test_a_gradient_that_is_compared_with_another_waits_for_no_memory(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", FAULTS, tmp_path], capture_output=True, text=True, check=True)
+    pages, *faults = map(int, ran.stdout.split())
+    assert len(faults) == 3
+    assert max(faults) < pages / 4
 
 
 def test_a_model_that_keeps_what_its_weights_make_can_be_compared() -> None:

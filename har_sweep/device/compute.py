@@ -134,7 +134,7 @@ def keep_freed_memory(device: torch.device) -> None:
     if device.type == "cpu" and set_option and limits == [resource.RLIM_INFINITY] * 2:
         release(device)
         set_option(_M_MMAP_MAX, 0)
-        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+        set_option(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def synchronise(device: torch.device) -> None:

@@ -104,8 +104,10 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     meter = Meter(Place(threads))
     began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
-    keep_freed_memory(compute.device)  # as in training from the second step on
     build_seconds = time.monotonic() - began
+    if spec.device == "cpu":  # as in training from the second step on
+        keep_freed_memory(compute.device)
+        _take_memory(model)
     computes = {
         way: replace(compute, precision=way.precision, own_kernels=way.kernels != "torch", graph=way.graph)
         for way in ways
@@ -126,6 +128,12 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
         finally:  # this process is asked about other models, too
             torch.set_num_threads(threads)
     return measured
+
+
+def _take_memory(model: nn.Module) -> None:
+    """For two gradients and the weights in another precision, so that no way's first gradient, which is compared with
+    another's, waits for its pages."""
+    torch.empty(3 * sum(weight.numel() for weight in model.parameters())).zero_()
 
 
 def _timed(
@@ -416,6 +424,7 @@ def _checked(
             patience = FIRST_SECONDS + HOPELESS * first_seconds if compute.device.type == "cpu" else math.inf
         difference = abs(loss - first[0]) / max(first[0], 1e-3)
         found[way] = Figures(way, (watch.seconds / len(images),), difference, _cosine(first[1], gradient))
+        del gradient  # its memory serves the next way
         if not math.isfinite(difference):
             found[way] = Figures(way, error="its loss is no number")
         elif watch.seconds > patience:
