@@ -10,13 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+import msgspec
 import xxhash
 
 from har_sweep.errors import Damaged
 
 _SEAL_BYTES = 16
+
+Found = TypeVar("Found")
 
 PACKAGE = Path(__file__).parent
 
@@ -123,6 +126,25 @@ def digest(file: Path) -> bytes:
 def short_hash(plain: Any) -> str:
     """16 hex digits for plain values: what is kept of a setting is filed under them."""
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
+
+
+def keep(folder: Path, setting: dict[str, Any], found: Any) -> None:
+    """Keep what was found of a setting of plain values, a file of ``folder`` each, for ``kept``."""
+    with atomic(_kept_file(folder, setting)) as out:
+        out.write(msgspec.json.format(msgspec.json.encode({"setting": setting, "found": found}), indent=1))
+
+
+def kept(folder: Path, setting: dict[str, Any], kind: type[Found]) -> Found | None:
+    """What is kept of a setting; None if it is not there, not whole or of another."""
+    with suppress(OSError, msgspec.MsgspecError, KeyError, TypeError):
+        tree = msgspec.json.decode(_kept_file(folder, setting).read_bytes())
+        if tree["setting"] == setting:
+            return msgspec.convert(tree["found"], kind)
+    return None
+
+
+def _kept_file(folder: Path, setting: dict[str, Any]) -> Path:
+    return folder / f"{short_hash(setting)}.json"
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,21 +10,24 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from small import small_spec
 from torch import nn
 
-from har_sweep.cost import energy, inference, training
+from har_sweep.cost import energy, inference, static, training
 from har_sweep.cost.disturbance import Counters, Meter, Place
 from har_sweep.cost.energy import measured_energy
 from har_sweep.cost.inference import latency, percentiles, time_calls
 from har_sweep.cost.memory import Peak, memory_now, peak_memory
-from har_sweep.cost.static import static_costs
+from har_sweep.cost.static import StaticCost, static_costs
 from har_sweep.cost.training import TrainingClock
+from har_sweep.spec.run_spec import RunSpec
 
 CPU = torch.device("cpu")
 INPUT = [3, 224, 224]
@@ -398,6 +401,37 @@ class Untraceable(nn.Module):
 def test_the_macs_of_a_model_that_cannot_be_traced_are_unknown_and_it_is_said_why() -> None:
     cost = static_costs(Untraceable(), INPUT)
     assert (cost.macs, cost.macs_without_attention_products, cost.not_counted) == (None, None, "not by a tracer")
+
+
+def test_an_architecture_is_counted_once_and_one_of_ones_own_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, counted = small_spec(tmp_path, f"paths.cache={tmp_path}"), list[int]()
+    model = timm.create_model(spec.model.timm_name, num_classes=3)
+    count = static.static_costs
+
+    def counting(model: nn.Module, input_size: list[int]) -> StaticCost:
+        counted.append(input_size[1])
+        return count(model, input_size)
+
+    def costs(spec: RunSpec, classes: int = 3) -> StaticCost:
+        return static.costs_of(spec, model, classes)
+
+    monkeypatch.setattr(static, "static_costs", counting)
+    assert costs(spec) == costs(spec) == count(model, [3, 64, 64])
+    assert counted == [64]
+    larger = replace(spec, model=replace(spec.model, input_size=96))
+    own = replace(spec, config=replace(spec.config, model=replace(spec.config.model, _target_="mine.net")))
+    head = replace(spec, config=replace(spec.config, trainer=replace(spec.config.trainer, finetune="head")))
+    for other in (larger, own, own, head):
+        costs(other)
+    costs(spec, classes=4)
+    assert counted == [64, 96, 64, 64, 64, 64]
+    monkeypatch.setattr(static, "VERSION", 99)
+    costs(spec)
+    assert len(counted) == 7
+    costs(replace(spec, config=replace(spec.config, paths=replace(spec.config.paths, cache="/dev/null"))))  # no folder
+    assert len(counted) == 8
 
 
 class Held:

@@ -236,7 +236,7 @@ def test_a_model_without_a_record_is_measured_on_this_machine_and_once(
     assert here.basis == f"its steps on this machine ({CPU}, fp32)"
     assert there.basis == f"its steps on this machine ({CPU}, fp32), not on the node"
     kept = [json.loads(file.read_bytes()) for file in Path(local.config.paths.cache).glob("speeds/*")]
-    (measured,) = (k["measured"] for k in kept if k["setting"]["batch"] == [local.config.trainer.batch_size, 1])
+    (measured,) = (k["found"] for k in kept if k["setting"]["batch"] == [local.config.trainer.batch_size, 1])
     each = {
         "training": median(measured["figures"][0]["training_seconds"]),
         "evaluation": measured["evaluation_seconds"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.errors import ClaimLost
 from har_sweep.events import Event, Step
 from har_sweep.launch.job import do_job
+from har_sweep.launch.local import TRACKING
 from har_sweep.record.claim import take_claim
 from har_sweep.record.environment import git_state
 from har_sweep.record.folder import read_record, write_record
@@ -98,7 +100,7 @@ class Attempt:
 def attempt(target: Callable[..., None], *args: Any, **environment: str) -> Attempt:
     """Start ``target`` in a process of its own, with the pipe as its first argument."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["wandb.sdk.launch", "har_sweep.launch.preload"])  # as launch/local.py
+    context.set_forkserver_preload([*TRACKING, "har_sweep.launch.preload"])  # as launch/local.py
     ours, theirs = context.Pipe()
     process = context.Process(target=_in_environment, args=(environment, target, theirs, *args), daemon=True)
     process.start()
@@ -204,6 +206,29 @@ def check(server: WandbServer, spec: RunSpec, last_epoch: int = 3) -> Run:
 def warnings(spec: RunSpec) -> list[str]:
     """What the record says about W&B."""
     return [warning for warning in read_record(spec.paths.record).warnings if "Weights & Biases" in warning]
+
+
+IMPORTED = """
+import importlib, pickle, sys
+from pathlib import Path
+for name in (*sys.argv[2:], "har_sweep.launch.preload"):  # as launch/local.py
+    importlib.import_module(name)
+before = set(sys.modules)
+from har_sweep.events import tell_nobody
+from har_sweep.launch.job import do_job
+from har_sweep.stop import Stop
+assert do_job(pickle.loads(Path(sys.argv[1]).read_bytes()), tell_nobody, Stop()).status == "done"
+print(*{name.partition(".")[0] for name in sys.modules.keys() - before})
+"""
+
+
+def test_what_each_run_imports_the_server_of_their_processes_has_imported(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, "tracking=wandb")
+    (planned := tmp_path / "planned").write_bytes(pickle.dumps(spec))
+    command = [sys.executable, "-c", IMPORTED, planned, *TRACKING]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.split()) <= {"pandas", "pyarrow"}  # what they convert to each other by
 
 
 def test_a_run_that_is_killed_and_resumed_is_one_run_with_each_epoch_once(server: WandbServer, spec: RunSpec) -> None:

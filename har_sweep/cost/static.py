@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.serialization import config as serialization
 
+from har_sweep.files import keep, kept
+from har_sweep.spec.run_spec import RunSpec
+
+VERSION = 1  # of how it is counted; what another one has counted is not taken
 _ATTENTION = "aten::scaled_dot_product_attention"
 # Operations made of products, unlike activations, sums and the like, which no one counts.
 _PRODUCTS = re.compile(r"mm|matmul|conv|linear|einsum|attention|encoder_layer|lstm|gru|rnn|dot|fft|cdist|bilinear")
@@ -31,6 +38,25 @@ class StaticCost:
     macs_without_attention_products: int | None
     uncounted_products: list[str]
     not_counted: str = ""
+
+
+def costs_of(spec: RunSpec, model: nn.Module, classes: int) -> StaticCost:
+    """``static_costs`` of a run's model: those of an architecture of timm's are counted once and kept in
+    ``paths.cache``."""
+    size, folder = spec.model.input_size, Path(spec.config.paths.cache) / "costs"
+    setting = {
+        "model": [spec.model.timm_name, spec.model.weights, size, classes, spec.config.trainer.finetune],
+        "packages": [importlib.metadata.version(name) for name in ("torch", "timm", "fvcore")],
+        "counts": VERSION,
+    }
+    own = spec.config.model._target_ is not None
+    if not own and (known := kept(folder, setting, StaticCost)):
+        return known
+    found = static_costs(model, [3, size, size])
+    if not own and not found.not_counted:
+        with suppress(OSError):  # a run goes on where nothing can be kept
+            keep(folder, setting, found)
+    return found
 
 
 def static_costs(model: nn.Module, input_size: list[int]) -> StaticCost:

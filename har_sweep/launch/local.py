@@ -33,6 +33,7 @@ from har_sweep.stop import Stop, die_with_parent
 GRACE_SECONDS = 120.0  # for a checkpoint after Ctrl-C; a second Ctrl-C does not wait
 POLL_SECONDS = 1.0  # of runs that other processes compute
 STARTS = 3  # of a run's process, before its sweep is given up
+TRACKING = ("wandb.sdk.launch.inputs.internal", "wandb.sdk.artifacts._internal_artifact", "requests")  # used by a run
 
 
 @dataclass
@@ -57,7 +58,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
     """
     # Weights & Biases before torch: with torch's modules around, its import takes three times as long.
     tracked = any(spec.config.tracking.backend == "wandb" for spec in specs)
-    FORK_SERVER.set_forkserver_preload([*(["wandb.sdk.launch"] if tracked else []), "har_sweep.launch.preload"])
+    FORK_SERVER.set_forkserver_preload([*(TRACKING if tracked else []), "har_sweep.launch.preload"])
     shares = slots([*specs, *others])
     waiting, elsewhere, children = deque(specs), list(others), dict[Connection, _Child]()
     labels = {

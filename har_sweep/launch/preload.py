@@ -16,8 +16,10 @@ gc.disable()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore's losses, which nobody uses, are made by torch.jit.script
     import fvcore.nn  # noqa: F401
+import pyarrow.pandas_compat
 import pyarrow.parquet  # noqa: F401
 
+import har_sweep.launch.local
 import har_sweep.run.execute  # noqa: F401
 
 # Nor need a collection, before each measurement of memory, look at it. In the server, because forked processes share

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from har_sweep.config.check import against_graph
 from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
-from har_sweep.files import atomic, short_hash
+from har_sweep.files import keep, kept, short_hash
 from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.cards import any_card
 from har_sweep.launch.terminal import Screen
@@ -46,9 +43,11 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
     asked = [short_hash(_setting(spec, several)) if len(several := ways_of(spec)) > 1 else "" for spec in specs]
     # Of each question the first run, in the order asked for.
     first = {name: spec for name, spec in zip(reversed(asked), reversed(specs), strict=True) if name}
-    kept = {name: _kept(spec, _setting(spec, ways_of(spec))) for name, spec in reversed(first.items())}
-    found = {name: choose(figures) for name, figures in kept.items() if figures}
-    missing = {name: first[name] for name in kept if name not in found}
+    known = {
+        name: kept(_folder(spec), _setting(spec, ways_of(spec)), Measured) for name, spec in reversed(first.items())
+    }
+    found = {name: choose(figures) for name, figures in known.items() if figures}
+    missing = {name: first[name] for name in known if name not in found}
     for n, (name, spec) in enumerate(missing.items(), 1):
         model = spec.config.model.name
         which = f"{model} ({n}/{len(missing)})" if len(missing) > 1 else model
@@ -80,13 +79,13 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
         if it cannot be measured.
     """
     setting = _setting(spec, ways)
-    if kept := _kept(spec, setting):
-        return kept
+    if known := kept(_folder(spec), setting, Measured):
+        return known
     tell()
     seconds = CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS
     with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as card:
         found: Measured = ask("measure", _uncompiled(spec), ways, seconds, card)
-    _keep(spec, setting, found)
+    keep(_folder(spec), setting, found)
     return found
 
 
@@ -99,13 +98,13 @@ def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> floa
         if it cannot be measured.
     """
     setting = _setting(spec, (spec.choice.way,)) | {"together": True}
-    found = _kept(spec, setting)
+    found = kept(_folder(spec), setting, Measured)
     if found is None:
         tell()
         rate: float = ask("together", _uncompiled(spec), TIMING_SECONDS)
         batch = spec.config.trainer.batch_size
         found = Measured((Figures(spec.choice.way, (1 / rate,)),), 0.0, 0.0, batch, batch)
-        _keep(spec, setting, found)
+        keep(_folder(spec), setting, found)
     return found.figures[0].images_per_second or 0.0
 
 
@@ -146,11 +145,6 @@ def _uncompiled(spec: RunSpec) -> RunSpec:
     return replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, compile=False)))
 
 
-def _keep(spec: RunSpec, setting: Setting, found: Measured) -> None:
-    with atomic(_file(spec, setting)) as out:
-        out.write(msgspec.json.format(msgspec.json.encode({"setting": setting, "measured": found}), indent=1))
-
-
 def small_run(device: str, hardware: HardwareConfig, cache_folder: str) -> RunSpec:
     """ResNet-18 as its default config would train it, for ``measured`` alone: it has no images, id or weights."""
     config = compose(["model=resnet18", "model.weights=scratch"])
@@ -184,14 +178,5 @@ def _machine(kind: str) -> Setting:
     }
 
 
-def _kept(spec: RunSpec, setting: Setting) -> Measured | None:
-    """What is kept of a setting; None if it is not there, not whole or of another."""
-    with suppress(FileNotFoundError, msgspec.MsgspecError, KeyError, TypeError):
-        found = msgspec.json.decode(_file(spec, setting).read_bytes())
-        if found["setting"] == setting:
-            return msgspec.convert(found["measured"], Measured)
-    return None
-
-
-def _file(spec: RunSpec, setting: Setting) -> Path:
-    return Path(spec.config.paths.cache) / "speeds" / f"{short_hash(setting)}.json"
+def _folder(spec: RunSpec) -> Path:
+    return Path(spec.config.paths.cache) / "speeds"

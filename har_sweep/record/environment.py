@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from har_sweep.files import PACKAGE
@@ -31,7 +32,7 @@ def environment(git_commit: str | None, git_dirty: bool | None) -> Environment:
     """Of this process, and the code that its run was planned by: ``git_state()`` of that moment."""
     return Environment(
         python=platform.python_version(),
-        packages={name: v for name in PACKAGES if (v := _version(name))},
+        packages=dict(_packages()),
         git_commit=git_commit,
         git_dirty=git_dirty,
         hostname=socket.gethostname(),
@@ -51,6 +52,11 @@ def git_state() -> tuple[str | None, bool | None]:
     """The commit of this package's checkout and whether files differ from it; (None, None) outside of one."""
     commit = _git("rev-parse", "HEAD")
     return commit, bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {name: v for name in PACKAGES if (v := _version(name))}
 
 
 def _version(name: str) -> str | None:

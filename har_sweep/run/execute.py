@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from har_sweep.cost.static import static_costs
+from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.crew import Link
 from har_sweep.device.ranks import Ranks, lead
@@ -73,8 +73,9 @@ def compute(session: Session, record: Record, tracker: Tracker) -> Measured:
     record.hardware.device_name, record.hardware.cpu_threads = device.device_name, torch.get_num_threads()
 
     session.tell(Phase(f"Building {spec.model.timm_name}"))
-    model = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn)
-    static = asdict(static_costs(model, record.model.input_size))
+    classes = len(session.dataset.classes)
+    model = build_model(spec.config, spec.model, classes, session.warn)
+    static = asdict(costs_of(spec, model, classes))
     if uncounted := static.pop("uncounted_products"):
         session.warn(f"The MACs leave out the products of {', '.join(uncounted)}: no rule counts them.")
     if why := static.pop("not_counted"):

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["online", "offline"]
 
+POLL_SECONDS = 0.01
 INIT_SECONDS = 20.0  # for an online start; then the run is kept offline, to be synced later
 BEST = {"val/accuracy": "max", "val/loss": "min"}  # shown beside the last epoch's
 UNSUMMED = ("train/learning_rate", "train/epoch_seconds")  # of which the last says nothing of a run
@@ -137,6 +139,7 @@ class Tracker:
     def _init(self, mode: Mode, resume: bool) -> wandb.Run:
         import wandb
 
+        _look_closely()
         record = self._record
         # Tables wait for `wandb sync` beside the run that they belong to, not in the home folder; online in a temporary
         # one, as the server is told its path.
@@ -349,6 +352,15 @@ def _log_summary(run: wandb.Run, record: Record) -> None:
     run.config.update({"record": facts}, allow_val_change=True)
     flat = {key: value for key, value in leaves(tree).items() if "/per_class/" not in key and key != "error/traceback"}
     run.summary.update({key: value for key, value in flat.items() if value is not None})
+
+
+def _look_closely() -> None:
+    """Let the client look every 10 ms, not every 200, whether its own process has begun: a short run waits for that.
+    It has no setting for it."""
+    with suppress(ImportError):  # another version may look otherwise
+        from wandb.sdk.lib.service import service_port_file
+
+        service_port_file._SLEEP = lambda seconds: time.sleep(min(float(seconds), POLL_SECONDS))
 
 
 def _kill_service() -> None:
