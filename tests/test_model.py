@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from har_sweep.config.compose import compose, groups
 from har_sweep.config.schema import Config
@@ -113,6 +115,41 @@ def test_pretrained_weights_come_with_a_new_head_even_for_as_many_classes(tmp_pa
     assert not same(head, source_head)
     head.load_state_dict(source_head.state_dict())
     assert same(model, source), "and all the rest is the file's"
+
+
+class Draws(TorchFunctionMode):
+    """Counts the numbers that are drawn for weights."""
+
+    count = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            self.count += (args[0] if args else kwargs["tensor"]).numel()
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_what_a_file_brings_is_not_drawn_and_what_it_leaves_out_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = timm.create_model(name).state_dict()
+    save_file(whole, tmp_path / "whole.safetensors")
+    config = tiny("seed=1", name=name)
+    with Draws() as draws:
+        scratch, _ = build(config)
+    assert draws.count > sum(tensor.numel() for tensor in whole.values()) / 2
+    with Draws() as draws:
+        loaded = build_model(config, pretrained_plan(tmp_path / "whole.safetensors", name), 15, warn=pytest.fail)
+    [head] = classifiers(loaded)
+    assert draws.count == sum(tensor.numel() for tensor in head.parameters())
+    # A few of timm's architectures have weights that their files do not bring.
+    left_out = max(scratch.state_dict(), key=lambda name: scratch.state_dict()[name].numel())
+    save_file({key: tensor for key, tensor in whole.items() if key != left_out}, tmp_path / "part.safetensors")
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, pretrained_strict=False))
+    partly = build_model(config, pretrained_plan(tmp_path / "part.safetensors", name), 15, warn=pytest.fail)
+    want = loaded.state_dict() | {left_out: scratch.state_dict()[left_out]}
+    assert all(torch.equal(tensor, want[key]) for key, tensor in partly.state_dict().items())
 
 
 def test_position_embeddings_are_interpolated_to_another_input_size(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ print(*{name.partition(".")[0] for name in sys.modules.keys() - before})
 def test_what_each_run_imports_the_server_of_their_processes_has_imported(tmp_path: Path) -> None:
     spec = small_spec(tmp_path, "tracking=wandb")
     (planned := tmp_path / "planned").write_bytes(pickle.dumps(spec))
-    command = [sys.executable, "-c", IMPORTED, planned, *TRACKING]
+    command = [sys.executable, "-c", IMPORTED, str(planned), *TRACKING]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert set(ran.stdout.split()) <= {"pandas", "pyarrow"}  # what they convert to each other by

@@ -65,9 +65,17 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
         spec.run_id: f"[{n}/{len(specs) + len(others)}] {spec.label}" for n, spec in enumerate([*specs, *others], 1)
     }
     first, told = True, set[str]()
+    leaving = list[_Child]()
+
+    def over(child: _Child) -> None:
+        child.process.join()
+        child.cards.release()
+        screen.over(child.label)
+        _next(child, waiting, elsewhere, screen)
+
     with screen.live(), _terminable():
         try:
-            while waiting or elsewhere or children:
+            while waiting or elsewhere or children or leaving:
                 free = sorted(set(range(len(shares))) - {child.slot for child in children.values()})
                 held_back = False
                 while waiting and free:
@@ -85,24 +93,26 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                     process = _start(with_threads(spec, share.threads), theirs, share.environment)
                     theirs.close()
                     children[ours] = _Child(spec, label, process, slot, cards, _out_of_memory_kills())
+                if leaving:  # the next is on its way while the system clears up their memory
+                    over(leaving.pop())
+                    continue
                 for connection in wait(list(children), POLL_SECONDS if elsewhere or held_back else None):
                     assert isinstance(connection, Connection)
                     try:
                         screen.show(children[connection].label, connection.recv())
                     except EOFError:
                         child = children.pop(connection)
-                        child.process.join()
-                        child.cards.release()
-                        screen.over(child.label)
-                        _next(child, waiting, elsewhere, screen)
+                        leaving.append(child)
+                        if shares[child.slot].cards:  # whose memory the next one needs
+                            over(leaving.pop())
                 elsewhere = [spec for spec in elsewhere if not _left(spec, labels[spec.run_id], waiting, screen)]
         except KeyboardInterrupt:
             screen.warn("Stopping: the runs at hand save a checkpoint first (once more to stop at once).")
             _stop(list(children.values()), GRACE_SECONDS)
             raise
         finally:
-            _stop(list(children.values()), 0.0)
-            for child in children.values():
+            _stop([*children.values(), *leaving], 0.0)
+            for child in (*children.values(), *leaving):
                 child.cards.release()
                 _next(child, deque(), [], screen)
 

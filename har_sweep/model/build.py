@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from har_sweep.config.schema import Config
 from har_sweep.config.targets import WANTED, check_unchanged, make
@@ -91,14 +95,37 @@ def _timms(config: Config, plan: ModelPlan, num_classes: int, warn: Callable[[st
         for key, given, right in (("mean", plan.mean, cfg.mean), ("std", plan.std, cfg.std)):
             if tuple(given) != tuple(right):
                 warn(f"model.{key} is {list(given)}, but the weights of {full_name} were trained with {list(right)}.")
-    model = _create(full_name, plan, num_classes, config, options, usual_size)
+    with _Undrawn() if from_hub else nullcontext():
+        model = _create(full_name, plan, num_classes, config, options, usual_size)
     refuse_cut_patches(plan.timm_name, plan.input_size, max(cfg.input_size) if cfg else 0, patch_side(model))
     if plan.weights_file is not None and not from_hub:
         load_user_file(model, plan.weights_file, warn)
     new_classifiers(model, config.seed)
+    if from_hub and _has_nan(model):  # the file leaves something out
+        model = _create(full_name, plan, num_classes, config, options, usual_size)
+        new_classifiers(model, config.seed)
     if not usual_size:
         _tried(model, plan)
     return model
+
+
+class _Undrawn(TorchFunctionMode):
+    """Inside, a weight that would be drawn at random is nan: drawing is most of the work of building a large model, and
+    is for nothing where a file brings the weights."""
+
+    DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in self.DRAWING:
+            drawn = args[0] if args else kwargs["tensor"]
+            if isinstance(drawn, nn.Parameter):
+                return drawn.detach().fill_(math.nan)
+        return function(*args, **kwargs)
+
+
+def _has_nan(model: nn.Module) -> bool:
+    return any(tensor.sum().isnan() for tensor in (*model.parameters(), *model.buffers()) if tensor.numel())
 
 
 def _create(
