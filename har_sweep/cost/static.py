@@ -43,19 +43,21 @@ class StaticCost:
 def costs_of(spec: RunSpec, model: nn.Module, classes: int) -> StaticCost:
     """``static_costs`` of a run's model: those of an architecture of timm's are counted once and kept in
     ``paths.cache``."""
-    size, folder = spec.model.input_size, Path(spec.config.paths.cache) / "costs"
+    size = spec.model.input_size
+    if spec.config.model._target_ is not None:
+        return static_costs(model, [3, size, size])
+    folder = Path(spec.config.paths.cache) / "costs"
     setting = {
         "model": [spec.model.timm_name, spec.model.weights, size, classes, spec.config.trainer.finetune],
         "packages": [importlib.metadata.version(name) for name in ("torch", "timm", "fvcore")],
         "counts": VERSION,
     }
-    own = spec.config.model._target_ is not None
-    if not own and (known := kept(folder, setting, StaticCost)):
-        return known
-    found = static_costs(model, [3, size, size])
-    if not own and not found.not_counted:
-        with suppress(OSError):  # a run goes on where nothing can be kept
-            keep(folder, setting, found)
+    found = kept(folder, setting, StaticCost)
+    if found is None:
+        found = static_costs(model, [3, size, size])
+        if not found.not_counted:
+            with suppress(OSError):  # a run goes on where nothing can be kept
+                keep(folder, setting, found)
     return found
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from har_sweep.cost.disturbance import Disturbance, Meter, Place, waited_seconds
-from har_sweep.cost.static import static_costs
+from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute, synchronise
 from har_sweep.device.crew import Link
@@ -53,8 +53,8 @@ WARM_UP_STEPS = 3
 
 def count_macs(spec: RunSpec) -> int:
     """Multiply-adds of one image in a run's model."""
-    size = spec.model.input_size
-    counted = static_costs(_untrained(spec, len(Dataset.read(spec.dataset_file).classes)), [3, size, size])
+    classes = len(Dataset.read(spec.dataset_file).classes)
+    counted = costs_of(spec, _untrained(spec, classes), classes)
     if counted.macs is None:
         raise ValueError(counted.not_counted)
     return counted.macs

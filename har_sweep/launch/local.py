@@ -102,17 +102,19 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                         screen.show(children[connection].label, connection.recv())
                     except EOFError:
                         child = children.pop(connection)
-                        leaving.append(child)
                         if shares[child.slot].cards:  # whose memory the next one needs
-                            over(leaving.pop())
+                            over(child)
+                        else:
+                            leaving.append(child)
                 elsewhere = [spec for spec in elsewhere if not _left(spec, labels[spec.run_id], waiting, screen)]
         except KeyboardInterrupt:
             screen.warn("Stopping: the runs at hand save a checkpoint first (once more to stop at once).")
             _stop(list(children.values()), GRACE_SECONDS)
             raise
         finally:
-            _stop([*children.values(), *leaving], 0.0)
-            for child in (*children.values(), *leaving):
+            left = [*children.values(), *leaving]
+            _stop(left, 0.0)
+            for child in left:
                 child.cards.release()
                 _next(child, deque(), [], screen)
 

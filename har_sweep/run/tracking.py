@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["online", "offline"]
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.01  # from one look of the client's for its own process to the next
 INIT_SECONDS = 20.0  # for an online start; then the run is kept offline, to be synced later
 BEST = {"val/accuracy": "max", "val/loss": "min"}  # shown beside the last epoch's
 UNSUMMED = ("train/learning_rate", "train/epoch_seconds")  # of which the last says nothing of a run
