@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import shutil
@@ -200,14 +201,20 @@ def _with_nan(value: Any, kind: Any) -> Any:
         return math.nan if kind is float else None
     if origin is UnionType:
         return _with_nan(value, inside[0])
-    if isinstance(value, dict) and is_dataclass(kind):
-        kinds = get_type_hints(kind)
+    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
+        kinds = _kinds(kind)
         return {key: _with_nan(part, kinds.get(key)) for key, part in value.items()}
     if isinstance(value, dict) and origin is dict:
         return {key: _with_nan(part, inside[1]) for key, part in value.items()}
     if isinstance(value, list) and origin is list:
         return [_with_nan(part, inside[0]) for part in value]
     return value
+
+
+@functools.cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's parts: looked up once, as that takes longer than to read a record."""
+    return get_type_hints(kind)
 
 
 def write_record(record: Record, paths: RunPaths) -> None:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 from multirun_analysis.figures.style import GREY, SMALL, Floats, text_size
 
+_STEPS = (3.5, 6, 10, 15, 21, 28, 36)  # points from a point to its label
+_TURNS = np.arange(16) * math.pi / 8
+_WAYS = np.column_stack([np.cos(_TURNS), np.sin(_TURNS)])
+_WAYS /= np.abs(_WAYS).max(axis=1, keepdims=True)  # along a square, so that the nearest edge is always that far away
 LONG = 24  # characters; what stands in brackets at the end of more goes below the rest
 
 
@@ -54,33 +58,26 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Floats, segments: 
         sizes = np.array([text_size(line, SMALL) for line in label.lines])
         half = np.array([sizes[:, 0].max(), sizes[:, 1].sum()]) * pixel / 2
         at = to_pixels((label.x, label.y))
-        best: tuple[float, Floats, Floats, Floats] | None = None
-        steps = (3.5, 6, 10, 15, 21, 28, 36) if label.needed else (3.5, 6, 10)
-        reach = steps[-1] * pixel + 2 * half + size
+        far = np.repeat(_STEPS if label.needed else _STEPS[:3], len(_TURNS))
+        ways = np.resize(_WAYS, (len(far), 2)) * (far[:, None] * pixel + half)
+        inside = ((at + ways - half >= box.min) & (at + ways + half <= box.max)).all(axis=1)
+        far, ways = far[inside], ways[inside]
+        places = np.hstack([at + ways - half, at + ways + half])
+        leaders = at + np.linspace(0.3, 0.9, 12)[:, None] * ways[:, None]
+        reach = _STEPS[-1] * pixel + 2 * half + size
         marks = _boxes(centres[(np.abs(centres - at) <= reach).all(axis=1)], size)  # of a crowd what it can cover
-        for far in steps:
-            for turn in range(16):
-                way = np.array([math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)])
-                way /= np.abs(way).max()  # along a square, so that the nearest edge is always that far away
-                centre = at + way * (far * pixel + half)
-                place = np.concatenate([centre - half, centre + half])
-                if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
-                    continue
-                leader = _boxes(at + np.linspace(0.3, 0.9, 12)[:, None] * (centre - at), 0) if far > 6 else taken[:0]
-                if _hits(place, marks) or _hits(place, taken) or any(_hits(spot, taken) for spot in leader):
-                    continue
-                cost = far + 1.5 * min(_hits(place, lines), 10)
-                if best is None or cost < best[0]:
-                    best = cost, centre, place, leader
-        if best is None:
+        crossed = _hits(_boxes(leaders.reshape(-1, 2), 0), taken).reshape(-1, 12).any(axis=1) & (far > 6)
+        free = np.flatnonzero((_hits(places, marks) + _hits(places, taken) == 0) & ~crossed)
+        if not len(free):
             continue
-        _, centre, place, leader = best
-        lines = np.vstack([lines, leader])
-        taken = np.vstack([taken, place + np.array([-1, -1, 1, 1]) * 0.7 * pixel])
+        best = free[np.argmin(far[free] + 1.5 * np.minimum(_hits(places[free], lines), 10))]
+        leader = leaders[best] if far[best] > 6 else leaders[0, :0]
+        lines = np.vstack([lines, _boxes(leader, 0)])
+        taken = np.vstack([taken, places[best] + np.array([-1, -1, 1, 1]) * 0.7 * pixel])
         axes.annotate(
             "\n".join(label.lines),
             (label.x, label.y),
-            xytext=tuple((centre - at) / pixel),
+            xytext=tuple(ways[best] / pixel),
             textcoords="offset points",
             ha="center",
             va="center",
@@ -108,7 +105,10 @@ def _boxes(centres: Floats, half: float) -> Floats:
     return np.column_stack([centres - half, centres + half])
 
 
-def _hits(box: Floats, others: Floats) -> int:
-    """How many of ``others`` [n, 4] overlap ``box``."""
-    apart = (others[:, 0] > box[2]) | (others[:, 2] < box[0]) | (others[:, 1] > box[3]) | (others[:, 3] < box[1])
-    return len(apart) - int(np.count_nonzero(apart))
+def _hits(boxes: Floats, others: Floats) -> NDArray[np.int64]:
+    """How many of ``others`` [n, 4] overlap each of ``boxes`` [m, 4]."""
+    least, most = boxes.min(0, initial=np.inf)[:2], boxes.max(0, initial=-np.inf)[2:]
+    near = others[(others[:, :2] <= most).all(axis=1) & (others[:, 2:] >= least).all(axis=1)]
+    left, low, right, high = boxes.T[:, :, None]
+    hit = (near[:, 0] <= right) & (near[:, 2] >= left) & (near[:, 1] <= high) & (near[:, 3] >= low)
+    return np.count_nonzero(hit, axis=1)

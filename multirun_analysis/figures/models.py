@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -29,7 +30,7 @@ from multirun_analysis.figures.style import (
 )
 from multirun_analysis.findings import Block, Comparison
 
-MOST_CURVES, MOST_MATRICES, MOST_RECALLS, MOST_STRIPS, MOST_COMPARED = 8, 8, 6, 30, 20
+MOST_CURVES, MOST_MATRICES, MOST_RECALLS, MOST_STRIPS, MOST_COMPARED = 8, 4, 6, 30, 20
 MOST_CLASSES, MOST_NUMBERED, MOST_ROWS = 60, 20, 40
 
 
@@ -251,11 +252,14 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
     notes[0] += " –: not tested." if any(pair.p is None for pair in pairs.values()) else ""
     figure = sheet(height, notes + _cut(len(shown), len(involved)), width=width)
     axes = figure.add_subplot()
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            pair = pairs.get((row, column)) or pairs.get((column, row))
-            if pair is not None and j >= i:
-                _cell(axes, i, j, pair, block, detailed)
+    places = [(i, j) for i in range(len(rows)) for j in range(i, len(columns))]
+    told = {(i, j): pairs.get((rows[i], columns[j])) or pairs.get((columns[j], rows[i])) for i, j in places}
+    cells = {place: pair for place, pair in told.items() if pair is not None}
+    faces = ["#BBD7EA" if pair.beyond_chance else "white" for pair in cells.values()]
+    squares = [Rectangle((column, row), 1, 1) for row, column in cells]
+    axes.add_collection(PatchCollection(squares, facecolors=faces, edgecolors=FAINT, linewidths=0.5))
+    for (i, j), pair in cells.items():
+        _cell(axes, i, j, pair, block, detailed)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_xticks(np.arange(len(columns)) + 0.5, [styles.of(block, c).name for c in columns], rotation=90)
@@ -268,8 +272,6 @@ def comparisons(block: Block, styles: Styles) -> Figure | None:
 
 
 def _cell(axes: Axes, row: int, column: int, pair: Comparison, block: Block, detailed: bool) -> None:
-    face = "#BBD7EA" if pair.beyond_chance else "white"
-    axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor=FAINT, linewidth=0.5))
     difference = block.accuracy.signed(pair.difference)
     weight = "bold" if pair.beyond_chance else "normal"
     corrected = pair.p_corrected
