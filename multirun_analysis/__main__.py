@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -104,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = choose_formats(options.format)
         with system_errors_told(), terminal.progress() as progress:
             progress("Starting", 0, None)
+            # Matrices are small here: threads that wait for the next one would take more than they give.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import pyarrow as pa
 
             from multirun_analysis.analysis.analysis import analyse

@@ -329,6 +329,11 @@ class Block:
         return [candidate.label for candidate in self.candidates]
 
     @cached_property
+    def doubtful(self) -> set[int]:
+        """Those with a mark, or without a finished run: few of many."""
+        return {place for place, candidate in enumerate(self.candidates) if candidate.marks or not candidate.rows}
+
+    @cached_property
     def trainings(self) -> list[int]:
         """Of each candidate, whose trainings it comes from: its own, or its parent's, of a variant that is tied to
         one."""

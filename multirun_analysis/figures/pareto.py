@@ -45,7 +45,7 @@ def pareto(block: Block, front: Front, styles: Styles) -> Figure | None:
     on = front.on & np.isfinite(x) & np.isfinite(y)
     crowd = len(shown) > CROWD
     marked: dict[int, list[str]] = {}
-    for c in shown:
+    for c in sorted(block.doubtful.intersection(shown)):
         candidate = block.candidates[c]
         spoilt = [m.cause for m in candidate.marks if m.spoils(cost.column) or m.spoils(block.accuracy.column)]
         if spoilt or not candidate.rows:

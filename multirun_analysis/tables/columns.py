@@ -52,6 +52,10 @@ class Column:
     def of_texts(cls, head: str, texts: Sequence[str]) -> Column:
         return cls(head, {"": texts}, lambda row: Cell(texts[row], texts[row]))
 
+    def __len__(self) -> int:
+        parts = self.parts.parts if isinstance(self.parts, _Ordered) else self.parts
+        return len(next(iter(parts.values())))
+
     def in_order(self, order: NDArray[np.int64]) -> Column:
         """With other rows first."""
         marks = [self.marks[row] for row in order.tolist()] if self.marks else ()
@@ -82,7 +86,7 @@ class Rows(Sequence[list[Cell]]):
         self.columns = columns
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns[0].parts.values())))
+        return len(self.columns[0])
 
     @overload
     def __getitem__(self, place: int) -> list[Cell]: ...

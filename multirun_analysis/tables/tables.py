@@ -72,7 +72,7 @@ def _column(block: Block, quantity: Quantity, with_deviation: bool = True) -> Co
     head, factor = unit_of(quantity, block.means[quantity.column])
     marks: Sequence[str] = ()
     known = comparable = ~np.isnan(values)
-    if any(c.marks for c in block.candidates):
+    if block.doubtful:
         marks = ["; ".join([m.text for m in c.marks if m.spoils(quantity.column)]) for c in block.candidates]
         comparable = known & [not mark for mark in marks]
     # The best of what can be compared; if nothing can, of all.
