@@ -506,7 +506,7 @@ def test_the_screen_and_the_record_say_what_was_decided_and_why(
     spec = replace(draft(), choice=choices(draft())[0])
     announce([Planned(spec, "new")], Screen())
     why = "fastest here: 60 images/s against 20 in fp32, 40 in bf16"
-    assert f"test_resnet on cpu in bf16, {why}." in capsys.readouterr().out
+    assert f"test_resnet on cpu in bf16 by our kernels, {why}." in capsys.readouterr().out
     found = new_record(spec, Dataset.read(spec.dataset_file)).hardware
     assert (found.precision, found.kernels, found.chosen, found.measured_batch_size) == ("bf16", "har_sweep", why, 16)
     assert found.images_per_second == pytest.approx({"fp32": 20, "bf16_har_sweep": 60, "bf16": 40})

@@ -208,7 +208,7 @@ def announce(planned: list[Planned], screen: Screen) -> None:
     if len(todo) > LISTED_RUNS:
         screen.say(f"  ... and {len(todo) - LISTED_RUNS} more")
     chosen = [p.spec for p in todo if p.spec.choice.why]
-    for what in dict.fromkeys(f"{s.model.timm_name} on {s.device} in {s.precision}, {s.choice.why}" for s in chosen):
+    for what in dict.fromkeys(f"{s.model.timm_name} on {s.device} in {s.choice.way}, {s.choice.why}" for s in chosen):
         screen.say(f"  {what}.")
     if todo and (told := where_tracked(first.config.tracking)):
         screen.say(f"  {told}")
