@@ -20,12 +20,14 @@ import torch
 from small import small_spec
 from torch import nn
 
+from har_sweep.cost import counted as kept_counts
 from har_sweep.cost import energy, inference, static, training
+from har_sweep.cost.counted import StaticCost
 from har_sweep.cost.disturbance import Counters, Meter, Place
 from har_sweep.cost.energy import measured_energy
 from har_sweep.cost.inference import latency, percentiles, time_calls
 from har_sweep.cost.memory import Peak, memory_now, peak_memory
-from har_sweep.cost.static import StaticCost, static_costs
+from har_sweep.cost.static import static_costs
 from har_sweep.cost.training import TrainingClock
 from har_sweep.spec.run_spec import RunSpec
 
@@ -427,7 +429,7 @@ def test_an_architecture_is_counted_once_and_one_of_ones_own_each_time(
         costs(other)
     costs(spec, classes=4)
     assert counted == [64, 96, 64, 64, 64, 64]
-    monkeypatch.setattr(static, "VERSION", 99)
+    monkeypatch.setattr(kept_counts, "VERSION", 99)
     costs(spec)
     assert len(counted) == 7
     costs(replace(spec, config=replace(spec.config, paths=replace(spec.config.paths, cache="/dev/null"))))  # no folder

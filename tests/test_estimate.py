@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from small import small_spec
 
+from har_sweep.cost.counted import counted_costs
 from har_sweep.data.dataset import Dataset
 from har_sweep.events import Event, Step
 from har_sweep.launch import ask, speeds
@@ -193,7 +193,9 @@ def test_where_no_run_is_done_its_own_epochs_tell(like: Like, remember: Remember
     assert estimated.basis == f"1 unfinished record of test_resnet on {CPU}; 1 of 3 epochs are left"
 
 
-def test_models_without_a_record_go_by_their_macs_at_the_speed_of_others(like: Like, remember: Remember) -> None:
+def test_models_without_a_record_go_by_their_macs_at_the_speed_of_others(
+    like: Like, remember: Remember, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a node, which is not here to be measured: a model that was never run is counted; one that cannot be is said
     to be unknown, and the others go on."""
     wide = like("model.input_size=96", *SLURM_CPU)
@@ -210,14 +212,17 @@ def test_models_without_a_record_go_by_their_macs_at_the_speed_of_others(like: L
     remember("latest", 3, other(2099))
     remember("not-counted", 90, other(2100, None))
     estimated, unknown = estimate(new(wide, broken), Screen())
-    cached = Path(wide.config.paths.cache) / f"macs-timm-{importlib.metadata.version('timm')}.json"
-    macs = json.loads(cached.read_bytes())["test_resnet 96"]
+    counted = counted_costs(wide, len(Dataset.read(wide.dataset_file).classes))
+    assert counted
+    macs = counted.macs or 0
     assert macs == pytest.approx((96 / 64) ** 2 * (record.cost.macs or 0), rel=0.01)
     ratio = 2 * macs / (record.cost.macs or 0)  # 2 is the median of what the others are slower
     assert seconds(estimated) == pytest.approx(taken(record.dataset.counts, 3, slower=ratio))
     assert estimated.basis == f"MACs, at the speed of 2 records of other models on {CPU}"
     assert unknown.device_hours is None
     assert "timm has no model 'no_such_model'" in unknown.basis
+    monkeypatch.setattr(ask, "ProcessPoolExecutor", pytest.fail)  # what was counted is not asked for again
+    assert estimate(new(wide), Screen()) == [estimated]
 
 
 def test_a_model_without_a_record_is_measured_on_this_machine_and_once(

@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import math
 import re
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.serialization import config as serialization
 
-from har_sweep.files import keep, kept
+from har_sweep.cost.counted import StaticCost, counted_costs, keep_costs
 from har_sweep.spec.run_spec import RunSpec
 
-VERSION = 1  # of how it is counted; what another one has counted is not taken
 _ATTENTION = "aten::scaled_dot_product_attention"
 # Operations made of products, unlike activations, sums and the like, which no one counts.
 _PRODUCTS = re.compile(r"mm|matmul|conv|linear|einsum|attention|encoder_layer|lstm|gru|rnn|dot|fft|cdist|bilinear")
 
 
-@dataclass(frozen=True)
-class StaticCost:
-    """Multiply-adds (MACs) are of one image; ``uncounted_products`` names operations whose products they leave out.
-
-    ``not_counted`` is why there are none, of a model that cannot be traced.
-    """
-
-    parameters: int
-    trainable_parameters: int
-    disk_bytes: int
-    macs: int | None
-    macs_without_attention_products: int | None
-    uncounted_products: list[str]
-    not_counted: str = ""
-
-
 def costs_of(spec: RunSpec, model: nn.Module, classes: int) -> StaticCost:
-    """``static_costs`` of a run's model: those of an architecture of timm's are counted once and kept in
-    ``paths.cache``."""
-    size = spec.model.input_size
-    if spec.config.model._target_ is not None:
-        return static_costs(model, [3, size, size])
-    folder = Path(spec.config.paths.cache) / "costs"
-    setting = {
-        "model": [spec.model.timm_name, spec.model.weights, size, classes, spec.config.trainer.finetune],
-        "packages": [importlib.metadata.version(name) for name in ("torch", "timm", "fvcore")],
-        "counts": VERSION,
-    }
-    found = kept(folder, setting, StaticCost)
+    """``static_costs`` of a run's model: counted once where they can be kept."""
+    found = counted_costs(spec, classes)
     if found is None:
-        found = static_costs(model, [3, size, size])
-        if not found.not_counted:
-            with suppress(OSError):  # a run goes on where nothing can be kept
-                keep(folder, setting, found)
+        found = static_costs(model, [3, spec.model.input_size, spec.model.input_size])
+        keep_costs(spec, classes, found)
     return found
 
 

@@ -5,15 +5,12 @@ Imports no torch: what needs it is asked of a process of its own.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
+from har_sweep.cost.counted import counted_costs
 from har_sweep.data.dataset import Dataset
-from har_sweep.files import atomic
 from har_sweep.launch.ask import Ask, Unanswered, asking_torch
 from har_sweep.launch.evidence import (
     FEW,
@@ -208,27 +205,18 @@ def _nothing(work: Work) -> str:
 def _macs(works: list[Work], past: list[Past], ask: Ask, screen: Screen) -> dict[Model, int | str]:
     """The MACs of each model: from records, else from earlier counts, else counted now; a text says why they cannot."""
     macs: dict[Model, int | str] = {p.model: p.macs for p in past if p.macs}
-    missing = {work.model: work for work in works if work.model not in macs}
-    if not missing:
-        return macs
-    cache_folder = Path(works[0].spec.config.paths.cache)
-    file = cache_folder / f"macs-timm-{importlib.metadata.version('timm')}.json"
-    try:
-        counted = json.loads(file.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        counted = {}
-    new = {model: work for model, work in missing.items() if _key(model) not in counted}
-    for n, (model, work) in enumerate(new.items()):
+    missing = {work.model: work.spec for work in works if work.model not in macs}
+    new, dataset = dict[Model, RunSpec](), cache(Dataset.read)
+    for model, spec in missing.items():
+        counted = counted_costs(spec, len(dataset(spec.dataset_file).classes))
+        if counted and counted.macs:
+            macs[model] = counted.macs
+        else:
+            new[model] = spec
+    for n, (model, spec) in enumerate(new.items()):
         screen.progress("Counting the MACs of models without a record; the first takes about 10 s", n, len(new))
         try:
-            counted[_key(model)] = ask("count_macs", work.spec)
+            macs[model] = ask("count_macs", spec)
         except Unanswered as e:
             macs[model] = str(e)
-    if new:
-        with atomic(file, "w") as out:
-            json.dump(counted, out, indent=1, sort_keys=True)
-    return macs | {model: counted[_key(model)] for model in missing if _key(model) in counted}
-
-
-def _key(model: Model) -> str:
-    return f"{model[0]} {model[1]}"
+    return macs
