@@ -28,15 +28,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from har_sweep.config.schema import AugmentationConfig
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
-from har_sweep.device.graph import NotCapturable
+from har_sweep.device.graph import NotCapturable, StepGraph
 from har_sweep.device.ranks import Ranks
 from har_sweep.events import tell_nobody
-from har_sweep.launch import cards, local
+from har_sweep.launch import calibrate, cards, local
 from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
 from har_sweep.launch.terminal import Screen
+from har_sweep.model.teacher import drawing_apart
 from har_sweep.run.execute import execute
 from har_sweep.spec.hardware import Device
-from har_sweep.spec.precision import Choice, Way
+from har_sweep.spec.precision import Choice, Figures, Way
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train import augmentation, randaugment
@@ -80,6 +81,8 @@ VIEWS = (
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
         "GET was unable to find an engine to execute this computation",
         "MPS backend out of memory (MPS allocated: 17.64 GB, other allocations: 8.00 KB)",
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
@@ -479,6 +482,133 @@ def test_what_cannot_be_a_graph_trains_as_ever_and_says_so(
     eager, _ = epochs_of(tmp_path / "eager", graph=False)
     for one, other in zip(weights_of(eager), weights_of(graphed), strict=True):
         assert torch.equal(one, other)
+
+
+class Capture:
+    """Stands for PyTorch's, of which only a card can make a real one: where the step fails, it cannot be ended."""
+
+    streams: list[Any]
+
+    def __init__(self, graph: Any, stream: Any, **_: Any) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        Capture.streams.append(self._stream)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_what_spoils_a_capture_is_named_and_the_stream_is_the_usual_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    Capture.streams, usual = [], object()
+    set_again = list[Any]()
+    for name, stand_in in {
+        "CUDAGraph": object, "graph": Capture, "Stream": object, "current_stream": lambda: usual,
+        "set_stream": set_again.append,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def waits(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    images, labels = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
+    for step in (waits, waits):
+        with pytest.raises(NotCapturable, match=r"^operation not permitted when stream is capturing$"):
+            StepGraph(step, [], images, labels)
+    assert set_again == [usual, usual]
+    assert Capture.streams[0] is not Capture.streams[1]  # one that is kept would be of the card that was first used
+
+
+def test_a_graph_is_measured_after_its_kernels_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``hardware.cuda_graph=true`` no step without a graph comes before."""
+    done = list[str]()
+
+    class Recording(Stand):
+        def __init__(self, *arguments: Any) -> None:
+            done.append("captured")
+            super().__init__(*arguments)
+
+    Stand.made, Stand.why = 0, None
+    monkeypatch.setattr(calibrate, "StepGraph", Recording)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    model.register_forward_hook(lambda *_: done.append("step"))
+    way = Way("fp32", graph=True)
+    computes = {way: Compute(CPU, "fp32", torch.channels_last, graph=True), replace(way, precision="bf16"): Compute(
+        CPU, "bf16", torch.channels_last, own_kernels=False, graph=True
+    )}  # fmt: skip
+    found = calibrate._checked(model, computes, torch.ones(2, 3, 2, 2), lambda: 1.0)
+    assert done == ["step", "captured", "step"] * 2
+    assert not any(each.error for each in found.values())
+
+
+def test_the_card_that_is_held_is_the_one_that_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The process that answers may have measured on another before."""
+    used = list[int]()
+
+    def stop(*_: Any) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(calibrate, "prepare_compute", stop)
+    spec = replace(small_spec(tmp_path), device="cuda")
+    for card in (1, 0):
+        with pytest.raises(KeyError):
+            calibrate.measure(spec, [Way("fp32")], 1.0, card)
+    assert used == [1, 0]
+
+
+def test_a_card_races_for_all_of_its_time_however_long_it_took_to_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a first step takes is no figure, and the host's waiting for a card is no waiting for cores."""
+    now, begun = [100.0], list[float]()
+    monkeypatch.setattr(calibrate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(calibrate.time, "process_time", lambda: 0.0)
+
+    def checked(model: Any, computes: Any, images: Any, left: Any) -> dict[Way, Figures]:
+        now[0] += 60  # its libraries and kernels
+        return {way: Figures(way, (9.0,)) for way in computes}
+
+    def raced(steps: Any, least: int, most: int, left: Any, *_: Any) -> Any:
+        begun.append(left())
+        now[0] += 1
+        begun.append(left())
+        return dict.fromkeys(steps, (0.1, 0.1)), most
+
+    monkeypatch.setattr(calibrate, "_checked", checked)
+    monkeypatch.setattr(calibrate, "race", raced)
+    monkeypatch.setattr(calibrate, "_steps", lambda model, computes, spec: dict.fromkeys(computes))
+    compute = Compute(CPU, "fp32", torch.channels_last)
+    ways = {Way("fp32"): compute, Way("bf16"): compute}
+    spec = replace(small_spec(tmp_path), device="cuda")
+    found, _ = calibrate._trained(nn.Linear(1, 1), ways, spec, 4.0)
+    assert begun == [4.0, 3.0]
+    assert [each.training_seconds for each in found] == [(0.1, 0.1)] * 2
+
+
+def test_ranks_that_are_measured_cut_no_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that did so alone would wait for the others for ever."""
+    spec, found = small_spec(tmp_path), list[str]()
+    compute = Compute(CPU, "fp32", torch.channels_last)
+    monkeypatch.setattr(calibrate, "Learner", lambda objective, config, *_: found.append(config.trainer.on_oom))
+    for count in (1, 2):
+        calibrate._learner(nn.Linear(1, 1), spec, compute, Ranks(0, count))
+    assert found == ["split", "fail"]
+
+
+def test_a_teacher_leaves_the_cards_random_numbers_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every seed is set on the card as well, where a student's dropout comes from."""
+    card = [7]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(card))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: card.__setitem__(0, int(state)))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: card.__setitem__(0, seed))
+    with drawing_apart():
+        torch.manual_seed(11)
+        assert card == [11]
+    assert card == [7]
 
 
 # With a card.

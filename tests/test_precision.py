@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from har_sweep.launch import ask, calibrate, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
 from har_sweep.launch.calibrate import Watch, _shared, race
+from har_sweep.launch.cards import take_cards
 from har_sweep.launch.estimate import estimate
 from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.plan import Planned, plan
@@ -566,6 +568,11 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
             return told
 
+        def by_index(number: int) -> dict[str, Any]:
+            if why := cards[number].get("lost"):
+                raise NVMLError(why)
+            return cards[number]
+
         def by_uuid(uuid: str) -> dict[str, Any]:
             found = [part for one in cards for part in one.get("parts", []) if part["UUID"] == uuid]
             if not found:
@@ -577,7 +584,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             nvmlInit=lambda: None,
             nvmlShutdown=lambda: None,
             nvmlDeviceGetCount=lambda: len(cards),
-            nvmlDeviceGetHandleByIndex=lambda n: cards[n],
+            nvmlDeviceGetHandleByIndex=by_index,
             nvmlDeviceGetHandleByUUID=by_uuid,
             nvmlSystemGetDriverVersion=lambda: "580.95.05" if cuda >= 13000 else "550.54.14",
             nvmlSystemGetCudaDriverVersion_v2=lambda: cuda,
@@ -603,6 +610,11 @@ def test_a_memory_that_is_not_told_is_unknown_and_no_error(nvml: Callable[..., N
     nvml(card("GB10", (12, 1), "GPU-gb10", NVMLError(why)), A100)
     memory = [device.memory_bytes for device in find_devices() if device.kind == "cuda"]
     assert memory == [None, 2**34]
+
+
+def test_a_card_that_is_lost_or_not_ones_own_hides_no_other(nvml: Callable[..., None]) -> None:
+    nvml({**T4, "lost": "GPU is lost"}, A100, {**T4, "lost": "Insufficient Permissions"})
+    assert gpus() == ["GPU-a100"]
 
 
 def test_what_a_card_computes_in_follows_from_its_capability(nvml: Callable[..., None]) -> None:
@@ -745,8 +757,12 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
 ) -> None:
     asked: list[str] = []
     rates = {8: 900.0, 256: 1700.0}
+    cards = [Device("cuda", "L4", 2**34, bf16=True, uuid=f"GPU-several-{os.getpid()}-{n}") for n in range(2)]
+    monkeypatch.setattr(speeds, "find_devices", lambda: cards)
 
     def answer(name: str, spec: RunSpec, *_: Any) -> Any:
+        held = [isinstance(take_cards([card]), str) for card in cards]
+        assert held == [True, name == "together"]  # no other sweep gets those that are measured
         asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
         if spec.config.trainer.batch_size == 64:
             raise Unanswered("out of memory")

@@ -31,14 +31,16 @@ class StepGraph:
     def __init__(self, backward: Backward, weights: Iterable[nn.Parameter], inputs: Tensor, targets: Tensor) -> None:
         self._inputs, self._targets = inputs.clone(), targets.clone()
         self._graph, before = torch.cuda.CUDAGraph(), _host_draws()
+        stream, usual = torch.cuda.Stream(), torch.cuda.current_stream()  # PyTorch's own stays on the first card it saw
         try:
             # Other threads go on meanwhile, as the one that puts batches into page-locked memory.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                 self._loss = backward(self._inputs, self._targets)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:
-            raise NotCapturable(str(e)) from e
+            torch.cuda.set_stream(usual)  # which is not done where the capture cannot be ended
+            raise NotCapturable(str(e.__context__ or e)) from e  # the cause, and not that it could not be ended
         if _host_draws() != before:
             raise NotCapturable("it draws random numbers on the host")
         self._gradients = [(weight, weight.grad) for weight in weights if weight.grad is not None]

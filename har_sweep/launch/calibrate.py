@@ -97,7 +97,7 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     Beside others that compute on the same cores threads wait for each other, and what is measured of them may be wrong
     tenfold. One thread's processor time is not, so it is what counts there, as if all threads shared it.
     """
-    if spec.device == "cuda" and card:
+    if spec.device == "cuda":  # this process may have been asked about another card before
         torch.cuda.set_device(card)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
     threads = torch.get_num_threads()
@@ -139,7 +139,7 @@ def _take_memory(model: nn.Module) -> None:
 def _timed(
     model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float, build_seconds: float
 ) -> Measured:
-    figures, count = _trained(model, computes, spec, budget((1 - EVALUATION_SHARE) * seconds))
+    figures, count = _trained(model, computes, spec, (1 - EVALUATION_SHARE) * seconds)
     measured = Measured(
         figures=figures,
         evaluation_seconds=0.0,
@@ -149,7 +149,8 @@ def _timed(
         cpu_threads=spec.config.hardware.cpu_threads,
     )
     chosen = computes[choose(measured).way]
-    evaluation_seconds = _evaluated(model, spec, chosen, count, budget(EVALUATION_SHARE * seconds))
+    left = budget(EVALUATION_SHARE * seconds, _patience(spec))
+    evaluation_seconds = _evaluated(model, spec, chosen, count, left)
     return replace(measured, evaluation_seconds=evaluation_seconds)
 
 
@@ -167,16 +168,18 @@ def _shared(measured: Measured, threads: int, disturbed: str) -> Measured:
 
 
 def _trained(
-    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, left: Callable[[], float]
+    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float
 ) -> tuple[tuple[Figures, ...], int]:
     """The figures of each way, and the images of a batch."""
-    reference = next(iter(computes.values()))
-    stopwatch, before = partial(undisturbed, reference.device), left()
+    reference, left = next(iter(computes.values())), budget(seconds)
+    stopwatch, before, on_cpu = partial(undisturbed, reference.device), left(), spec.device == "cpu"
     images = _images(model, reference, spec, len(computes), left)
     checked, count = _checked(model, computes, images, left), len(images)
     took = before - left()
     whole = WHOLE_TURNS * took < left() and count == spec.device_batch
-    if len(computes) == 1 or whole or (spec.device != "cpu" and took < left()):  # a GPU's batches grow in the race
+    if len(computes) == 1 or whole or not on_cpu:  # a GPU's batches grow in the race
+        if not on_cpu:  # it has loaded its libraries and chosen kernels so far, which is no part of the race's time
+            left = budget(seconds, _patience(spec))
         steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
         set_train_mode(model, spec.config)
         warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
@@ -238,14 +241,20 @@ def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: 
     return images
 
 
-def budget(seconds: float) -> Callable[[], float]:
-    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well."""
+def budget(seconds: float, patience: float = PATIENCE) -> Callable[[], float]:
+    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well,
+    once it is ``patience`` times as long."""
     threads, wall, cpu = torch.get_num_threads(), time.monotonic(), time.process_time()
 
     def left() -> float:
-        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / PATIENCE)
+        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / patience)
 
     return left
+
+
+def _patience(spec: RunSpec) -> float:
+    """On a GPU it is the time that passes which counts: the host waits for it."""
+    return PATIENCE if spec.device == "cpu" else 1.0
 
 
 def _steps(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec) -> dict[Way, Callable[[int], None]]:
@@ -255,7 +264,9 @@ def _steps(model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec) -> 
 
 
 def _learner(model: nn.Module, spec: RunSpec, compute: Compute, ranks: Ranks) -> Learner:
-    config = replace(spec.config, trainer=replace(spec.config.trainer, on_oom="split"))
+    config = spec.config
+    if ranks.count == 1:  # several would cut their batches differently
+        config = replace(config, trainer=replace(config.trainer, on_oom="split"))
     return Learner(Objective(model, config.trainer), config, compute, ranks, 1, tell_nobody, 0)
 
 
@@ -445,7 +456,11 @@ def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float
         (loss * scale).backward()
         return loss.detach()
 
-    step = StepGraph(backward, weights, inputs, labels) if compute.graph else backward
+    step: Callable[[Tensor, Tensor], Tensor] = backward
+    if compute.graph:
+        backward(inputs, labels)  # in which kernels are chosen
+        model.zero_grad(set_to_none=True)
+        step = StepGraph(backward, weights, inputs, labels)
     loss = step(inputs, labels)
     gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     model.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ from har_sweep.config.compose import compose
 from har_sweep.config.schema import HardwareConfig
 from har_sweep.files import keep, kept, short_hash
 from har_sweep.launch.ask import Ask, Unanswered
-from har_sweep.launch.cards import any_card
+from har_sweep.launch.cards import any_card, take_cards
 from har_sweep.launch.terminal import Screen
 from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
@@ -26,7 +26,7 @@ from har_sweep.units import digits
 CHOOSING_SECONDS = 4.0  # with building the model about 5
 TIMING_SECONDS = 2.0  # of one way alone
 WORTH_ITS_DEVICES = 1.05  # times as fast as one, for several to be worth anything
-VERSION = 4  # of what is measured and how; another one's figures do not count
+VERSION = 5  # of what is measured and how; another one's figures do not count
 
 
 Setting = dict[str, Any]
@@ -101,7 +101,14 @@ def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> floa
     found = kept(_folder(spec), setting, Measured)
     if found is None:
         tell()
-        rate: float = ask("together", _uncompiled(spec), TIMING_SECONDS)
+        cards = [device for device in find_devices() if device.kind == "cuda"][: spec.config.hardware.device_count]
+        held = take_cards(cards)
+        if isinstance(held, str):
+            raise Unanswered(held)
+        try:
+            rate: float = ask("together", _uncompiled(spec), TIMING_SECONDS)
+        finally:
+            held.release()
         batch = spec.config.trainer.batch_size
         found = Measured((Figures(spec.choice.way, (1 / rate,)),), 0.0, 0.0, batch, batch)
         keep(_folder(spec), setting, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -29,7 +30,7 @@ def build_teacher(plan: TeacherPlan, num_classes: int, but_classifier: bool) -> 
     file = plan.model.weights_file
     assert file is not None
     check_weights_file(plan.model)
-    with torch.random.fork_rng(devices=[]):
+    with drawing_apart():
         scratch = replace(plan.model, weights="scratch", weights_file=None)
         model = build_model(plan.config, scratch, num_classes, lambda text: None)
     if plan.run_id:
@@ -43,3 +44,8 @@ def build_teacher(plan: TeacherPlan, num_classes: int, but_classifier: bool) -> 
     else:
         load_teacher_file(model, file, but_classifier)
     return model.eval().requires_grad_(False)
+
+
+def drawing_apart() -> AbstractContextManager[None]:
+    """Inside, random draws leave the process's generators as they were, its GPU's as well: a seed is set for all."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else [])

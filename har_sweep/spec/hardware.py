@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
@@ -83,8 +84,10 @@ def _nvidia() -> tuple[list[Device], list[Device]]:
     except Exception:  # no driver, no library: no NVIDIA device
         return [], []
     try:
-        count = pynvml.nvmlDeviceGetCount()
-        found = [_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(n)) for n in range(count)]
+        found = []
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            with suppress(pynvml.NVMLError):  # one that is lost, or not for this user: it is no card of theirs
+                found.append(_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
             return found, found

@@ -169,8 +169,10 @@ def _write(paths: RunPaths, state: dict[str, Any]) -> None:
     """Write the checkpoint; a kill at any moment leaves the old file or the new one, whole."""
     with paths.writing(paths.checkpoint) as file:
         try:
-            # Its CRC-32 would take two fifths of the time, and ``torch.load`` never compares it.
-            with serialization.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
+            # Its CRC-32 would take two fifths of the time, and ``torch.load`` never compares it. What a GPU sends comes
+            # faster into page-locked memory.
+            saving = {"save.compute_crc32": False, "save.use_pinned_memory_for_d2h": True}
+            with serialization.patch(saving):  # type: ignore[attr-defined]
                 sealed = Sealed(file)
                 torch.save(state, sealed)  # type: ignore[arg-type]  # it only writes
                 sealed.seal()

@@ -24,7 +24,7 @@ from har_sweep.train.optimizer import build_optimizer, build_schedule
 # cuBLAS and cuDNN, which take memory beside PyTorch's allocator (cuDNN finds no engine if it gets none to work in).
 OUT_OF_MEMORY = (
     "can't allocate memory", "could not create a primitive", "could not create a memory",
-    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "unable to find an engine",
+    "out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from har_sweep.config.schema import ObjectiveConfig, TrainerConfig
 from har_sweep.device.compute import Compute
 from har_sweep.errors import InputError
 from har_sweep.model.head import classifiers
-from har_sweep.model.teacher import build_teacher
+from har_sweep.model.teacher import build_teacher, drawing_apart
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.spec.weights import ModelPlan
 
@@ -181,6 +181,6 @@ def _projection(own: int, taught: int, seed: int) -> nn.Module:
     """From a student's features to as many as its teacher's, started by the seed alone."""
     if own == taught:
         return nn.Identity()
-    with torch.random.fork_rng(devices=[]):
+    with drawing_apart():
         torch.manual_seed(seed)
         return nn.Linear(own, taught)
