@@ -230,12 +230,14 @@ def _plain(value: Any) -> Any:
 
 def _written(key: str, value: Any) -> str:
     """A value in Hydra's grammar."""
+    from har_sweep.config.choices import quoted
+
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     if isinstance(value, list):
         return f"[{','.join(_written(key, _plain(part)) for part in value)}]"
     if isinstance(value, Mapping):
@@ -243,18 +245,3 @@ def _written(key: str, value: Any) -> str:
     raise InputError(
         f"{key}={value!r}: a {type(value).__name__} is no value of a config.", "Give a string or a number."
     )
-
-
-def _quoted(text: str) -> str:
-    """A string so that Hydra reads this very string; left bare where it does so anyway."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from hydra.errors import HydraException
-
-    try:
-        override = OverridesParser.create().parse_override(f"key={text}")
-        if text and not text.endswith("\\") and not override.is_sweep_override() and override.value() == text:
-            return text  # nothing, or a backslash, would join what follows in a list
-    except HydraException:
-        pass
-    return QuotedString(text, Quote.single).with_quotes()

@@ -21,6 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
+from packaging.version import Version
 
 from har_sweep.config.arguments import Mode, asks_for_sweep, check_mode, explain, explained, types
 from har_sweep.config.choices import chosen_runs
@@ -293,7 +294,7 @@ def _check_package(package: str, part: str) -> None:
 
 def _check_rerun(place: Path) -> None:
     """Refuse what ``--experimental-rerun`` could not read: a pickled config, or with Hydra 1.4 a job's folder."""
-    folder = hydra.__version__ >= "1.4"
+    folder = Version(hydra.__version__) >= Version("1.4.dev0")
     hint = (
         "Give the folder of a job that has a .hydra folder in it (hydra.output_subdir=.hydra)."
         if folder

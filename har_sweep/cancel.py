@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,13 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     place = sweep_folder(folder, note.name)
     owner = living_owner(place)
     claim = claim_path(place, owner.number) if owner else place
-    if owner and claim.stat().st_uid != os.geteuid():
-        screen.warn(f"The sweep's process {owner.pid} on {owner.host} is {user(claim)}'s to end.")
-    elif owner and owner.machine == this_machine():
-        os.kill(owner.pid, signal.SIGTERM)
-        told.append(f"the sweep's process here ({owner.pid})")
-    elif owner:
-        screen.warn(f"The sweep also runs on {owner.host} as process {owner.pid}: cancel it there.")
+    with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+        if owner and claim.stat().st_uid != os.geteuid():
+            screen.warn(f"The sweep's process {owner.pid} on {owner.host} is {user(claim)}'s to end.")
+        elif owner and owner.machine == this_machine():
+            os.kill(owner.pid, signal.SIGTERM)
+            told.append(f"the sweep's process here ({owner.pid})")
+        elif owner:
+            screen.warn(f"The sweep also runs on {owner.host} as process {owner.pid}: cancel it there.")
     if told:
         screen.say(
             f"Sweep {note.name}: cancelled {' and '.join(told)}. The same sweep command goes on from the checkpoints."

@@ -33,13 +33,15 @@ def from_here(file: Path) -> str:
 @contextmanager
 def atomic(path: Path, mode: str = "wb", staging: Path | None = None) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; on leaving, sync it and rename it over ``path``. Errors change nothing.
+    Text is UTF-8, whatever the locale.
 
     With a ``staging`` folder on the same file system it is made there; neither folder is made.
     """
     if staging is None:
         path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=staging or path.parent)
-    with _becoming(path, Path(name)), os.fdopen(handle, mode) as file:
+    encoding = None if "b" in mode else "utf-8"
+    with _becoming(path, Path(name)), os.fdopen(handle, mode, encoding=encoding) as file:
         yield file
 
 
@@ -149,13 +151,12 @@ def _kept_file(folder: Path, setting: dict[str, Any]) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` last through a power cut, where the file system can."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems cannot sync a folder; the rename itself still stands
-        pass
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # Windows opens no folder, some network drives sync none; the rename itself still stands
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

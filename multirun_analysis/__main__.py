@@ -162,7 +162,7 @@ def _source(word: str) -> str:
         return word
     if not folder:
         raise InputError("paths.runs= names no folder.", "Write paths.runs=FOLDER, or the folder alone.")
-    return folder
+    return os.path.expanduser(folder)
 
 
 if __name__ == "__main__":

@@ -229,6 +229,15 @@ def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[
     assert e.value.hint
 
 
+def test_a_tilde_that_nothing_opens_is_told_and_one_in_quotes_is_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError) as e:
+        compose(["data.root=~/photos"])
+    assert "write $HOME" in e.value.hint
+    monkeypatch.setenv("HOME", "/home/alice")
+    paths = compose(["paths.runs='~/runs'", "paths.cache=/~/cache"]).paths
+    assert (paths.runs, paths.cache) == ("/home/alice/runs", "/~/cache")
+
+
 def test_a_dict_takes_entries_of_any_name() -> None:
     [added] = compose_runs([["hardware=slurm_cpu", f"+{MORE}.licenses=matlab:1", f"++{MORE}.mail-type=FAIL"]])
     assert added.slurm

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from har_sweep.compact.onnx_file import OUTPUT, check_installed, onnx_forward, open_onnx
+from har_sweep.compact.onnx_file import OUTPUT, onnx_forward, open_onnx
 from har_sweep.compact.variants import Variant
 from har_sweep.device.compute import DTYPES, Compute
 from har_sweep.spec.weights import ModelPlan
@@ -50,7 +50,6 @@ def _half_forward(model: nn.Module, dtype: torch.dtype, plan: ModelPlan, compute
 def _openvino_forward(file: Path) -> Forward:
     """By OpenVINO, in the precision of the file, with as many threads as torch has. Compiled for each shape that comes:
     for batches of any size its int8 answers are others (2026.4, AVX-512 VNNI: logits 75 % off)."""
-    check_installed("openvino")
     import openvino
 
     settings: dict[str, Any] = {

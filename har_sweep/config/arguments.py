@@ -354,9 +354,10 @@ def explained(overrides: list[str]) -> Iterator[None]:
             warnings.filterwarnings("error", r"provider=.* is not available")
             yield
     except OverrideParseException as e:
-        raise InputError(
-            f"'{e.override}' cannot be read.", "Write key=value, or key=a,b,c with -m; quote what holds = or commas."
-        ) from e
+        hint = "Write key=value, or key=a,b,c with -m; quote what holds = or commas."
+        if re.search(r"[=,\[]~", str(e.override)):
+            hint = "Neither a shell nor Hydra reads a ~ there: write $HOME instead."
+        raise InputError(f"'{e.override}' cannot be read.", hint) from e
     except UserWarning as e:
         raise InputError(f"hydra.searchpath: {str(e).partition('path=')[2]}", "Check the path.") from e
     except KeyError as e:
@@ -433,7 +434,7 @@ def _no_such_file(said: str, group: str, option: str) -> InputError:
     else:
         hint = f"{nearest(option, options)} There are {', '.join(options) or 'none'}.".strip()
     place = re.match(r"In '(.+?)'", said)
-    where = f" (in for in {place[1]}.yaml)" if place and place[1] not in ("config", "hydra/config") else ""
+    where = f" (asked for in {place[1]}.yaml)" if place and place[1] not in ("config", "hydra/config") else ""
     return InputError(f"There is no {group or 'config'} '{option}'{where}.", hint)
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from functools import cache
 from typing import Any, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from har_sweep.config.arguments import parse
 from har_sweep.config.schema import keys
@@ -202,9 +207,13 @@ def _text(value: Any) -> str:
         return "null" if value is None else str(value).lower()
     if not isinstance(value, str):
         return str(value)
-    try:
-        if _value(f"key={value}") == value:
-            return value
-    except Exception:  # whatever cannot be read as it is
-        pass
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quoted(value)
+
+
+def quoted(text: str) -> str:
+    """A string so that Hydra reads this very string; left bare where it does so anyway."""
+    with suppress(HydraException):
+        override = OverridesParser.create().parse_override(f"key={text}")
+        if text and not text.endswith("\\") and not override.is_sweep_override() and override.value() == text:
+            return text  # nothing, or a backslash, would join what follows in a list
+    return QuotedString(text, Quote.single).with_quotes()

@@ -9,6 +9,7 @@ their ids.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -300,6 +301,9 @@ class PathsConfig:
     runs: str = _key("runs", "where records go")
     cache: str = _key("cache", "decoded images and what was learned about files")
     data: str = _key("data", "datasets that were fetched or drawn")
+
+    def __post_init__(self) -> None:
+        self.runs, self.cache, self.data = map(os.path.expanduser, (self.runs, self.cache, self.data))
 
 
 @dataclass

@@ -78,4 +78,4 @@ def _folder(word: str, others: list[str]) -> Path:
     (override,) = explain([word])
     if override.key_or_group != "paths.runs" or override.is_sweep_override():
         raise InputError(f"'{word}' says nothing here.", f"Only {', '.join(others)} and paths.runs=FOLDER do.")
-    return Path(str(override.value()))
+    return Path(str(override.value())).expanduser()

@@ -35,7 +35,9 @@ def split(
     draw = {name: share for name, share in fractions.items() if name not in present}
     result = np.array([s or "train" for s in given], dtype="<U5")
     order = np.argsort(np.array(paths, dtype=object), kind="stable")
-    by_class = [[int(i) for i in order if labels[i] == c and result[i] == "train"] for c in range(len(classes))]
+    by_class: list[list[int]] = [[] for _ in classes]
+    for i in order[result[order] == "train"].tolist():
+        by_class[labels[i]].append(i)
     few = [
         f"{name}: {distinct}"
         for name, members in zip(classes, by_class, strict=True)
@@ -85,6 +87,7 @@ def _draw(
         left[max(left, key=lambda name: left[name])] -= 1
     held: dict[str, list[str]] = {name: [] for name in ("train", *fractions)}
     own = [content for content in count if content not in drawn]
+    free = set(own)
     for content in count:
         if name := drawn.get(content):
             held[name].append(content)
@@ -98,7 +101,7 @@ def _draw(
         held[name].append(own[k])
     for name in held:  # each picture may have too many copies for a small share
         if not held[name]:
-            movable = [c for donor in held.values() if len(donor) > 1 for c in donor if c in set(own)]
+            movable = [c for donor in held.values() if len(donor) > 1 for c in donor if c in free]
             if movable:
                 content = min(movable, key=lambda c: count[c])
                 held[drawn[content]].remove(content)

@@ -132,7 +132,7 @@ def load(found: Disturbance) -> Check:
 def disk(configs: list[Config]) -> Iterator[Check]:
     """Free space where records, caches and data go."""
     for name in ("runs", "cache", "data"):
-        for path in distinct(Path(getattr(config.paths, name)).expanduser().absolute() for config in configs):
+        for path in distinct(Path(getattr(config.paths, name)).absolute() for config in configs):
             yield _disk(f"paths.{name}", path)
 
 

@@ -165,7 +165,9 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
             found = measured(spec, (spec.choice.way,), ask, tell)
         except Unanswered as e:
             return None, f"nothing: this machine could not be measured ({e})"
-    rate = next(f.images_per_second for f in found.figures if f.way == spec.choice.way) or 0.0
+    rate = next(f.images_per_second for f in found.figures if f.way == spec.choice.way)
+    if rate is None:
+        return None, "nothing: this machine could not be measured"
     if spec.device == "cuda" and hardware.device_count > 1:
         try:
             rate = measured_together(spec, ask, tell)

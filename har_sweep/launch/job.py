@@ -81,7 +81,7 @@ def log_to(file: Path) -> Tell:
     log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
+    sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     last_step = 0.0
 
     def tell(event: Event) -> None:

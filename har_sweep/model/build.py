@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from har_sweep.config.schema import Config
 from har_sweep.config.targets import WANTED, check_unchanged, make
-from har_sweep.errors import InputError, RunFailure, nearest
+from har_sweep.errors import InputError, RunFailure, first_line, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
 from har_sweep.spec.weights import ModelPlan, check_weights_file, patch_side, refuse_cut_patches
@@ -165,7 +165,7 @@ def _not_made(full_name: str, plan: ModelPlan, options: dict[str, Any], e: Excep
         return _refused(plan, e)
     return RunFailure(
         "weights",
-        f"The pretrained weights of {full_name} do not load: {str(e).splitlines()[0]}",
+        f"The pretrained weights of {full_name} do not load: {first_line(e)}",
         f"Delete {plan.weights_file}, so that it is fetched again.",
     )
 
@@ -185,6 +185,6 @@ def _tried(model: nn.Module, plan: ModelPlan) -> Any:
 def _refused(plan: ModelPlan, e: Exception) -> RunFailure:
     return RunFailure(
         "input_size",
-        f"{plan.timm_name} does not take images of {plan.input_size} x {plan.input_size}: {str(e).splitlines()[0]}",
+        f"{plan.timm_name} does not take images of {plan.input_size} x {plan.input_size}: {first_line(e)}",
         "Leave model.input_size at the architecture's own, or try a multiple of 32.",
     )

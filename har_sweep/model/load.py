@@ -75,7 +75,7 @@ def load_user_file(model: nn.Module, path: Path, warn: Callable[[str], None]) ->
     missing = [k for k in own if k not in given and not k.endswith(counters)]
     unknown = [k for k in given if k not in own]
     misshapen = [f"{k} {list(given[k].shape)} for {list(own[k].shape)}" for k in own if k in given and k not in fits]
-    share = sum(own[k].numel() for k in fits) / sum(v.numel() for v in own.values())
+    share = sum(own[k].numel() for k in fits) / (sum(v.numel() for v in own.values()) or 1)
     listed = "; ".join(
         f"{len(found)} {word}: {', '.join(found)}"
         for word, found in (("missing", missing), ("unknown to the model", unknown), ("of another shape", misshapen))
@@ -138,6 +138,8 @@ def _heads(model: nn.Module) -> tuple[str, ...]:
 def _why_so_little(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     """What to do about tensors with other names than the model's, judged by their names, or else by their shapes."""
     given = {k: v for k, v in given.items() if not k.endswith("num_batches_tracked")}
+    if not given:
+        return "It has a classifier at most, which is not taken."
     prefix = min(given).partition(".")[0] + "."
     if (
         all(k.startswith(prefix) for k in given)

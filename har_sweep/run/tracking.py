@@ -206,10 +206,8 @@ class Tracker:
         run, self._run = self._run, None
         if run:
             self._guarded(lambda: self._close(run, exit_code))
-            for log in self._folder.glob(f"*-{self._id}/logs/*.log"):
-                if not log.is_symlink():  # such as to what is being logged
-                    log.write_text(redact_text(log.read_text(errors="replace")))
-        self._clean()
+            self._guarded(self._redact_logs)
+        self._guarded(self._clean)
 
     def _close(self, run: wandb.Run, exit_code: int) -> None:
         try:
@@ -237,6 +235,11 @@ class Tracker:
             self._run = None
             _kill_service()
             self._clean()
+
+    def _redact_logs(self) -> None:
+        for log in self._folder.glob(f"*-{self._id}/logs/*.log"):
+            if not log.is_symlink():  # such as to what is being logged
+                log.write_text(redact_text(log.read_text("utf-8", "replace")), "utf-8")
 
     def _clean(self) -> None:
         if self._staging:

@@ -34,7 +34,7 @@ def write_card(run: FinishedRun, file: Path, compared: int) -> None:
     ]
     if record.warnings:
         parts.append("## What the run warned of\n\n" + "\n".join(f"- {_plain(text)}" for text in record.warnings))
-    file.write_text("\n\n".join(parts) + "\n")
+    file.write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
 def _use(run: FinishedRun) -> str:

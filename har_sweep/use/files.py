@@ -168,7 +168,7 @@ def write_config(model: nn.Module, run: FinishedRun, file: Path) -> None:
             **({"license": licence} if (licence := licence_of(run)) else {}),
         },
     }  # fmt: skip
-    file.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 @torch.inference_mode()

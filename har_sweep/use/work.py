@@ -28,10 +28,14 @@ def in_process(work: Callable[[Tell], Value], device: str, label: str, screen: S
         if it broke off or died, which is said.
     """
     scratch = Path(tempfile.mkdtemp(prefix="har_sweep-"))
-    with screen.live():
-        done = apart(partial(_told, work), device, label, scratch / "log", screen)
+    try:
+        with screen.live():
+            done = apart(partial(_told, work), device, label, scratch / "log", screen)
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
     if done is None:
-        raise Failed
+        raise Failed  # its log was named
     shutil.rmtree(scratch)
     if isinstance(done.value, InputError):
         raise done.value

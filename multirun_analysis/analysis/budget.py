@@ -91,7 +91,7 @@ class Budget:
         worst = []
         for column in self.columns:
             ratio = (
-                values[column] / self.limit
+                values[column] / (self.limit or np.nan)
                 if self.comparison.startswith("<")
                 else self.limit / (values[column] or np.nan)
             )

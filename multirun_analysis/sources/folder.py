@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pyarrow import parquet
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 from har_sweep.files import redact_text
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Epoch, contradictions, flatten
@@ -42,7 +42,7 @@ class RunFolder:
         try:
             return _read_predictions(self.paths.predictions)
         except Exception as e:  # pyarrow has many, for what is not parquet, or not whole
-            raise InputError(f"{self.paths.predictions} cannot be read: {str(e).splitlines()[0]}") from e
+            raise InputError(f"{self.paths.predictions} cannot be read: {first_line(e)}") from e
 
 
 def _read_predictions(file: Path) -> pd.DataFrame:

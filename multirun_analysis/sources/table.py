@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
 from multirun_analysis.sources.cells import Column, Style, choose_style, describe
@@ -56,7 +56,7 @@ def read_table(path: Path) -> Sheet:
     except InputError:
         raise
     except Exception as e:  # pandas' and pyarrow's own, and what a file system can say
-        raise InputError(f"{path} cannot be read as a table: {str(e).splitlines()[0]}", "Is it the right file?") from e
+        raise InputError(f"{path} cannot be read as a table: {first_line(e)}", "Is it the right file?") from e
     if table.frame.empty:
         raise InputError(f"{path} has no rows.", "A table needs a head and a row for each model.")
     return table
