@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -16,10 +18,13 @@ if sys.platform != "win32":
 
 
 class _Here(BaseProcess):
-    """Begins in the parent's folder and environment, and does not run its ``__main__`` again.
+    """Begins in the parent's folder and environment, does not run its ``__main__`` again, and takes no signal before
+    ``take_signals``.
 
     By itself, multiprocessing takes the folder in which it was imported, and a fork server the environment in which
-    that was started; and in each process a script without ``if __name__ == "__main__"`` would start itself anew.
+    that was started; and in each process a script without ``if __name__ == "__main__"`` would start itself anew. What a
+    terminal or a batch system sends to all processes would break off what is being imported; and a fork server that it
+    ends can tell nobody any more whether a run has ended.
     """
 
     _variables: ClassVar[set[str]] = set()  # of the environment, at whichever start: a fork server may have them still
@@ -28,7 +33,7 @@ class _Here(BaseProcess):
         self._folder, self._environment = os.getcwd(), dict(os.environ)
         self._variables.update(os.environ)
         self._gone = self._variables - os.environ.keys()
-        with _without_main():
+        with _without_main(), held_back():
             super().start()
 
     def run(self) -> None:
@@ -58,6 +63,27 @@ if sys.platform != "win32":
         Process = _Forked
 
     FORK_SERVER = _Forking()
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Inside, signals wait, here until its end and in each process that is started until that takes them."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # or starting the first process starts it, and lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_signals() -> None:
+    """Let come what was sent to this process so far, now that it can take it."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def patient_threads() -> dict[str, str]:

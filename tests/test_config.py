@@ -234,7 +234,7 @@ def test_a_tilde_that_nothing_opens_is_told_and_one_in_quotes_is_the_home(monkey
         compose(["data.root=~/photos"])
     assert "write $HOME" in e.value.hint
     monkeypatch.setenv("HOME", "/home/alice")
-    paths = compose(["paths.runs='~/runs'", "paths.cache=/~/cache"]).paths
+    paths = compose(["paths.runs='~/runs'", "paths.cache='/~/cache'"]).paths
     assert (paths.runs, paths.cache) == ("/home/alice/runs", "/~/cache")
 
 

@@ -136,19 +136,39 @@ def test_kill_9_of_everything_and_the_same_command_ends_with_the_same_bits(finis
     assert len(first.attempts) > 1
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_saves_and_the_same_command_goes_on(
+    number: signal.Signals, finished: Path, tmp_path: Path
+) -> None:
+    """SIGINT as by Ctrl-C, SIGTERM as by a batch system or ``timeout``."""
     sweep = ["-m", *SMALL, "seed=0,1"]
     process = start(*sweep, cwd=tmp_path)
     wait_for(lambda: any(r.epochs for r in at_work(tmp_path)), process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output = process.communicate()[0]
     assert process.returncode == 130, output
     assert "same command again" in output
     assert "Traceback" not in output
-    assert {record.status for record in runs(tmp_path).values()} <= {"interrupted", "done"}
+    assert "elsewhere" not in output
+    found = runs(tmp_path)
+    assert {record.status for record in found.values()} <= {"interrupted", "done"}
+    assert all((tmp_path / "runs" / r.run_id / "checkpoint.pt").exists() for r in found.values() if r.status != "done")
     assert one_more(*sweep, cwd=tmp_path).returncode == 0
     assert learned(tmp_path).items() <= learned(finished).items()
     assert len(learned(tmp_path)) == 2
+
+
+def test_ctrl_c_while_torch_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    process = start(*SMALL, cwd=tmp_path)
+    said = ""
+    while "Loading torch" not in said:
+        assert process.stdout
+        assert (line := process.stdout.readline()), said
+        said += line
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.communicate()[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
 
 
 def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:

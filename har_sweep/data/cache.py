@@ -32,7 +32,7 @@ from har_sweep.data.sources.listing import file_name
 from har_sweep.errors import Damaged, InputError
 from har_sweep.events import Progress
 from har_sweep.files import Sealed, atomic, read_sealed, sync_folder
-from har_sweep.processes import SPAWN
+from har_sweep.processes import SPAWN, take_signals
 from har_sweep.spec.hardware import logical_cores
 from har_sweep.stop import die_with_parent
 from har_sweep.units import byte_size
@@ -298,6 +298,7 @@ def _run(
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    take_signals()
     die_with_parent()  # a killed parent would else leave workers waiting for ever
 
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -19,7 +18,7 @@ import msgspec
 import torch.distributed as dist
 
 from har_sweep.errors import Interrupted, RunFailure
-from har_sweep.processes import FORK_SERVER
+from har_sweep.processes import FORK_SERVER, SIGNALS, held_back, take_signals
 from har_sweep.record.record import RunError
 from har_sweep.stop import Stop
 
@@ -28,7 +27,6 @@ ESCAPE_SECONDS = 60.0  # from a rank's death to the end of a rank 0 that no abor
 END_SECONDS = 10.0  # for the other ranks to end by themselves
 Follow = Callable[["Link", Stop], None]
 """What a rank above 0 does, tied to rank 0: a function, or a partial one, of a module with all that it needs."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def _forked(follow: Follow, rank: int, connection: Connection) -> None:
@@ -37,7 +35,7 @@ def _forked(follow: Follow, rank: int, connection: Connection) -> None:
     stop.take(*SIGNALS)
     link = Link(connection, rank)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        take_signals()
         follow(link, stop)
     except Interrupted:  # held back since before there was anybody to take it
         link.stopped(stop.reason)
@@ -120,9 +118,7 @@ class Crew:
     def _start(self) -> None:
         """Start the ranks from a server that has imported all that they need once, for all of them."""
         FORK_SERVER.set_forkserver_preload([getattr(self._follow, "func", self._follow).__module__])
-        resource_tracker.ensure_running()  # or starting the first process starts it, and unblocks signals
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # held back until a rank can take them
-        try:
+        with held_back():
             for rank in range(1, self._count):
                 ours, theirs = FORK_SERVER.Pipe()
                 self._links[ours] = rank
@@ -130,8 +126,6 @@ class Crew:
                 process.start()
                 self._processes[rank] = process
                 theirs.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def meet(self) -> dist.Store:
         """Wait until every rank is ready, and give them a store to find each other by."""

@@ -18,7 +18,7 @@ from har_sweep.files import redact_text
 from har_sweep.launch.cards import own_cards
 from har_sweep.launch.job import log_to
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import FORK_SERVER
+from har_sweep.processes import FORK_SERVER, take_signals
 from har_sweep.spec.hardware import find_devices
 from har_sweep.stop import die_with_parent
 
@@ -76,6 +76,7 @@ def _do(work: Callable[[Tell], object], log: Path, connection: Connection) -> No
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that its first is that which the parent holds
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    take_signals()
     keep = log_to(log)
 
     def tell(event: Event) -> None:

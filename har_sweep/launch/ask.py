@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from har_sweep.errors import first_line
-from har_sweep.processes import SPAWN
+from har_sweep.processes import SPAWN, take_signals
 from har_sweep.stop import die_with_parent
 
 Ask = Callable[..., Any]
@@ -49,6 +49,7 @@ def _begin_silently() -> None:
         os.dup2(silence, stream)
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the runs will have it
     die_with_parent()
+    take_signals()
 
 
 def _answer(name: str, *args: Any) -> Any:

@@ -23,7 +23,7 @@ from har_sweep.files import redact_text
 from har_sweep.launch.cards import Held, strangers, take_cards
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import FORK_SERVER
+from har_sweep.processes import FORK_SERVER, take_signals
 from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
 from har_sweep.spec.hardware import Device, find_devices, logical_cores
@@ -289,6 +289,7 @@ def job(spec: RunSpec, connection: Connection, environment: dict[str, str]) -> N
 
     stop = Stop()
     stop.take(signal.SIGTERM, signal.SIGINT)
+    take_signals()
     try:
         do_job(spec, tell, stop)
     except ClaimLost as lost:
