@@ -23,6 +23,9 @@ Found = TypeVar("Found")
 
 PACKAGE = Path(__file__).parent
 
+_UMASK = os.umask(0o077)  # it is told only by setting it, which other threads must not see
+os.umask(_UMASK)
+
 
 def from_here(file: Path) -> str:
     """A path as one would type it here."""
@@ -49,7 +52,7 @@ def atomic_file(path: Path, save: Callable[[Path], object], staging: Path | None
     """As ``atomic``, for libraries that want a file's name: ``save`` writes to the path it is given."""
     if staging is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (staging or path.parent) / f".{path.stem}.{os.getpid()}{path.suffix}"
+    temporary = (staging or path.parent) / f".{path.stem}.{os.getpid()}-{os.urandom(4).hex()}{path.suffix}"
     with _becoming(path, temporary):
         save(temporary)
 
@@ -62,7 +65,7 @@ def _becoming(path: Path, temporary: Path) -> Iterator[None]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         with suppress(OSError):  # a drive may have no modes
-            temporary.chmod(0o666 & ~_umask())  # some libraries, and mkstemp, write for their user alone
+            temporary.chmod(0o666 & ~_UMASK)  # some libraries, and mkstemp, write for their user alone
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as e:
@@ -157,12 +160,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 SECRET = "<secret>"

@@ -163,7 +163,8 @@ def test_ctrl_c_while_torch_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     said = ""
     while "Loading torch" not in said:
         assert process.stdout
-        assert (line := process.stdout.readline()), said
+        line = process.stdout.readline()
+        assert line, said
         said += line
     os.killpg(process.pid, signal.SIGINT)
     said += process.communicate()[0]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 from har_sweep.spec.weights import ModelPlan
 from har_sweep.train.evaluate import Forward
 
@@ -61,7 +61,7 @@ def write_onnx(model: nn.Module, plan: ModelPlan, file: Path, metadata: Mapping[
                 input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as e:  # whatever a model's own code raises when it is traced
-        why = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        why = first_line(e)
         raise InputError(
             f"{plan.timm_name} cannot be exported to ONNX: {why}.", "Leave out what is made from ONNX."
         ) from e

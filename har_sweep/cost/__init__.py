@@ -1,4 +1,4 @@
 """What a model costs: static (parameters, disk, MACs), training and inference (time, memory, energy).
 
-Everything here measures; nothing here knows what a run is or in which order things are measured.
+Everything here measures; nothing here knows in which order things are measured.
 """

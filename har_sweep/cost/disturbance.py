@@ -103,9 +103,10 @@ class Disturbance:
     def text(self) -> str:
         """Why it was disturbed: ``other processes used 1.9 of 2 cores``."""
         lost = self.lost or {}
+        others = max(self.others, lost.get("others", 0.0))  # ticks are too coarse for a short phase
         shares = {cause: f"{100 * lost[cause] / self.seconds:.0f} % of the time" for cause in lost}
         told = {
-            "others": f"other processes used {self.others / (self.seconds or 1):.1f} of {self.cores} cores",
+            "others": f"other processes used {others / (self.seconds or 1):.1f} of {self.cores} cores",
             "gpu": f"other processes used the GPU for {shares.get('gpu')}",
             "host": f"the host of this virtual machine kept its cores for {shares.get('host')}",
             "limit": f"a limit of processor time (cgroup) held it back for {shares.get('limit')}",

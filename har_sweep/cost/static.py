@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.serialization import config as serialization
 
 from har_sweep.cost.counted import StaticCost, counted_costs, keep_costs
+from har_sweep.errors import first_line
 from har_sweep.spec.run_spec import RunSpec
 
 _ATTENTION = "aten::scaled_dot_product_attention"
@@ -47,7 +48,7 @@ def static_costs(model: nn.Module, input_size: list[int]) -> StaticCost:
     try:
         by_operator, uncounted = _macs(model, input_size)
     except Exception as e:  # whatever a model's own code raises when it is traced
-        not_counted = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        not_counted = first_line(e)
     macs = None if not_counted else sum(by_operator.values())
     attention = by_operator.get(_ATTENTION.removeprefix("aten::"), 0)
     return StaticCost(

@@ -51,8 +51,8 @@ def batches(
 ) -> Generator[Batch, None, None]:  # fmt: skip
     """One pass over a split at ``size`` pixels, the last partial batch included, from ``start_step`` on.
 
-    ``order`` is the dataset's own, or (seed, epoch) for that epoch's permutation. With threads, ``threads + 1`` batches
-    are gathered ahead; an error in one of them is raised here. Close the generator to stop them early. ``pin`` gathers
+    ``order`` is the dataset's own, or (seed, epoch) for that epoch's permutation. With threads, ``threads`` batches are
+    gathered ahead; an error in one of them is raised here. Close the generator to stop them early. ``pin`` gathers
     into page-locked memory.
 
     Raises
@@ -76,7 +76,7 @@ def batches(
 
 
 def gathered(gather: Callable[[int], Gathered], starts: Iterable[int], threads: int) -> Generator[Gathered, None, None]:
-    """What ``gather`` makes of each start, in their order; with threads, of ``threads + 1`` of them ahead."""
+    """What ``gather`` makes of each start, in their order; with threads, of as many of them ahead."""
     if threads == 0:
         for start in starts:
             yield gather(start)

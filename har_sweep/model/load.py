@@ -58,7 +58,7 @@ def load_tensors(path: Path, key: str = "model.weights") -> dict[str, Tensor]:
                 "Nothing of it was executed. Save the state_dict alone, best as .safetensors.",
             ) from e
         raise InputError(
-            f"{key}={path} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}.",
+            f"{key}={path} cannot be read: {first_line(e)}.",
             "It may be truncated; copy or download it again.",
         ) from e
     if not state:

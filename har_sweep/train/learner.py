@@ -180,7 +180,7 @@ def cut_smaller(pieces: int, trainer: TrainerConfig, devices: int, error: BaseEx
     RunFailure
         ``out_of_memory`` with the batch size to try, if batches are not to be cut, or cannot be any further.
     """
-    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    cause = first_line(error)
     tried = math.ceil(trainer.batch_size / pieces / devices)
     if tried == 1:
         hint = "Take a smaller model or model.input_size, or a larger device."

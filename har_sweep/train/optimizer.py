@@ -20,7 +20,7 @@ from har_sweep.config.schema import OptimizerConfig, SchedulerConfig
 from har_sweep.config.sections import OURS, settings_of
 from har_sweep.config.targets import load, make
 from har_sweep.device.compute import Compute
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, first_line
 from har_sweep.model.head import classifiers
 
 
@@ -189,7 +189,7 @@ def _check_resumable(section: str, target: str, part: Any) -> None:
         file.seek(0)
         torch.load(file, weights_only=True)
     except (AttributeError, TypeError, pickle.PickleError) as e:
-        why = (str(e).splitlines() or [type(e).__name__])[0]
+        why = first_line(e)
         raise InputError(
             f"{section}._target_={target} keeps something that a checkpoint cannot hold: {why}",
             "Its state_dict() should be of tensors and plain data.",

@@ -171,7 +171,6 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         "headlines": list(block.headlines),
         "pairs": [[place[a], place[b]] for a, b in block.pairs_that_matter if a in place and b in place],
         "fronts": {name: _front(front, kept) for name, front in block.fronts.items() if name != JOINT},
-        "joint": _front(block.fronts[JOINT], kept) if JOINT in block.fronts else None,
         "compared": [place[i] for i in block.compared if i in place],
         "comparisons": [
             {**{name: _number(value) for name, value in asdict(c).items()}, "first": place[c.first],
@@ -234,7 +233,6 @@ def _detailed(block: Block, place: dict[int, int]) -> list[int]:
 def _front(front: Front, kept: list[int]) -> dict[str, Any]:
     return {
         "on": front.on[kept].tolist(),
-        "contribution": _numbers(front.contribution[kept]),
         "below": _numbers(front.points_below[kept]),
         "ratio": _numbers(front.cost_ratio[kept]),
         "probability": _numbers(front.probability[kept]),
@@ -260,7 +258,6 @@ def _errors(errors: Errors, place: dict[int, int], detailed: list[int]) -> dict[
             for i in shown
             if i in errors.recall_interval
         },
-        "support": {place[i]: errors.confusion[i].sum(1).tolist() for i in shown},
         "confusions": {place[i]: errors.confusions(i, 20) for i in shown},
         "disputed": disputed,
     }
