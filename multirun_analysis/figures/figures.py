@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager, style
-from matplotlib.backends import _backend_pdf_ps
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -100,19 +100,30 @@ def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: 
 def _cut_once() -> Iterator[None]:
     """Let Matplotlib cut a font down once for all PDFs for which the usual letters, or the same ones, do: it is a third
     of the work of a PDF, and Matplotlib has no option for that."""
-    cut = _backend_pdf_ps.get_glyphs_subset
+    if not hasattr(_fonts(), "SubsetResults"):  # not before Matplotlib 3.11
+        yield
+        return
+    cut = _fonts().get_glyphs_subset
 
     def cut_once(fontfile: Any, glyphs: set[int]) -> AbstractContextManager[Any]:
         usual = _usual(fontfile)
         places, font = _cut(cut, fontfile, usual if usual.issuperset(glyphs) else frozenset(glyphs))
-        return nullcontext(_backend_pdf_ps.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places))
+        return nullcontext(_fonts().SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places))
 
-    if hasattr(_backend_pdf_ps, "SubsetResults"):  # not before Matplotlib 3.11
-        _backend_pdf_ps.get_glyphs_subset = cut_once
+    _fonts().get_glyphs_subset = cut_once
     try:
         yield
     finally:
-        _backend_pdf_ps.get_glyphs_subset = cut
+        _fonts().get_glyphs_subset = cut
+
+
+@functools.cache
+def _fonts() -> Any:
+    """Matplotlib's own module for them, which no version has promised to keep."""
+    try:
+        return import_module("matplotlib.backends._backend_pdf_ps")
+    except ImportError:
+        return None
 
 
 @functools.cache
@@ -125,7 +136,7 @@ def _usual(file: Any) -> frozenset[int]:
 def _cut(cut: Callable[..., Any], file: Any, glyphs: frozenset[int]) -> tuple[dict[int, int], bytes]:
     """The places of glyphs in the font that has no others, and that font."""
     with cut(file, glyphs) as found:
-        return found.glyph_index_map, _backend_pdf_ps.font_as_file(found.font).getvalue()
+        return found.glyph_index_map, _fonts().font_as_file(found.font).getvalue()
 
 
 def _metadata(kind: str, title: str, description: str) -> dict[str, str | None]:
