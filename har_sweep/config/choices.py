@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from har_sweep.config.arguments import parse
+from har_sweep.config.check import READ_BY
 from har_sweep.config.schema import keys
 from har_sweep.config.sections import NAMED_BY, SECTIONS, may_be_argument
 from har_sweep.errors import InputError, nearest
@@ -29,7 +30,7 @@ def chosen_runs(product: list[Choice]) -> list[Choice]:
     named does without the override. ``sweep.pairs=[{...},{...}]`` multiplies the runs by its entries, each of which has
     all its keys set; ``sweep.exclude=[{...}]`` leaves out the runs that have all values of an entry.
     ``model.timm_name`` is for ``model=timm`` alone where a sweep has other models too, and so are ``_target_`` and its
-    arguments for ``custom``, and ``teacher`` and what is about it for ``objective=distill``.
+    arguments for ``custom``, ``teacher`` and what is about it for ``objective=distill``, and a source's keys for it.
 
     Raises
     ------
@@ -92,6 +93,8 @@ def _options_of(key: str) -> set[str]:
     section, _, name = key.partition(".")
     if key == "teacher" or (section == "objective" and name):
         return {"distill"}
+    if section == "data" and name in READ_BY:
+        return set(READ_BY[name])
     if section not in SECTIONS:
         return set()
     if name == NAMED_BY.get(section):
