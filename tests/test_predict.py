@@ -232,6 +232,18 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_damaged_weights_that_answer_with_no_numbers_are_named(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], here: None
+) -> None:
+    file = copied / "model.safetensors"
+    save_file({name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+               for name, tensor in load_file(file).items()}, file)  # fmt: skip
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    assert predict.main([str(copied), str(tmp_path / "a.png")]) == 2
+    said = capsys.readouterr()
+    assert "model.safetensorscannotbeused:whatitsweightsanswerisnotfinite" in "".join((said.out + said.err).split())
+
+
 def test_planning_an_answer_or_an_export_loads_no_torch() -> None:
     code = "import sys, har_sweep.predict, har_sweep.export, har_sweep.use.predict, har_sweep.use.export\n"
     code += "print('torch' in sys.modules)"
