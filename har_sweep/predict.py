@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         from har_sweep.use.predict import Wanted, predict
         from har_sweep.use.run import find_finished
 
-        with system_errors_told():
+        with system_errors_told("Give a place that can be used: --csv, --json and --sheet say what is written."):
             run = find_finished(words[0], folder, args.device)
             pictures, notes = list_pictures(words[1:], args.root, args.column)
             for note in filter(None, [*notes, run.note]):

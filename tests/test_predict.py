@@ -222,6 +222,8 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
         ([run], "A run and pictures are needed."),
         ([run, "a.png", "--top", "0"], "--top 0 are no classes."),
         ([run, "a.png", "--csv", "empty"], "empty is a folder."),
+        ([run, "a.png", "tpo=3"], "'tpo=3' says nothing here."),
+        ([run, "a.png", "top=3"], "Write --top 3."),
         ([run, "a.png", "--csv", "-", "--json", "-"], "CSV and JSON cannot both go to stdout."),
     ]:
         assert predict.main(given) == 2, given
