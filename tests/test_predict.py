@@ -234,6 +234,14 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_where_no_picture_can_be_used_the_status_is_that_of_bad_input(
+    finished: RunSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], here: None
+) -> None:
+    (tmp_path / "rotten.jpg").write_text("none")
+    assert predict.main([str(finished.paths.folder), str(tmp_path / "rotten.jpg")]) == 2
+    assert "1 image cannot be used" in " ".join(capsys.readouterr().out.split())
+
+
 def test_damaged_weights_that_answer_with_no_numbers_are_named(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], here: None
 ) -> None:
