@@ -14,7 +14,7 @@ Classify pictures with a finished run: images, folders of images, or the paths i
   python -m har_sweep.predict resnet18-abdf files.csv --column file --top 3 --json -
 
 They are decoded and resized as the run's own images were. Exit status: 0, 1 if some of them cannot be used (the others
-are answered), 2 if none or nothing of the input can be."""
+are answered), 2 if none can, or the input cannot be used."""
 
 
 def main(arguments: list[str] | None = None) -> int:
