@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.version import Version
 
 from har_sweep.config.arguments import Mode, asks_for_sweep, check_mode, explain, explained, types
-from har_sweep.config.choices import chosen_runs
+from har_sweep.config.choices import chosen_runs, left_to_us
 from har_sweep.config.compose import (
     Composed,
     anchored,
@@ -252,6 +252,8 @@ def _read(arguments: list[str]) -> tuple[list[str], list[str], bool]:
             raise InputError("sweep.pairs, or a list of values for a model, asks for several runs.", "Add -m.")
         args.overrides = chosen[0]
     names = {o.key_or_group for o in overrides}
+    if (args.multirun or asks_for_sweep(overrides)) and "hydra/sweeper" not in names:  # a search's sampler has no use
+        args.overrides = [left_to_us(line) for line in args.overrides]
     if "hydra.verbose" in names and not names & {"hydra/job_logging", "hydra/hydra_logging"}:
         args.overrides += ["hydra/job_logging=stdout", "hydra/hydra_logging=default"]  # where it can be read
     return [*flags, *args.overrides], args.overrides, bool(args.cfg or args.info)

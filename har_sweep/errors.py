@@ -72,8 +72,11 @@ REMEDIES = {
 
 
 @contextmanager
-def system_errors_told() -> Iterator[None]:
-    """Inside, what the system refuses (a full disk, a missing permission, a share that is away) is an InputError."""
+def system_errors_told(elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Inside, what the system refuses (a full disk, a missing permission, a share that is away) is an InputError.
+
+    ``elsewhere`` says how the command is told to write to another place.
+    """
     try:
         yield
     except OSError as e:
@@ -81,7 +84,8 @@ def system_errors_told() -> Iterator[None]:
             raise
         message = f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
         again = "Give the same command again when that is mended; it goes on from here."
-        raise InputError(message, REMEDIES.get(e.errno, again)) from e
+        remedy = REMEDIES.get(e.errno, again)
+        raise InputError(message, elsewhere if remedy == ELSEWHERE else remedy) from e
 
 
 def is_disk_full(error: Exception) -> bool:

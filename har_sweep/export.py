@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_platform()
         from har_sweep.use.export import export
 
-        with system_errors_told():
+        with system_errors_told("Give another folder, with --to FOLDER."):
             export(names[0], folder, args.to, screen)
         return 0
     except (InputError, Failed, KeyboardInterrupt) as e:

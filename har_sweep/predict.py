@@ -14,7 +14,7 @@ Classify pictures with a finished run: images, folders of images, or the paths i
   python -m har_sweep.predict resnet18-abdf files.csv --column file --top 3 --json -
 
 They are decoded and resized as the run's own images were. Exit status: 0, 1 if some of them cannot be used (the others
-are answered), 2 if the input cannot be used."""
+are answered), 2 if none can, or the input cannot be used."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         from har_sweep.use.predict import Wanted, predict
         from har_sweep.use.run import find_finished
 
-        with system_errors_told():
+        with system_errors_told("Give a place that can be used: --csv, --json and --sheet say what is written."):
             run = find_finished(words[0], folder, args.device)
             pictures, notes = list_pictures(words[1:], args.root, args.column)
             for note in filter(None, [*notes, run.note]):

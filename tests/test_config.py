@@ -206,6 +206,11 @@ def test_a_misspelt_word_answers_with_the_nearest_right_one(wrong: str, named: s
         (["sweep.name=../mine"], "sweep.name='../mine'"),
         (["sweep.name=-x"], "sweep.name='-x'"),
         (["data=csv"], "data=csv"),
+        (["data.root=photos"], "data.root=photos does nothing with data=sample"),
+        (["data=folder", "data.root=photos", "data.csv=x.csv"], "data.csv=x.csv does nothing with data=folder"),
+        (["data=folder", "data.root=photos", "data.delimiter=tab"], "data.delimiter=tab"),
+        (["data=har", "data.images_per_class=3"], "data.images_per_class=3 does nothing with data=har"),
+        (["data.hub_name=a/b"], "data.hub_name=a/b"),
         (["data=folder"], "data=folder"),
         (["model=timm"], "model.timm_name"),
         (["hardware=mps", "hardware.device_count=2"], "hardware.device_count=2"),
@@ -227,6 +232,16 @@ def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[
         compose(overrides)
     assert named in e.value.message
     assert e.value.hint
+
+
+def test_what_a_source_alone_reads_goes_to_it_in_a_sweep_over_sources() -> None:
+    runs = expand(["data=sample,folder", "data.root=photos", "data.images_per_class=3"])
+    assert runs == [["data=sample", "data.images_per_class=3"], ["data=folder", "data.root=photos"]]
+    with pytest.raises(InputError, match=r"data\.root") as e:
+        compose(["data.root=photos"])
+    assert e.value.hint.startswith("Write data=folder")
+    for option in ("folder", "har"):
+        compose([f"data={option}", "data.root=photos"])
 
 
 def test_a_tilde_that_nothing_opens_is_told_and_one_in_quotes_is_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,6 +527,18 @@ TWO = "model=resnet18,vit_tiny"
 def test_a_sweep_s_choices_go_to_the_models_they_are_for(asked: list[str], meant: list[set[str]]) -> None:
     runs = [set(run) for run in expand(asked)]
     assert sorted(runs, key=sorted) == sorted(meant, key=sorted)
+
+
+def test_a_group_s_options_and_a_number_by_model_reach_the_plan_from_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = ["model=resnet18,vit_tiny", "optimizer={resnet18:sgd}", "trainer.epochs={vit_tiny:2}"]
+    others = [line for line in SMALL if not line.startswith(("model", "trainer.epochs"))]
+    assert main(["-m", *others, *models, "model.weights=scratch", "launch.dry_run=true"]) == 0
+    planned = " ".join(capsys.readouterr().out.split())
+    assert "resnet18 from scratch, seed 0: 6 epochs, batch 16, sgd" in planned
+    assert "vit_tiny_patch16_224 from scratch, seed 0: 2 epochs, batch 16, adamw" in planned
 
 
 @pytest.mark.parametrize(

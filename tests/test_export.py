@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ from small import small_spec
 
 from har_sweep import export
 from har_sweep.compact.onnx_file import write_onnx
+from har_sweep.errors import InputError, system_errors_told
 from har_sweep.events import Tell, tell_nobody
 from har_sweep.model.build import build_model
 from har_sweep.record.description import read_description
@@ -72,6 +74,12 @@ def pictures(finished: RunSpec) -> dict[Path, str]:
 
 def share_of(answers: list[str], pictures: dict[Path, str]) -> float:
     return float(np.mean([one == other for one, other in zip(answers, pictures.values(), strict=True)]))
+
+
+def test_what_the_system_refuses_is_told_with_the_command_s_own_way_to_another_place() -> None:
+    with pytest.raises(InputError) as e, system_errors_told("Give another folder, with --to FOLDER."):
+        raise PermissionError(errno.EACCES, "Permission denied", "/there")
+    assert (e.value.message, e.value.hint) == ("Permission denied: /there.", "Give another folder, with --to FOLDER.")
 
 
 def test_the_page_s_lines_classify_with_onnx_runtime_alone(

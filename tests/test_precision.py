@@ -80,6 +80,10 @@ def test_a_narrow_margin_takes_fp32_and_is_not_called_the_fastest() -> None:
     narrow = choose(measured(images(FP32, 20, 20, 20), images(OURS, 21.5, 21.6, 21.4)))
     assert (narrow.way, narrow.why[:33]) == (FP32, "no other is clearly faster here: ")
     assert chosen(images(FP32, 20, 20, 20), images(OURS, 22.5, 22.6, 22.4)) == OURS
+    mixed = choose(measured(images(FP32, 20, 20, 2, 2, 20), images(OURS, 24, 24, 2, 2, 30)))
+    assert mixed.why.startswith("no other is faster in enough of the rounds: 20 images/s against 24 in bf16")
+    few = choose(measured(images(FP32, 20), images(OURS, 28)))
+    assert few.why == "no other is faster by enough to tell in 1 round: 20 images/s against 28 in bf16 by our kernels"
 
 
 def test_noise_flips_nothing() -> None:

@@ -222,6 +222,8 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
         ([run], "A run and pictures are needed."),
         ([run, "a.png", "--top", "0"], "--top 0 are no classes."),
         ([run, "a.png", "--csv", "empty"], "empty is a folder."),
+        ([run, "a.png", "tpo=3"], "'tpo=3' says nothing here."),
+        ([run, "a.png", "top=3"], "Write --top 3."),
         ([run, "a.png", "--csv", "-", "--json", "-"], "CSV and JSON cannot both go to stdout."),
     ]:
         assert predict.main(given) == 2, given
@@ -230,6 +232,26 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
     for given in (["unfinished-1"], ["without-1"]):
         assert export.main(given) == 2
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_where_no_picture_can_be_used_the_status_is_that_of_bad_input(
+    finished: RunSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], here: None
+) -> None:
+    (tmp_path / "rotten.jpg").write_text("none")
+    assert predict.main([str(finished.paths.folder), str(tmp_path / "rotten.jpg")]) == 2
+    assert "1 image cannot be used" in " ".join(capsys.readouterr().out.split())
+
+
+def test_damaged_weights_that_answer_with_no_numbers_are_named(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], here: None
+) -> None:
+    file = copied / "model.safetensors"
+    save_file({name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+               for name, tensor in load_file(file).items()}, file)  # fmt: skip
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    assert predict.main([str(copied), str(tmp_path / "a.png")]) == 2
+    said = capsys.readouterr()
+    assert "model.safetensorscannotbeused:whatitsweightsanswerisnotfinite" in "".join((said.out + said.err).split())
 
 
 def test_planning_an_answer_or_an_export_loads_no_torch() -> None:

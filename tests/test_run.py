@@ -32,6 +32,7 @@ from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Phase, Step
+from har_sweep.launch.state import RunState
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Measurement, Record, TrainingCost, flatten
 from har_sweep.run.execute import execute, warn_of_disturbance
@@ -282,19 +283,32 @@ def test_a_finished_training_is_kept_as_its_weights_alone_and_gone_on_from(tmp_p
     assert uncut.paths.model.read_bytes() == weights
 
 
+def test_a_done_run_s_standing_shows_the_selected_epoch(finished: RunSpec) -> None:
+    record = read_record(finished.paths.record)
+    record.epochs[-1].val_accuracy = 0.0625  # worse than the one that was selected
+    shown = {
+        state: RunState(finished.paths, state, record, None, None, None).standing("x").accuracy
+        for state in ("done", "running")
+    }
+    assert shown == {"done": f"{100 * record.metrics['val'].accuracy:.2f}", "running": "6.25"}
+
+
 def test_last_reports_the_last_epoch(tmp_path: Path) -> None:
     record = run(small_spec(tmp_path, "trainer.selection=last"))
     assert record.selected_epoch == 3
     assert record.metrics["val"].accuracy == record.epochs[-1].val_accuracy
 
 
-def test_a_loss_that_is_no_number_ends_the_run_as_failed_with_a_hint(tmp_path: Path) -> None:
-    record = run(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30"))
+@pytest.mark.parametrize("last_step", [False, True])  # whose loss is still that of the weights before it
+def test_a_loss_that_is_no_number_ends_the_run_as_failed_with_a_hint(tmp_path: Path, last_step: bool) -> None:
+    whole = ["trainer.epochs=1", "trainer.batch_size=512"] if last_step else []
+    record = run(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", *whole))
     assert record.status == "failed"
     assert record.error
     assert record.error.kind == "non_finite_loss"
+    assert "The loss became nan in epoch 1" in record.error.message
     assert "optimizer.lr" in record.error.hint
-    json.loads(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30").paths.record.read_text())
+    json.loads(small_spec(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", *whole).paths.record.read_text())
 
 
 def test_micro_batches_give_the_whole_batch_s_gradients(tmp_path: Path) -> None:

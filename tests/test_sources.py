@@ -316,6 +316,39 @@ def test_csv_split_column(tmp_path: Path) -> None:
     assert [item.split for item in listing.items] == ["train", "train", "val", "val", "val", "test", "test"]
 
 
+@pytest.mark.parametrize(
+    ("words", "splits", "told"),
+    [
+        (("train", "Valid"), ["train", "val"], "the split is that of its column 'split'"),
+        (("train", "fold3"), [None, None], "is not taken for the split, as it has 'fold3'"),
+        (("val", "test"), [None, None], "as no image is in train"),
+    ],
+)
+def test_csv_split_column_that_nobody_named(
+    tmp_path: Path, words: tuple[str, str], splits: list[str | None], told: str
+) -> None:
+    put(tmp_path, "1.jpg", "2.jpg")
+    file = table(tmp_path, f"path,label,split\n1.jpg,a,{words[0]}\n2.jpg,b,{words[1]}\n")
+    listing = listed(tmp_path, "csv", csv=file)
+    assert [item.split for item in listing.items] == splits
+    assert [note for note in listing.notes if told in note] == listing.notes != []
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_share_of_what_the_images_own_split_has_is_refused(tmp_path: Path, part: str) -> None:
+    for n, (own, label) in enumerate((own, label) for own in ("train", part) for label in "ab"):
+        put(tmp_path, f"{own}/{label}/1.png")
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{own}/{label}/1.png")
+    with pytest.raises(InputError, match=f"data.{part}_fraction=0.3 does nothing: .* has {part} images") as e:
+        prepared(tmp_path, source="folder", root=str(tmp_path), **{f"{part}_fraction": 0.3})
+    assert f"data.{part}_fraction" in e.value.hint
+
+
+def test_csv_without_a_header_is_told_how_to_say_so(tmp_path: Path) -> None:
+    put(tmp_path, "1.jpg", "2.jpg")
+    assert "data.header=false" in message(tmp_path, "csv", csv=table(tmp_path, "1.jpg,a\n2.jpg,b\n"))
+
+
 def test_csv_names_every_bad_row(tmp_path: Path) -> None:
     put(tmp_path / "root", "1.jpg", "2.jpg", "3.jpg", "4.jpg")
     put(tmp_path, "outside.jpg")

@@ -133,6 +133,6 @@ def test_a_given_split_that_leaks_is_told_and_one_without_train_is_refused() -> 
     parts: list[Split | None] = ["train", "train", "val", "test"] * 2
     result, notes = divided(labels, ["a", "b", "a", "c", "d", "e", "f", "g"], parts=parts)
     assert result.tolist() == parts
-    assert notes == ["The given split leaks: 1 pictures are both in train and in val or test."]
+    assert notes == ["The given split leaks: 1 picture is both in train and in val or test."]
     with pytest.raises(InputError, match="no train images"):
         divided(labels, parts=["val", "test"] * 4)

@@ -31,9 +31,28 @@ def test_every_variable_is_followed_where_no_key_is_given() -> None:
     )  # fmt: skip
     assert set(SAID) == {name for name, _ in VARIABLES.values()}
     assert where_tracked(found).startswith("Weights & Biases: online, team/theirs")
-    assert followed(found, SAID) == list(SAID)
+    assert list(followed(found, SAID).values()) == list(SAID)
     off = {"WANDB_DISABLED": "true"}
-    assert followed(decided(TrackingConfig(), off), off) == ["WANDB_DISABLED"]
+    assert followed(decided(TrackingConfig(), off), off) == {"mode": "WANDB_DISABLED"}
+
+
+def test_the_plan_says_what_each_variable_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WANDB_TAGS": "a, b", "WANDB_NOTES": "smaller rate", "WANDB_DISABLE_GIT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    told = "; notes smaller rate (WANDB_NOTES); tags a, b (WANDB_TAGS); git off (WANDB_DISABLE_GIT)."
+    assert where_tracked(decided(TrackingConfig())) == f"Weights & Biases: offline, har_sweep{told}"
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    assert (
+        where_tracked(decided(TrackingConfig())) == f"Weights & Biases: offline, theirs (WANDB_PROJECT says so){told}"
+    )
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "x" * 129])
+def test_a_project_that_the_client_would_refuse_is_refused_while_planning(name: str) -> None:
+    with pytest.raises(InputError, match=f"tracking.project={name} cannot be"):
+        decided(TrackingConfig(project=name), {})
+    with pytest.raises(InputError, match=f"WANDB_PROJECT={name} cannot be"):
+        decided(TrackingConfig(), {"WANDB_PROJECT": name})
 
 
 def test_what_is_given_beats_its_variable_and_without_both_there_is_a_default() -> None:

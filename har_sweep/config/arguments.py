@@ -237,7 +237,8 @@ def _options(override: Override) -> list[str]:
     if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
         return []
     if override.is_sweep_override():
-        return [str(option) for option in override.sweep_string_iterator()]
+        options = map(str, override.sweep_string_iterator())
+        return [option for option in options if not option.startswith("{")]  # by model: looked at once it is one's
     value = override.value()
     return [] if isinstance(value, (dict, list)) or override.is_delete() else ["null" if value is None else str(value)]
 

@@ -14,7 +14,17 @@ from typing import Any
 import hydra.conf
 from omegaconf import OmegaConf
 
-from har_sweep.config.schema import LAUNCHER, Config, Key, OptimizerConfig, PathsConfig, SlurmLauncher, keys, value_at
+from har_sweep.config.schema import (
+    LAUNCHER,
+    Config,
+    DataConfig,
+    Key,
+    OptimizerConfig,
+    PathsConfig,
+    SlurmLauncher,
+    keys,
+    value_at,
+)
 from har_sweep.errors import InputError, first_line, nearest
 
 FOREIGN = (
@@ -126,6 +136,7 @@ def check(config: Config) -> None:
     _check_optimizer(config.optimizer)
     _check_objective(config)
     check_sweep_name(config.sweep.name)
+    _check_source(data)
     if (data.source == "custom") != (data._target_ is not None):
         raise InputError(
             "data=custom does not say which function lists the images.", "Add data._target_=MODULE.FUNCTION."
@@ -137,6 +148,27 @@ def check(config: Config) -> None:
         raise InputError("data=csv does not say which table.", "Add data.csv=TABLE.")
     if data.source == "hub" and data.hub_name is None:
         raise InputError("data=hub does not say which dataset.", "Add data.hub_name=OWNER/NAME.")
+
+
+_OF_A_TABLE = ("csv", "path_column", "label_column", "split_column", "delimiter", "header")
+_OF_A_HUB = ("hub_name", "hub_config", "hub_image_column", "hub_label_column")
+READ_BY = {
+    "root": ("folder", "csv", "har", "custom"), "images_per_class": ("sample",),
+    **dict.fromkeys(_OF_A_TABLE, ("csv",)), **dict.fromkeys(_OF_A_HUB, ("hub",)),
+}  # fmt: skip
+"""By key of ``data``, the sources that read it; of a key that is not here, all."""
+
+
+def _check_source(data: DataConfig) -> None:
+    """Refuse what the source does not read, where it is not what it would be anyway."""
+    for key in keys(DataConfig, "data."):
+        value, sources = value_at(data, name := key.path.removeprefix("data.")), READ_BY.get(name)
+        if sources and data.source not in sources and value != key.default:
+            others = f" (or {', '.join(sources[1:])})" if sources[1:] else ""
+            raise InputError(
+                f"{key.path}={value} does nothing with data={data.source}, which does not read it.",
+                f"Write data={sources[0]}{others}, or leave {key.path} out.",
+            )
 
 
 TAKEN = {"adam": ("betas",), "adamw": ("betas",), "sgd": ("momentum", "nesterov")}

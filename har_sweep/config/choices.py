@@ -8,12 +8,14 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from har_sweep.config.arguments import parse
+from har_sweep.config.check import READ_BY
 from har_sweep.config.schema import keys
 from har_sweep.config.sections import NAMED_BY, SECTIONS, may_be_argument
+from har_sweep.config.tree import groups
 from har_sweep.errors import InputError, nearest
 
 Choice = list[str]
@@ -29,7 +31,7 @@ def chosen_runs(product: list[Choice]) -> list[Choice]:
     named does without the override. ``sweep.pairs=[{...},{...}]`` multiplies the runs by its entries, each of which has
     all its keys set; ``sweep.exclude=[{...}]`` leaves out the runs that have all values of an entry.
     ``model.timm_name`` is for ``model=timm`` alone where a sweep has other models too, and so are ``_target_`` and its
-    arguments for ``custom``, and ``teacher`` and what is about it for ``objective=distill``.
+    arguments for ``custom``, ``teacher`` and what is about it for ``objective=distill``, and a source's keys for it.
 
     Raises
     ------
@@ -92,6 +94,8 @@ def _options_of(key: str) -> set[str]:
     section, _, name = key.partition(".")
     if key == "teacher" or (section == "objective" and name):
         return {"distill"}
+    if section == "data" and name in READ_BY:
+        return set(READ_BY[name])
     if section not in SECTIONS:
         return set()
     if name == NAMED_BY.get(section):
@@ -129,6 +133,18 @@ def _for_model(line: str, run: Choice, entries: dict[str, Any] | None) -> list[l
     swept = isinstance(entries[name], list) and not _takes(_key(line), list)
     values = entries[name] if swept else [entries[name]]
     return [[f"{line.partition('=')[0]}={_text(value)}"] for value in values]
+
+
+def left_to_us(line: str) -> str:
+    """An override, written as a choice of one where it is by model and Hydra, composing the sweep's own config before
+    any run's, would take its entries for a section's keys or for a number."""
+    override, key, value = parse(line), _key(line), _value(line)
+    if not isinstance(value, dict) or not value or override.type != OverrideType.CHANGE or override.package:
+        return line
+    of_a_group = key in groups() and key != "model" and all(isinstance(each, str | list) for each in value.values())
+    of_a_section = any(f"{key}.{name}" in _types() for name in value)
+    by_model = (of_a_group and not of_a_section) or (key in _types() and not _takes(key, dict))
+    return f"{key}=choice({line.partition('=')[2]})" if by_model else line
 
 
 def _without_excluded(runs: list[Choice]) -> list[Choice]:

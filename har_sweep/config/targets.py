@@ -246,4 +246,6 @@ def called(section: str, target: str, call: Callable[[], Any]) -> Any:
         if type(e).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             raise
         why = (str(e).strip().splitlines() or ["it says nothing"])[0]
-        raise InputError(f"{section}._target_={target} raised {type(e).__name__}: {why}", WANTED[section]) from e
+        raise InputError(
+            f"{section}._target_={target} raised {type(e).__name__}: {why.rstrip('.')}.", WANTED[section]
+        ) from e

@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
 OF_A_TRIAL = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_PROJECT", "WANDB_ENTITY")
 """What a W&B agent says to a trial, and the client has to hear."""
 _MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
+_LONGEST_PROJECT, _NOT_IN_A_PROJECT = 128, "/\\#?%:"  # the client refuses others, when the run has begun
 _YES, _NO = ("true", "1", "yes", "y", "on"), ("false", "0", "no", "n", "off")
 NOT_FOLLOWED = {
     "WANDB_RUN_ID": "a run's id follows from what it is, so that it is there once",
@@ -37,7 +38,7 @@ def decided(tracking: TrackingConfig, environment: Mapping[str, str] = os.enviro
     Raises
     ------
     InputError
-        for a variable that means nothing, and for a trial that shall be anywhere but in its sweep.
+        for a variable that means nothing, a project that cannot be, and a trial that is not where its sweep is.
     """
     if tracking.backend != "wandb":
         return tracking
@@ -52,17 +53,25 @@ def decided(tracking: TrackingConfig, environment: Mapping[str, str] = os.enviro
     if trial:
         said = {"mode": "online", **said}
     filled = {key: value for key, value in (DEFAULTS | said).items() if getattr(tracking, key) is None}
-    return replace(tracking, trial=trial, **filled)
+    found = replace(tracking, trial=trial, **filled)
+    if len(str(found.project)) > _LONGEST_PROJECT or set(_NOT_IN_A_PROJECT) & set(str(found.project)):
+        key = "tracking.project" if tracking.project is not None else "WANDB_PROJECT"
+        raise InputError(
+            f"{key}={found.project} cannot be a project's name at Weights & Biases.",
+            f"At most {_LONGEST_PROJECT} characters, none of {' '.join(_NOT_IN_A_PROJECT)}; whose it is says "
+            "tracking.entity.",
+        )
+    return found
 
 
-def followed(tracking: TrackingConfig, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables that say what a run's tracking was decided to be."""
+def followed(tracking: TrackingConfig, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that say what a run's tracking was decided to be, by the key of each."""
     said = _said(environment) if tracking.backend == "wandb" else {}
     told = [
         key for key, value in said.items() if value not in (None, DEFAULTS.get(key)) and value == getattr(tracking, key)
     ]
     names = {key: name for key, (name, _) in VARIABLES.items()}
-    return [names[key] if environment.get(names[key]) else "WANDB_DISABLED" for key in told]
+    return {key: names[key] if environment.get(names[key]) else "WANDB_DISABLED" for key in told}
 
 
 def not_followed(tracking: TrackingConfig, environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from har_sweep.errors import InputError
+from har_sweep.errors import InputError, nearest
 
 
 def parse_sweep(
@@ -52,6 +52,10 @@ def parse_names(
             names.append(word)
         elif key in settings:
             setattr(args, key, value)
+        elif key != "paths.runs":
+            flag = f"--{key}" if f"--{key}" in parser._option_string_actions else ""
+            near = f"Write {flag} {value}." if flag else nearest(key, [*settings, "paths.runs"])
+            raise _says_nothing(word, [what, *(f"{key}=..." for key in settings)], near)
         else:
             runs = _folder(word, [what, *(f"{key}=..." for key in settings)])
     return args, names, runs
@@ -71,11 +75,15 @@ def seconds(text: str) -> float:  # argparse names it where it says what cannot 
     return float(text)
 
 
+def _says_nothing(word: str, others: list[str], near: str = "") -> InputError:
+    return InputError(f"'{word}' says nothing here.", near or f"Only {', '.join(others)} and paths.runs=FOLDER do.")
+
+
 def _folder(word: str, others: list[str]) -> Path:
     """That of ``paths.runs=FOLDER``, as Hydra reads it."""
     from har_sweep.config.arguments import explain
 
     (override,) = explain([word])
     if override.key_or_group != "paths.runs" or override.is_sweep_override():
-        raise InputError(f"'{word}' says nothing here.", f"Only {', '.join(others)} and paths.runs=FOLDER do.")
+        raise _says_nothing(word, others)
     return Path(str(override.value())).expanduser()

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from har_sweep.config.schema import DataConfig, PathsConfig
+from har_sweep.config.schema import DataConfig, PathsConfig, keys
 from har_sweep.data.cache import ensure
 from har_sweep.data.dataset import Dataset, short_hash
 from har_sweep.data.sources import list_items
-from har_sweep.data.sources.listing import NOT_UTF8, problems
+from har_sweep.data.sources.listing import NOT_UTF8, Split, problems
 from har_sweep.data.split import split, watched
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
@@ -50,6 +50,7 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
     code = {label: i for i, label in enumerate(listing.classes)}
     labels = np.array([code[item.label] for item in good], np.int64)
     test_is_val, given = data.split == "train_test", [item.split for item in good]
+    _check_fractions(data, given)
     fractions = {"val": data.val_fraction} | ({} if test_is_val else {"test": data.test_fraction})
     parts, split_notes = split(
         [item.path for item in good], labels, hashes, watched(given) if test_is_val else given, listing.classes,
@@ -78,6 +79,18 @@ def prepare_dataset(data: DataConfig, paths: PathsConfig, sizes: Iterable[int], 
         contents=[] if maps else hashes,
     )
     return _write(dataset, cache / "datasets")
+
+
+def _check_fractions(data: DataConfig, given: Sequence[Split | None]) -> None:
+    """Refuse a share of what the images' own split has already."""
+    usual = {key.path: key.default for key in keys(DataConfig)}
+    for part in ("val", "test"):
+        name = f"{part}_fraction"
+        if part in given and (share := getattr(data, name)) != usual[name]:
+            raise InputError(
+                f"data.{name}={share} does nothing: the images come with a split that has {part} images.",
+                f"Leave data.{name} out, or take the split away.",
+            )
 
 
 def _broken(skipped: Sequence[tuple[str, str]], count: int, root: Path, cache: Path) -> InputError:

@@ -122,7 +122,9 @@ def _notes(
         splits_of[content].add(str(result[i]))
         labels_of[content].add(int(labels[i]))
     if leaks := sum("train" in found and len(found) > 1 for found in splits_of.values()):
-        notes.append(f"The given split leaks: {leaks:,} pictures are both in train and in val or test.")
+        many = "picture is" if leaks == 1 else "pictures are"
+        notes.append(f"The given split leaks: {leaks:,} {many} both in train and in val or test.")
     if contradictions := sum(len(found) > 1 for found in labels_of.values()):
-        notes.append(f"{contradictions:,} pictures are there more than once, under different labels.")
+        many = "picture is" if contradictions == 1 else "pictures are"
+        notes.append(f"{contradictions:,} {many} there more than once, under different labels.")
     return notes

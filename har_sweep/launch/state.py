@@ -39,6 +39,8 @@ class RunState:
         epochs = record.config["trainer"]["epochs"] if record else None
         epoch = progress.get("epoch") or (len(record.epochs) if record else None)
         accuracy = record.epochs[-1].val_accuracy if record and record.epochs else None
+        if record and self.state == "done" and "val" in record.metrics:
+            accuracy = record.metrics["val"].accuracy  # the selected epoch's, as in the sweep's own table
         left = progress.get("seconds_left")
         why = str(progress["phase"]) if "phase" in progress else ""
         if self.state == "queued" and self.queued:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from har_sweep.config.compose import Composed
 from har_sweep.config.schema import TrackingConfig
@@ -237,14 +238,24 @@ def warn_of_lost(planned: list[Planned], screen: Screen) -> None:
 
 
 def where_tracked(tracking: TrackingConfig) -> str:
-    """Where Weights & Biases is told of the runs, if that is not as usual, and which variables say so."""
+    """Where Weights & Biases is told of the runs, if that is not as usual, and what each variable says of it."""
     said = followed(tracking)
     if tracking.backend != "wandb" or not (said or tracking.mode == "online"):
         return ""
     project = "/".join(filter(None, (tracking.entity, tracking.project)))
     where = f"{tracking.mode}, {project}" if tracking.mode != "disabled" else "disabled"
-    because = f" ({', '.join(said)} {'say' if len(said) > 1 else 'says'} so)" if said else ""
-    return f"Weights & Biases: {where}{because}."
+    of_where = [said[key] for key in ("mode", "project", "entity") if key in said]
+    because = f" ({', '.join(of_where)} {'say' if len(of_where) > 1 else 'says'} so)" if of_where else ""
+    others = [
+        f"; {_told_by(key, getattr(tracking, key))} ({name})" for key, name in said.items() if name not in of_where
+    ]
+    return f"Weights & Biases: {where}{because}{''.join(others)}."
+
+
+def _told_by(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"{key.replace('_', ' ')} {'on' if value else 'off'}"
+    return f"{key.replace('_', ' ')} {', '.join(value) if isinstance(value, list) else value}"
 
 
 def warn(planned: list[Planned], screen: Screen, known: Iterable[str] = ()) -> None:

@@ -25,6 +25,7 @@ from har_sweep.cost.inference import (
 )
 from har_sweep.cost.memory import peak_memory
 from har_sweep.data.dataset import Dataset
+from har_sweep.errors import RunFailure
 from har_sweep.events import Phase
 from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import InferenceCost, Metrics
@@ -61,6 +62,13 @@ def measure(forward: Forward, session: Session, patience_seconds: float) -> Meas
         with peak.step(), measured_energy(compute.device) as energy:
             val, of_pass, passes = timed_passes(forward, session, meter)
     predictions = {"val": val, "test": val if dataset.test_is_val else predict(forward, session, "test")}
+    for split, predicted in predictions.items():
+        if not predicted.finite:
+            raise RunFailure(
+                "non_finite_answers",
+                f"{spec.paths.model}: what these weights answer about {split} images is not finite.",
+                "If the file is damaged, bring it back, or compute the run with rerun=true.",
+            )
 
     session.tell(Phase("Measuring latency"))
     one = examples[0][:1].clone()

@@ -170,6 +170,10 @@ def _why(best: Figures, others: list[Figures]) -> str:
     said = []
     if beaten:
         rank = "fastest here" if rate >= max(beaten.values()) else "no other is clearly faster here"
+        if max(beaten.values()) >= MARGIN * rate:  # these figures alone would say otherwise
+            rounds = len(best.training_seconds)
+            few = f"by enough to tell in {rounds} round{'s' if rounds > 1 else ''}"
+            rank = f"no other is faster {few if rounds < FEW_ROUNDS else 'in enough of the rounds'}"
         said.append(
             f"{rank}: {digits(rate)} images/s against "
             + ", ".join(f"{digits(n)} in {way}" for way, n in beaten.items())

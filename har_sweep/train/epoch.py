@@ -18,6 +18,7 @@ from har_sweep.data.batches import Batch, batches
 from har_sweep.errors import Interrupted, RunFailure
 from har_sweep.events import Step
 from har_sweep.model.head import set_train_mode
+from har_sweep.spec.run_spec import RunSpec
 from har_sweep.train.augmentation import augment
 from har_sweep.train.checkpoint import Trained, save
 from har_sweep.train.learner import Learner
@@ -141,6 +142,17 @@ def measured_costs(trained: Trained, clock: TrainingClock, session: Session) -> 
         yield Costs(step, add_up)
 
 
+def diverged(loss: float, epoch: int, step: int, spec: RunSpec) -> RunFailure:
+    """What ends a run whose weights no longer answer with numbers."""
+    lr = spec.config.optimizer.lr
+    fp16 = " fp16 overflows easily: try hardware.precision=bf16 or fp32." if spec.precision == "fp16" else ""
+    return RunFailure(
+        "non_finite_loss",
+        f"The loss became {loss} in epoch {epoch}, at step {step} or shortly before.",
+        f"Try a smaller optimizer.lr (now {lr:g}; {lr / 10:g} for a start) or trainer.gradient_clip_norm=1.{fp16}",
+    )
+
+
 def tell_step(loss_sum: torch.Tensor, trained: Trained, pace: Pace, session: Session) -> None:
     """Read the epoch's mean loss so far and tell it, or raise RunFailure (``non_finite_loss``)."""
     spec, trainer = session.spec, session.spec.config.trainer
@@ -148,13 +160,7 @@ def tell_step(loss_sum: torch.Tensor, trained: Trained, pace: Pace, session: Ses
     session.ranks.check()  # of a loss that lacks a rank's share nothing follows
     mean_loss = loss_now / seen
     if not math.isfinite(mean_loss):
-        lr = spec.config.optimizer.lr
-        fp16 = " fp16 overflows easily: try hardware.precision=bf16 or fp32." if spec.precision == "fp16" else ""
-        raise RunFailure(
-            "non_finite_loss",
-            f"The loss became {mean_loss} in epoch {trained.epoch + 1}, at step {trained.step} or shortly before.",
-            f"Try a smaller optimizer.lr (now {lr:g}; {lr / 10:g} for a start) or trainer.gradient_clip_norm=1.{fp16}",
-        )
+        raise diverged(mean_loss, trained.epoch + 1, trained.step, spec)
     paces = pace.at(trained.epoch * session.images + seen)
     session.tell(Step(trained.epoch + 1, trainer.epochs, trained.step, session.steps, mean_loss, *paces))
 

@@ -33,6 +33,10 @@ class Predictions:
     seconds: float
 
     @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.probabilities).all())
+
+    @property
     def accuracy(self) -> float:
         return float((self.probabilities.argmax(1) == self.labels).mean())
 

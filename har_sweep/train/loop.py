@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Line, Phase
 from har_sweep.record.record import Epoch
 from har_sweep.train.checkpoint import Trained, check_weights, keep_weights, resume, save
-from har_sweep.train.epoch import Pace, train_epoch
+from har_sweep.train.epoch import Pace, diverged, train_epoch
 from har_sweep.train.evaluate import Forward, forward_of, predict
 from har_sweep.train.learner import Learner
 from har_sweep.train.objective import build_objective
@@ -97,6 +98,8 @@ def validate(learner: Learner, trained: Trained, learning_rate: float, session: 
     session.tell(Phase(f"{which}: validating"))
     forward = forward_of(learner.evaluated.eval(), session.spec.model, session.compute)
     val = predict(watched(forward, session.ranks), session, "val")
+    if not val.finite:  # the last step's loss was that of the weights before it
+        raise diverged(math.nan, trained.epoch, session.steps, session.spec)
     train_loss, seconds = trained.loss_sum / session.images, trained.epoch_seconds + time.monotonic() - began
     trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
     if trainer.selection == "best" and is_best(trained.history):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from har_sweep.data.batches import picture_batches
+from har_sweep.errors import InputError
 from har_sweep.events import Counted, Line, Phase, Tell
 from har_sweep.spec.hardware import logical_cores
 from har_sweep.use.forward import forward_of_run
@@ -46,6 +47,12 @@ def answer(run: FinishedRun, files: Sequence[Path], top: int, tell: Tell) -> Ans
         for batch in stream:
             if len(batch.indices):
                 found = forward(batch.images.to(device, non_blocking=True)).softmax(dim=1).cpu().numpy()
+                if not np.isfinite(found).all():
+                    file = run.paths.onnx if run.paths.onnx.exists() else run.paths.model
+                    raise InputError(
+                        f"{file} cannot be used: what its weights answer is not finite.",
+                        "If it is damaged, bring it back, or compute the run with rerun=true.",
+                    )
                 best = np.argsort(-found, axis=1, kind="stable")[:, :top]
                 parts.append((batch.indices, best, np.take_along_axis(found, best, axis=1)))
             broken |= batch.broken

@@ -33,7 +33,7 @@ class Wanted:
 
 
 def predict(run: FinishedRun, pictures: Sequence[Picture], wanted: Wanted, screen: Screen) -> int:
-    """Tell what a finished run answers about pictures; 1 if some cannot be used, else 0.
+    """Tell what a finished run answers about pictures; 1 if some cannot be used, 2 if none can, else 0.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def predict(run: FinishedRun, pictures: Sequence[Picture], wanted: Wanted, scree
     if broken:
         lines = [f"{path}: {why}" for path, why in broken]
         screen.error(problems(lines, "image cannot be used", "images cannot be used"), "Repair or leave them out.")
-    return int(bool(broken))
+    return 2 if broken and not rows else int(bool(broken))
 
 
 def _answer(run: FinishedRun, files: list[Path], top: int, tell: Tell) -> Answers:

@@ -42,8 +42,11 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
     if not rows:
         raise InputError(f"{table} has no rows{' below its header' if header else ''}.", "It needs one row an image.")
     wanted = {"data.path_column": data.path_column, "data.label_column": data.label_column}
-    if data.split_column is not None:
-        wanted["data.split_column"] = data.split_column
+    split_column, notes = data.split_column, list[str]()
+    if split_column is None and data.source == "csv" and header:
+        split_column, notes = _own_split(name, header, rows)
+    if split_column is not None:
+        wanted["data.split_column"] = split_column
     columns = _columns(table, wanted, header, rows[0][1])
 
     errors, entries = list[str](), list[tuple[str, list[str]]]()
@@ -58,7 +61,21 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
             f"{table}: {problems(errors, 'problem', 'problems')}",
             "Correct the table; paths are relative to data.root, else to the table's folder.",
         )
-    return Listing(root, _classes({item.label for item in items}), items)
+    return Listing(root, _classes({item.label for item in items}), items, notes)
+
+
+def _own_split(name: str, header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[str | None, list[str]]:
+    """The column called split, if it holds one and nobody named a column; and what the user should know of it."""
+    column = next((cell for cell in header if cell.lower() == "split"), None)
+    if column is None:
+        return None, []
+    place = header.index(column)
+    words = {row[place].strip() if place < len(row) else "" for _, row in rows}
+    if all(word.lower() in SPLIT_WORDS for word in words) and "train" in {SPLIT_WORDS[w.lower()] for w in words}:
+        return column, [f"{name}: the split is that of its column '{column}'; named otherwise, it would be left out."]
+    other = next((word for word in sorted(words) if word.lower() not in SPLIT_WORDS), None)
+    why = "no image is in train" if other is None else f"it has '{other}'"
+    return None, [f"{name}: its column '{column}' is not taken for the split, as {why}: one is drawn."]
 
 
 def list_paths(table: Path, root: Path, column: str) -> list[tuple[str, Path]]:
@@ -201,6 +218,7 @@ def _columns(table: Path, wanted: dict[str, str], header: list[str] | None, firs
         hint = near or (
             f"Use {'one of these names, or ' if header else ''}a number from 0 to {width - 1};"
             " if the rows were cut into columns wrongly, set data.delimiter."
+            f"{' If this is its first image already, add data.header=false.' if header else ''}"
         )
         raise InputError(f"{table} has no column for {', '.join(missing)}: {has}.", hint)
     return found
