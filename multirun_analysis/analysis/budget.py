@@ -108,6 +108,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
     aside = {i for budget in budgets for column in budget.columns for i in block.aside.get(column, [])}
     usable = [i for i in usable if i not in aside]
     within = [i for i in usable if all(budget.met(values[i]) for budget in budgets)]
+    # The most accurate first; of equally accurate ones what is furthest within the limits.
+    within.sort(key=lambda i: (-accuracy.sign * values[i][accuracy.column], max(b.over(values[i]) for b in budgets)))
     said = " and ".join(budget.text for budget in budgets)
     unknown = [
         block.labels[i] for i in usable if any(np.isnan(values[i][c]) for budget in budgets for c in budget.columns)
@@ -123,7 +125,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         of = {column: quantity for budget in budgets for column, quantity in budget.quantities.items()}
         return ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
 
-    better = [i for i in usable if i not in within and (best is None or i < best)]
+    least = -np.inf if best is None else accuracy.sign * values[best][accuracy.column]
+    better = [i for i in usable if i not in within and accuracy.sign * values[i][accuracy.column] > least]
     better.sort(key=lambda i: (max(budget.over(values[i]) for budget in budgets), i))
     next_step = better[0] if better and np.isfinite(max(b.over(values[better[0]]) for b in budgets)) else None
     if best is None:
