@@ -127,7 +127,7 @@ def test_percent_signs_are_read_and_the_column_knows_its_unit(report: Any, text:
     found = report(f"model;acc;params\n{text}", *ASK, "--budget", "acc>=81%")
     assert found.table("table1")["acc (%)"].tolist() == [81.5, 80]
     assert "percent signs: acc." in found.said
-    assert "take a (81.50 %)" in found.said
+    assert "take a (81.50 %)." in found.said
     assert "Nothing else is within it." in found.said
     below_one = report("model,err,params\na,0.5%,1\nb,0.7%,2\n", "--accuracy", "err", "--cost", "params:min")
     assert below_one.table("table1")["err (%)"].tolist() == [0.5, 0.7]

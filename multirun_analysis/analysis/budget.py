@@ -122,8 +122,10 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         return f"{block.labels[place]} ({accuracy.text(values[place][accuracy.column])})"
 
     def costs(place: int) -> str:
+        """Of what the budgets are on, but for the accuracy, which ``shown`` has; empty if that is all."""
         of = {column: quantity for budget in budgets for column, quantity in budget.quantities.items()}
-        return ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
+        said = ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
+        return f", with {said}" if said else ""
 
     least = -np.inf if best is None else accuracy.sign * values[best][accuracy.column]
     better = [i for i in usable if i not in within and accuracy.sign * values[i][accuracy.column] > least]
@@ -132,9 +134,9 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
     if best is None:
         lines.append(f"Nothing is within {said}.")
         if next_step is not None:
-            lines.append(f"Nearest is {shown(next_step)}, with {costs(next_step)}.")
+            lines.append(f"Nearest is {shown(next_step)}{costs(next_step)}.")
     else:
-        lines.append(f"Within {said}: take {shown(best)}, with {costs(best)}.")
+        lines.append(f"Within {said}: take {shown(best)}{costs(best)}.")
         if spoilt := [
             m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
         ]:
@@ -145,13 +147,13 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         else:
             gap = values[runner_up][accuracy.column] - values[best][accuracy.column]
             lines.append(
-                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}, with {costs(runner_up)}"
+                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}{costs(runner_up)}"
                 f"{scoped_certainty(block, best, runner_up)}."
             )
         if next_step is not None:
             gain = values[next_step][accuracy.column] - values[best][accuracy.column]
             lines.append(
-                f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}, with {costs(next_step)} "
+                f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}{costs(next_step)} "
                 f"({_excess(budgets, values[next_step])}){scoped_certainty(block, next_step, best)}."
             )
             lines += _near_the_limit(block, next_step, budgets)
