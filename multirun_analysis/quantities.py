@@ -110,8 +110,11 @@ class Quantity:
         return self.signed(value) + " points" * self.is_share
 
     def signed(self, value: float) -> str:
-        """A difference without its unit: ``+14.1``."""
-        return f"{value * self.points:+.1f}" if self.is_share else f"{value:+.3g}"
+        """A difference without its unit: ``+14.1``; with another digit where it would read as none though it is one."""
+        if not self.is_share:
+            return f"{value:+.3g}"
+        points = value * self.points
+        return f"{points:+.2f}" if 0 < abs(points) < 0.05 else f"{points:+.1f}"
 
 
 Steps = dict[Kind, tuple[tuple[float, float, str], ...]]  # from this value on, in units of so much, which are called so

@@ -127,6 +127,14 @@ def test_where_all_were_disturbed_all_are_compared_and_marked(tmp_path: Path) ->
     assert "Mind that its costs are marked: measured on a busy machine" in " ".join(block.recommendation.sentences)
 
 
+def test_a_headline_says_whose_cost_is_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, "resnet18", test=0.6, cost__training__seconds=10.0)
+    write_run(tmp_path, "vit_tiny", 0, test=0.8, cost__training__seconds=50.0)
+    write_run(tmp_path, "vit_tiny", 1, test=0.8, cost__training__seconds=150.0)
+    block = block_of(tmp_path, costs=["training_time"])
+    assert "Mind that costs of vit_tiny are marked: " in block.headlines["cost/training/seconds"]
+
+
 def test_one_that_is_left_alone_is_called_neither_best_nor_cheapest(tmp_path: Path) -> None:
     a_run(tmp_path, "resnet18", 0, 20, 0.002, 0.0, test=0.6)
     a_run(tmp_path, "vit_tiny", 0, 190, 0.09, 0.8, test=0.8)

@@ -127,7 +127,7 @@ def test_percent_signs_are_read_and_the_column_knows_its_unit(report: Any, text:
     found = report(f"model;acc;params\n{text}", *ASK, "--budget", "acc>=81%")
     assert found.table("table1")["acc (%)"].tolist() == [81.5, 80]
     assert "percent signs: acc." in found.said
-    assert "take a (81.50 %)" in found.said
+    assert "take a (81.50 %)." in found.said
     assert "Nothing else is within it." in found.said
     below_one = report("model,err,params\na,0.5%,1\nb,0.7%,2\n", "--accuracy", "err", "--cost", "params:min")
     assert below_one.table("table1")["err (%)"].tolist() == [0.5, 0.7]
@@ -456,3 +456,22 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula() -> None:
     assert [row[1] for row in rows] == [row[0] for row in rows]
     # A return would begin a row where nothing is quoted because of it.
     assert Table("t", "T", ["n"], [[name_cell("a\r=1\r\n=2")]]).csv() == 'n\n"a\n=1\n=2"\n'
+
+
+def test_the_best_is_that_of_those_with_a_cost_and_its_equals_are_named(report: Any) -> None:
+    said = report("model,acc,params\na,85,\nb,80,1\nc,79,2\nd,80,1\n", *ASK).said
+    assert "Best value and best of those with known params: b (and 1 equal: d), 80.00 %" in said
+    assert "no other of them is more accurate" in said
+
+
+def test_a_small_difference_does_not_read_as_none(report: Any) -> None:
+    assert (
+        "+0.02 points over a for 1.04 times the params"
+        in report("model,acc,params\na,80.02,100\nb,80.04,104\n", *ASK).said
+    )
+
+
+def test_of_equally_accurate_ones_within_a_budget_the_cheaper_is_taken(report: Any) -> None:
+    said = report("model,acc,params\na,80,4\nb,80,1\nc,70,0.5\ne,80,9\n", *ASK, "--budget", "params<5").said
+    assert "take b (80.00 %)" in said
+    assert "No more accuracy is to be had outside of it." in said

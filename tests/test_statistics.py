@@ -162,8 +162,38 @@ def test_more_images_or_runs_show_what_was_not_certain() -> None:
     gap = abs(found.mean[0] - found.mean[1])
     larger = replace(found, covariance=found.covariance * 400 / images, noise=found.noise * 400 / images)
     larger = replace(larger, of_runs=found.of_training + larger.noise)
-    variance, _ = larger.difference(np.array(0), np.array(1))
-    assert gap / np.sqrt(variance) == pytest.approx(stats.norm.ppf(0.975) + stats.norm.ppf(0.8), rel=0.01)
+    variance, freedom = larger.difference(np.array(0), np.array(1))
+    wanted = stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)
+    assert gap / np.sqrt(variance) == pytest.approx(wanted, rel=0.01)
+
+
+@pytest.mark.parametrize("gap", [0.04, 0.03, 0.025, 0.015])
+def test_as_many_runs_as_are_said_show_a_difference_four_times_of_five(gap: float) -> None:
+    """Runs alone, of a seed effect of one point: the fewer they are, the longer are the tails of Student's t."""
+    apart = np.array([-1.0, 0.0, 1.0]) * 0.01
+    known = components([Answered(0.8 + shift + apart, None, "", np.nan) for shift in (gap, 0.0)])
+    runs = known.needed(0, 1, 0.95)[1]
+    assert runs == int(runs) >= 2
+    draws = np.random.default_rng(12).normal(0, 0.01, (2, 4000, int(runs)))
+    p = stats.ttest_ind(draws[0] + gap, draws[1], axis=1, equal_var=False).pvalue
+    assert (p < 0.05).mean() > 0.75
+    if runs > 2:
+        p = stats.ttest_ind(draws[0, :, :-1] + gap, draws[1, :, :-1], axis=1, equal_var=False).pvalue
+        assert (p < 0.05).mean() < 0.82
+
+
+def test_more_runs_are_needed_than_those_that_did_not_show_it() -> None:
+    random = np.random.default_rng(13)
+    for _ in range(100):
+        found = of(simulate(random, [0.02, 0.0], 2, 400))
+        variance, freedom = found.difference(np.array(0), np.array(1))
+        p = 2 * stats.t.sf(abs(found.mean[0] - found.mean[1]) / np.sqrt(variance), freedom)
+        assert found.needed(0, 1, 0.95)[1] > (2 if p > 0.05 else 1)
+
+
+def test_no_number_shows_a_difference_of_nothing() -> None:
+    answers = np.random.default_rng(14).random((3, 200)) < 0.8
+    assert of([answers, answers[:, ::-1]]).needed(0, 1, 0.95) == (np.inf, np.inf)
 
 
 def test_one_training_beats_another_as_often_as_it_is_said() -> None:

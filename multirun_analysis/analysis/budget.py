@@ -108,6 +108,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
     aside = {i for budget in budgets for column in budget.columns for i in block.aside.get(column, [])}
     usable = [i for i in usable if i not in aside]
     within = [i for i in usable if all(budget.met(values[i]) for budget in budgets)]
+    # The most accurate first; of equally accurate ones what is furthest within the limits.
+    within.sort(key=lambda i: (-accuracy.sign * values[i][accuracy.column], max(b.over(values[i]) for b in budgets)))
     said = " and ".join(budget.text for budget in budgets)
     unknown = [
         block.labels[i] for i in usable if any(np.isnan(values[i][c]) for budget in budgets for c in budget.columns)
@@ -120,18 +122,21 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         return f"{block.labels[place]} ({accuracy.text(values[place][accuracy.column])})"
 
     def costs(place: int) -> str:
+        """Of what the budgets are on, but for the accuracy, which ``shown`` has; empty if that is all."""
         of = {column: quantity for budget in budgets for column, quantity in budget.quantities.items()}
-        return ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
+        said = ", ".join(f"{q.label} {q.text(values[place][c])}" for c, q in of.items() if c != accuracy.column)
+        return f", with {said}" if said else ""
 
-    better = [i for i in usable if i not in within and (best is None or i < best)]
+    least = -np.inf if best is None else accuracy.sign * values[best][accuracy.column]
+    better = [i for i in usable if i not in within and accuracy.sign * values[i][accuracy.column] > least]
     better.sort(key=lambda i: (max(budget.over(values[i]) for budget in budgets), i))
     next_step = better[0] if better and np.isfinite(max(b.over(values[better[0]]) for b in budgets)) else None
     if best is None:
         lines.append(f"Nothing is within {said}.")
         if next_step is not None:
-            lines.append(f"Nearest is {shown(next_step)}, with {costs(next_step)}.")
+            lines.append(f"Nearest is {shown(next_step)}{costs(next_step)}.")
     else:
-        lines.append(f"Within {said}: take {shown(best)}, with {costs(best)}.")
+        lines.append(f"Within {said}: take {shown(best)}{costs(best)}.")
         if spoilt := [
             m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
         ]:
@@ -142,13 +147,13 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
         else:
             gap = values[runner_up][accuracy.column] - values[best][accuracy.column]
             lines.append(
-                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}, with {costs(runner_up)}"
+                f"Runner-up: {shown(runner_up)}, {accuracy.difference(gap)}{costs(runner_up)}"
                 f"{scoped_certainty(block, best, runner_up)}."
             )
         if next_step is not None:
             gain = values[next_step][accuracy.column] - values[best][accuracy.column]
             lines.append(
-                f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}, with {costs(next_step)} "
+                f"The next step up is {shown(next_step)}: {accuracy.difference(gain)}{costs(next_step)} "
                 f"({_excess(budgets, values[next_step])}){scoped_certainty(block, next_step, best)}."
             )
             lines += _near_the_limit(block, next_step, budgets)

@@ -9,13 +9,13 @@ Satterthwaite's (1946). Test, interval, probability and sample size come from he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multirun_analysis.analysis.distributions import normal_quantile, student_quantile, student_tail
+from multirun_analysis.analysis.distributions import student_quantile, student_tail
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -23,6 +23,8 @@ Places = NDArray[np.int64]
 LEVEL = 0.95
 POWER = 0.8  # with which a difference is to be seen, where it is asked how much data that takes
 MOST_NEEDED = 1e9  # images or runs; two models that differ by rounding alone would need 1e30
+
+UNEVEN = np.array([[1.58], [0.42]])  # two equal variances as few runs show them: 1.5 (n - 1) degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -124,20 +126,52 @@ class Components:
     def needed(self, first: int, second: int, level: float) -> tuple[float, float]:
         """How many images, and how many runs each, would show a difference of the size found with ``POWER``, in an
         interval of this level, the other number left as it is; inf where none that anyone has (``MOST_NEEDED``) would,
-        nan where that is not known."""
-        gap = float(self.mean[first] - self.mean[second])
-        wanted = (gap / (normal_quantile(0.5 + level / 2) + normal_quantile(POWER))) ** 2
-        both = self.paired(first, second)
-        pair = [first, second]
-        several = min(self.runs[first], self.runs[second]) > 1
-        training = float((self.of_training if both else self.of_runs)[pair].sum())
-        noise = float(self.noise[pair].sum()) if both else 0.0
-        of_images = float(self.difference(np.array(first), np.array(second), np.zeros(2))[0]) if both else 0.0
-        images = float(self.images[first]) * of_images / (wanted - training) if wanted > training else np.inf
-        rest = wanted - (of_images - noise)
-        runs = float(self.runs[pair].max()) * (noise + training) / rest if rest > 0 else np.inf
-        images, runs = (number if number <= MOST_NEEDED else np.inf for number in (images, runs))
-        return images if both else np.nan, runs if several else np.nan
+        nan where that is not known. Runs are at least two, and more than there are where those do not show it."""
+        pair, runs = [first, second], self.runs[[first, second]]
+        gap = abs(float(self.mean[first] - self.mean[second]))
+        known = bool(self.known[pair].all())
+        images = float(self.images[pair].min()) if known else 2.0
+        noise = self.noise[pair] if known else np.zeros(2)
+        training = self.of_training[pair] if known else self.of_runs[pair]
+        of_images = float(self.difference(np.array(first), np.array(second), np.zeros(2))[0])
+
+        def shown(of_images: Floats, images: Floats, of_runs: Floats, noise: Floats, runs: Floats) -> NDArray[np.bool_]:
+            variance, freedom = _sum(of_images, images, of_runs, noise, runs)
+            quantiles = student_quantile(0.5 + level / 2, freedom) + student_quantile(POWER, freedom)
+            return np.asarray(gap > quantiles * np.sqrt(variance))
+
+        def by_images(number: Floats) -> NDArray[np.bool_]:
+            fewer = images / number
+            own = noise[:, None] * fewer
+            return shown(of_images * fewer, number, training[:, None] + own, own, runs[:, None])
+
+        def by_runs(number: Floats) -> NDArray[np.bool_]:
+            # A single run's, of both together: two runs of one model tell too little to plan with its own.
+            # ``UNEVEN`` because the estimates in a test to come will differ by chance, which costs degrees of freedom.
+            own, all_of_it = ((runs * part).mean() / number for part in (noise, training + noise))
+            both = max(0.0, of_images - noise.sum()) + 2 * own
+            return shown(both, np.asarray(images), UNEVEN * all_of_it, UNEVEN * own, number[None])
+
+        variance, freedom = self.difference(np.array(first), np.array(second))
+        certain = judge(gap, float(variance), float(freedom), level)[0] < 1 - level
+        there = len(runs) / (1 / runs).sum()  # as many each would tell as much
+        return (
+            _least(by_images, 2.0) if self.paired(first, second) else np.nan,
+            _least(by_runs, 2.0 if certain else max(2.0, np.floor(there) + 1)) if runs.min() > 1 else np.nan,
+        )
+
+
+def _least(enough: Callable[[Floats], NDArray[np.bool_]], low: float) -> float:
+    """The least whole number from ``low`` on that is enough, as all above it are, to half a percent; inf where none up
+    to ``MOST_NEEDED`` is."""
+    high = MOST_NEEDED
+    for _ in range(2):
+        tried = np.unique(np.ceil(np.geomspace(low, high, 64).round(6)))
+        places = np.flatnonzero(enough(tried))
+        if not len(places):
+            return np.inf
+        low, high = float(tried[max(places[0] - 1, 0)]), float(tried[places[0]])
+    return high
 
 
 def _sum(of_images: Floats, images: Floats, of_runs: Floats, noise: Floats, runs: Floats) -> tuple[Floats, Floats]:

@@ -1,10 +1,10 @@
-"""Student's and the normal distribution, of ``scipy.special``: ``scipy.stats`` takes most of a second to load."""
+"""Student's distribution, of ``scipy.special``: ``scipy.stats`` takes most of a second to load."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 
 def student_quantile(share: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
@@ -15,8 +15,3 @@ def student_quantile(share: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64
 def student_tail(t: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
     """The probability that Student's t is above ``t``."""
     return np.asarray(stdtr(freedom, np.negative(t)))
-
-
-def normal_quantile(share: float) -> float:
-    """What a standard normal number stays below with this probability."""
-    return float(ndtri(share))

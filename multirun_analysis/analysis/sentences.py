@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -44,19 +44,23 @@ def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:
     if not members or (cost.column in block.aside and block.fronts[cost.column].known.sum() < 2):
         return ""
     value, best = _best_value(block, cost, members), members[-1]
+    among = _among(block, cost, best)
     if value == best:
         rest = "" if len(members) > 1 else ", and none costs less"
-        return f"Best value and best: {_with_cost(block, cost, best)}; no other is more accurate{rest}."
+        of_them = " of them" if among else ""
+        said = f"Best value and best{among}: {_with_cost(block, cost, best)}; no other{of_them} is more accurate{rest}."
+        return " ".join([said, *_mind(block, cost, [best])])
     step = members[members.index(value) + 1]
     gap = block.accuracy.difference(_accuracy(block, step) - _accuracy(block, value))
     up = f"{_with_cost(block, cost, step)}: {gap} for {_times(block, cost, step, value)}"
     pair = block.pairs.get((step, value))
     if pair is not None and pair.p_corrected is not None:
         up += f", {_verdict(pair.p_corrected, pair.of_models)}"
-    said = f"Best value: {_with_cost(block, cost, value)}. The next step up{' is the best' * (step == best)}: {up}."
+    top = f" is the best{among}" if step == best else ""
+    said = f"Best value: {_with_cost(block, cost, value)}. The next step up{top}: {up}."
     if step != best:
-        said += f" Best: {_with_cost(block, cost, best)}, {_times(block, cost, best, value)}."
-    return said
+        said += f" Best{among}: {_with_cost(block, cost, best)}, {_times(block, cost, best, value)}."
+    return " ".join([said, *_mind(block, cost, dict.fromkeys([value, step, best]))])
 
 
 def sentences(block: Block, cost: Quantity, claims: Sequence[Claim]) -> list[str]:
@@ -143,22 +147,29 @@ def _sentence(block: Block, cost: Quantity, claim: Claim) -> str:
     one, other = block.labels[claim.first], block.labels[claim.second]
     gain, times = _gain(block, *claim[:2]), _times(block, cost, *claim[:2])
     networks = pair is not None and pair.p is not None and not pair.of_models
-    scope = "These two trained networks, not the models: " if networks else ""
+    which = _which(block, pair) if pair else ""
+    scope = f"{which.capitalize()}, not the models: " if networks else ""
     if claim.is_step:
         text = f"{scope}{one}: {gain} over {other} for {times}"
     else:
         verb = "dominates" if pair is not None and pair.certain else "is ahead of"
         text = f"{scope}{one} {verb} {other}: {gain}, at {times}"
     sure = certainty(block, *claim[:2])
-    return f"{text}; {sure}." if sure else f"{text}."
+    return " ".join([f"{text}; {sure}." if sure else f"{text}.", *_mind(block, cost, claim[:2])])
 
 
 def scoped_certainty(block: Block, first: int, second: int) -> str:
     """``certainty`` as the end of a sentence, with what it speaks of; empty without a test."""
     pair = block.pairs.get((first, second)) or block.pairs.get((second, first))
-    scope = "" if pair is None or pair.of_models or pair.p is None else ", of these two trained networks"
+    scope = "" if pair is None or pair.of_models or pair.p is None else f", of {_which(block, pair)}"
     sure = certainty(block, first, second)
     return f"{scope}; {sure}" if sure else ""
+
+
+def _which(block: Block, pair: Comparison) -> str:
+    """What a pair that says nothing of models speaks of: two networks, or more where one of them has several runs."""
+    alone = all(len(block.candidates[place].rows) == 1 for place in (pair.first, pair.second))
+    return "these two trained networks" if alone else "these trained networks"
 
 
 def certainty(block: Block, first: int, second: int) -> str:
@@ -248,9 +259,33 @@ def _best_value(block: Block, cost: Quantity, members: Sequence[int]) -> int:
     return members[int(np.argmax(np.round(heights[0] - heights[1], 9)))]  # of equal ones the cheapest
 
 
+def _among(block: Block, cost: Quantity, best: int) -> str:
+    """Of whom ``best`` is the best, where a more accurate candidate is not on the front for want of the cost."""
+    known, sign = block.fronts[cost.column].known, block.accuracy.sign
+    better = [i for i in _measured(block) if not known[i] and sign * (_accuracy(block, i) - _accuracy(block, best)) > 0]
+    return f" of those with known {cost.label}" if better else ""
+
+
+def spoilt(block: Block, place: int, columns: Sequence[str]) -> list[str]:
+    """Why costs of a candidate must not be compared with the others'."""
+    return [mark.text for mark in block.candidates[place].marks if any(map(mark.spoils, columns))]
+
+
+def _mind(block: Block, cost: Quantity, places: Iterable[int]) -> list[str]:
+    """A sentence for each of the candidates whose cost is marked, where those of others are not."""
+    known = np.flatnonzero(block.fronts[cost.column].known).tolist()
+    if all(spoilt(block, place, [cost.column]) for place in known):
+        return []
+    found = [(place, spoilt(block, place, [cost.column])) for place in places]
+    return [f"Mind that costs of {block.labels[place]} are marked: {'; '.join(why)}." for place, why in found if why]
+
+
 def _with_cost(block: Block, cost: Quantity, place: int) -> str:
     value = float(block.means[cost.column].iat[place])
-    return f"{block.labels[place]}, {block.accuracy.text(_accuracy(block, place))} with {cost.text(value)} {cost.label}"
+    same = (block.means[cost.column] == value) & (block.means[block.accuracy.column] == _accuracy(block, place))
+    equal = [block.labels[i] for i in np.flatnonzero(same & block.fronts[cost.column].known).tolist() if i != place]
+    name = block.labels[place] + (f" (and {len(equal)} equal: {some(equal, MOST_NAMED)})" if equal else "")
+    return f"{name}, {block.accuracy.text(_accuracy(block, place))} with {cost.text(value)} {cost.label}"
 
 
 def _measured(block: Block) -> list[int]:
@@ -285,4 +320,7 @@ def _times(block: Block, cost: Quantity, first: int, second: int) -> str:
 
 
 def _ratio(value: float) -> str:
+    """A ratio; with another digit where it would read as 1 though it is not."""
+    if 0.95 <= value < 1.05 and value != 1:
+        return f"{value:.2f}"
     return f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
