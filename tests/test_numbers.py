@@ -456,3 +456,11 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula() -> None:
     assert [row[1] for row in rows] == [row[0] for row in rows]
     # A return would begin a row where nothing is quoted because of it.
     assert Table("t", "T", ["n"], [[name_cell("a\r=1\r\n=2")]]).csv() == 'n\n"a\n=1\n=2"\n'
+
+
+def test_rows_without_a_run_id_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    own = pd.DataFrame({"run_id": ["mine"], "model/name": ["resnet18"]})
+    published = pd.DataFrame({"model/name": ["resnet18", "convnext"]})
+    runs = read_runs([own, published], tmp_path, quiet)
+    assert len(runs.info) == 3
+    assert not runs.notes
