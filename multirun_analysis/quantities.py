@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from har_sweep.errors import InputError
 from har_sweep.units import quantity as prefixed
 
@@ -274,3 +277,17 @@ def columns_of(name: str, known: Iterable[str]) -> tuple[str, ...]:
         near or [column for column in known if not re.search("per_class|config|environment", column)][:12]
     )
     raise InputError(f"No run has a '{name}'.", f"Did you mean {numbers}?")
+
+
+_POWERS = np.array([float(10**place) for place in range(23)])  # all that are exact
+
+
+def to_digits(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
+    """Values to so many significant digits, as near as such numbers come."""
+    made = values.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = digits - 1 - np.floor(np.log10(np.abs(made)))  # after the point
+    usual = np.abs(places) < len(_POWERS)
+    power, finer = _POWERS[np.abs(places[usual]).astype(int)], places[usual] >= 0
+    made[usual] = np.where(finer, np.rint(made[usual] * power) / power, np.rint(made[usual] / power) * power)
+    return made

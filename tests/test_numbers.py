@@ -475,3 +475,38 @@ def test_of_equally_accurate_ones_within_a_budget_the_cheaper_is_taken(report: A
     said = report("model,acc,params\na,80,4\nb,80,1\nc,70,0.5\ne,80,9\n", *ASK, "--budget", "params<5").said
     assert "take b (80.00 %)" in said
     assert "No more accuracy is to be had outside of it." in said
+
+
+def test_rows_without_a_run_id_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    own = pd.DataFrame({"run_id": ["mine"], "model/name": ["resnet18"]})
+    published = pd.DataFrame({"model/name": ["resnet18", "convnext"]})
+    runs = read_runs([own, published], tmp_path, quiet)
+    assert len(runs.info) == 3
+    assert not runs.notes
+
+
+def test_the_table_of_runs_has_no_rounding_of_units(report: Any) -> None:
+    made = report("model,acc,params\na,0.58,1\nb,0.57,2\n", "--accuracy", "acc", "--cost", "params:min")
+    assert made.table("runs").filter(like="acc").to_numpy().ravel().tolist() == [58.0, 57.0]
+
+
+def test_equal_numbers_stay_equal_when_they_are_averaged(report: Any) -> None:
+    """The mean of three times 0.1 is 0.10000000000000002: b would cost more than a."""
+    rows = "a,0,0.70,0.1\nb,0,0.71,0.1\nb,1,0.72,0.1\nb,2,0.73,0.1\n"
+    made = report(f"model,seed,acc,lat\n{rows}", "--accuracy", "acc", "--cost", "lat:min")
+    fronts = made.table("fronts").filter(like="on front")
+    assert fronts.iloc[:, 0].to_dict() == {"b": "yes", "a": "no"}
+
+
+@pytest.mark.parametrize("word", ["finished", "Completed", "success", "done"])
+def test_other_words_for_done_are_done(report: Any, word: str) -> None:
+    rows = f"a,{word},0.7,1\nb,{word},0.8,2\n"
+    made = report(f"model,status,acc,params\n{rows}", "--accuracy", "acc", "--cost", "params:min")
+    assert "unfinished" not in made.said
+
+
+def test_a_goal_that_a_known_accuracy_does_not_have_is_refused_and_so_are_two_of_one_cost(report: Any) -> None:
+    rows = "model,metrics/test/accuracy,params\na,0.7,1\nb,0.8,2\n"
+    assert "test:min" in report(rows, "--accuracy", "test:min", "--cost", "params:min").said
+    twice = report(rows, "--accuracy", "test", "--cost", "params:min", "--cost", "params:max")
+    assert "params is asked for twice, not alike" in twice.said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -134,6 +135,11 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
     column = columns_of(name, runs.known_columns)[0]
     numbers_in(runs, column)
     if column in METRICS:
+        if goal and _goal(goal, "--accuracy") != METRICS[column].goal:
+            raise InputError(
+                f"--accuracy {question.accuracy}: it is known which {METRICS[column].label} is better.",
+                f"Write --accuracy {name}.",
+            )
         return _in_unit(runs, METRICS[column], unit, "--accuracy")
     if not goal:
         goal = "min" if re.search(r"err|loss|nll", column, re.I) else "max"
@@ -165,6 +171,9 @@ def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quant
             numbers_in(runs, column)
             cost = _in_unit(runs, _cost(column, notes, quiet=bool(goal)), unit, "--cost")
             chosen.append(replace(cost, goal=_goal(goal, "--cost")) if goal else cost)
+    for one, other in itertools.combinations(chosen, 2):
+        if one.column == other.column and one != other:
+            raise InputError(f"The cost {one.column} is asked for twice, not alike.", "Ask for it once.")
     return _distinct(chosen)
 
 

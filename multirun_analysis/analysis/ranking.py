@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from multirun_analysis.analysis.crossed import Components, accuracy_interval
 from multirun_analysis.findings import Candidate, Front
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, to_digits
 from multirun_analysis.sources.runs import Runs
 
 MAX_COMPARED = 40  # candidates whose predictions are read: 780 pairs, more than anyone reads
@@ -49,6 +49,9 @@ def summarise(
     which = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows])
     groups = numbers.iloc[list(itertools.chain.from_iterable(rows))].groupby(which)
     means, deviations, counts = groups.mean(), groups.std(), groups.count()
+    several = (counts > 1).any(axis=1)
+    # Equal numbers have equal means, but for their rounding, which must not decide who is on a front.
+    means.loc[several] = to_digits(means[several].to_numpy(float), 12)
     deviations = deviations.where(~(deviations < 1e-12 * means.abs()), 0.0)  # equal numbers, but for their rounding
     unfinished = [not candidate.rows for candidate in candidates]
     means.loc[unfinished, [column for column in means.columns if column.startswith("metrics/")]] = np.nan

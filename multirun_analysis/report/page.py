@@ -18,9 +18,9 @@ from markupsafe import Markup
 from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.pareto import lower_is_better, nondominated
 from multirun_analysis.findings import JOINT, PICTURED, Analysis, Block, Disputed, Errors, Front
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, to_digits
 from multirun_analysis.tables.columns import Cell
-from multirun_analysis.tables.table import Table, to_digits
+from multirun_analysis.tables.table import Table
 
 # What a browser still draws at once, and mails still carry; the files beside the page have the rest.
 MOST_CANDIDATES = 3_000

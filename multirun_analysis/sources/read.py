@@ -106,7 +106,7 @@ def _of_all(found: Sequence[Found], parts: Sequence[pd.DataFrame]) -> dict[str, 
 def take_once(runs: Runs) -> Runs:
     """Each run id once; a record beats W&B, then what is done beats what is not, then the later beats the earlier, then
     the first. Those whose numbers differ are named."""
-    if "run_id" not in runs.frame.columns or not runs.frame["run_id"].duplicated().any():
+    if "run_id" not in runs.frame.columns or not runs.frame["run_id"].dropna().duplicated().any():
         return runs
     url = {info.run_id: info.url for info in runs.info if info.url}
     begun = runs.column("started_at").fillna("").tolist()

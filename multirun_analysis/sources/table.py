@@ -186,11 +186,19 @@ def rows_of(table: Sheet, source: str) -> Found:
     info = [
         RunInfo(
             str(f"row {place}" if run_id is None else run_id), str("" if name is None else name), seed,
-            str(status or "done"), source, None, place,
+            _status(status), source, None, place,
         )
         for place, (run_id, name, seed, status) in enumerate(zip(*known[:2], seeds, known[3], strict=True), 1)
     ]  # fmt: skip
     return Found(frame, info, [TableRow()] * len(frame), notes, table.units, table.unclear)
+
+
+_DONE = ("done", "finished", "completed", "success", "succeeded")
+
+
+def _status(word: Any) -> str:
+    """As records have it, of what others call it."""
+    return "done" if word is None or str(word).strip().lower() in _DONE else str(word)
 
 
 def _known(frame: pd.DataFrame, column: str) -> list[Any]:

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 from pyarrow import compute as pc
 
 from har_sweep.units import no_formula
-from multirun_analysis.quantities import Quantity, Steps
+from multirun_analysis.quantities import Quantity, Steps, to_digits
 from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.columns import Cell, Column, Rows
 
@@ -30,7 +30,6 @@ _TEX = str.maketrans(
     | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
 )
 _HARMLESS = r"[A-Za-z0-9/][^\r]*"  # at a glance, of all cells of a column at once
-_POWERS = np.array([float(10**place) for place in range(23)])  # all that are exact
 _STEPS: Steps = {
     "seconds": ((1, 1, "s"), (0, 1e-3, "ms")),
     "count": ((5e11, 1e12, "T"), (5e8, 1e9, "G"), (5e5, 1e6, "M"), (500, 1e3, "k")),
@@ -206,17 +205,6 @@ def interval_cell(low: float | None, high: float | None, form: str = "") -> Cell
 def in_unit(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     """Values in another unit, without what multiplying adds to their last digits: 0.58 in percent is 58."""
     return to_digits(values * factor, 15)
-
-
-def to_digits(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
-    """Values to so many significant digits, as near as such numbers come."""
-    made = values.copy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        places = digits - 1 - np.floor(np.log10(np.abs(made)))  # after the point
-    usual = np.abs(places) < len(_POWERS)
-    power, finer = _POWERS[np.abs(places[usual]).astype(int)], places[usual] >= 0
-    made[usual] = np.where(finer, np.rint(made[usual] * power) / power, np.rint(made[usual] / power) * power)
-    return made
 
 
 def rounded(values: Sequence[float], uncertainty: float) -> list[str]:

@@ -392,7 +392,7 @@ def _of_runs(analysis: Analysis, quantity: Quantity) -> Column:
     """A value for each run."""
     numbers = analysis.numbers[quantity.column]
     head, factor = unit_of(quantity, numbers)
-    values = (numbers * factor).to_numpy(float)
+    values = in_unit(numbers.to_numpy(float), factor)
 
     def cell(row: int) -> Cell:
         value = float(values[row])
