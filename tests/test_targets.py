@@ -517,7 +517,7 @@ def test_a_function_lists_the_images(here: Path, splits: bool) -> None:
 def test_a_listing_of_another_form_is_told_entry_by_entry(here: Path) -> None:
     with pytest.raises(InputError, match=r"1 entry is of another form:\n  entry 1: \('a\.png',\)"):
         list_items(config("data._target_=nets.wrong", "+data.folder=x").data, PathsConfig())
-    with pytest.raises(InputError, match=r"nets\.listed raised TypeError: .*[^.]\.$"):
+    with pytest.raises(InputError, match=r"nets\.listed raised TypeError: .*[^.]\.\n"):
         list_items(config("data._target_=nets.listed").data, PathsConfig())
 
 
