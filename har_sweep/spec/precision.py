@@ -169,11 +169,15 @@ def _why(best: Figures, others: list[Figures]) -> str:
     beaten = {str(f.way): f.images_per_second for f in others if f.images_per_second and not _spoils(f)}
     said = []
     if beaten:
-        rank = "fastest here" if rate >= max(beaten.values()) else "no other is clearly faster here"
-        if max(beaten.values()) >= MARGIN * rate:  # these figures alone would say otherwise
-            rounds = len(best.training_seconds)
-            few = f"by enough to tell in {rounds} round{'s' if rounds > 1 else ''}"
-            rank = f"no other is faster {few if rounds < FEW_ROUNDS else 'in enough of the rounds'}"
+        fastest, rounds = max(beaten.values()), len(best.training_seconds)
+        if rate >= fastest:
+            rank = "fastest here"
+        elif fastest < MARGIN * rate:
+            rank = "no other is clearly faster here"
+        elif rounds < FEW_ROUNDS:
+            rank = f"no other is faster by enough to tell in {rounds} round{'s' if rounds > 1 else ''}"
+        else:
+            rank = "no other is faster in enough of the rounds"
         said.append(
             f"{rank}: {digits(rate)} images/s against "
             + ", ".join(f"{digits(n)} in {way}" for way, n in beaten.items())

@@ -13,7 +13,7 @@ from har_sweep.errors import InputError
 from multirun_analysis.analysis.busy import CAUSE as BUSY
 from multirun_analysis.analysis.crossed import LEVEL
 from multirun_analysis.analysis.distributions import student_quantile
-from multirun_analysis.analysis.sentences import MOST_NAMED, scoped_certainty
+from multirun_analysis.analysis.sentences import MOST_NAMED, scoped_certainty, spoilt
 from multirun_analysis.findings import Block, Recommendation
 from multirun_analysis.quantities import Kind, Quantity, columns_of, named
 from multirun_analysis.sources.runs import some
@@ -137,10 +137,8 @@ def recommend(block: Block, budgets: Sequence[Budget]) -> Recommendation:
             lines.append(f"Nearest is {shown(next_step)}{costs(next_step)}.")
     else:
         lines.append(f"Within {said}: take {shown(best)}{costs(best)}.")
-        if spoilt := [
-            m.text for m in block.candidates[best].marks if any(m.spoils(c) for b in budgets for c in b.columns)
-        ]:
-            lines.append(f"Mind that its costs are marked: {'; '.join(spoilt)}.")
+        if why := spoilt(block, best, [column for budget in budgets for column in budget.columns]):
+            lines.append(f"Mind that its costs are marked: {'; '.join(why)}.")
         lines += _near_the_limit(block, best, budgets)
         if runner_up is None:
             lines.append("Nothing else is within it.")

@@ -100,21 +100,22 @@ def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: 
 def _cut_once() -> Iterator[None]:
     """Let Matplotlib cut a font down once for all PDFs for which the usual letters, or the same ones, do: it is a third
     of the work of a PDF, and Matplotlib has no option for that."""
-    if not hasattr(_fonts(), "SubsetResults"):  # not before Matplotlib 3.11
+    fonts = _fonts()
+    if not hasattr(fonts, "SubsetResults"):  # not before Matplotlib 3.11
         yield
         return
-    cut = _fonts().get_glyphs_subset
+    cut = fonts.get_glyphs_subset
 
     def cut_once(fontfile: Any, glyphs: set[int]) -> AbstractContextManager[Any]:
         usual = _usual(fontfile)
         places, font = _cut(cut, fontfile, usual if usual.issuperset(glyphs) else frozenset(glyphs))
-        return nullcontext(_fonts().SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places))
+        return nullcontext(fonts.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places))
 
-    _fonts().get_glyphs_subset = cut_once
+    fonts.get_glyphs_subset = cut_once
     try:
         yield
     finally:
-        _fonts().get_glyphs_subset = cut
+        fonts.get_glyphs_subset = cut
 
 
 @functools.cache
