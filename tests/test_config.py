@@ -529,18 +529,6 @@ def test_a_sweep_s_choices_go_to_the_models_they_are_for(asked: list[str], meant
     assert sorted(runs, key=sorted) == sorted(meant, key=sorted)
 
 
-def test_a_group_s_options_and_a_number_by_model_reach_the_plan_from_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    models = ["model=resnet18,vit_tiny", "optimizer={resnet18:sgd}", "trainer.epochs={vit_tiny:2}"]
-    others = [line for line in SMALL if not line.startswith(("model", "trainer.epochs"))]
-    assert main(["-m", *others, *models, "model.weights=scratch", "launch.dry_run=true"]) == 0
-    planned = " ".join(capsys.readouterr().out.split())
-    assert "resnet18 from scratch, seed 0: 6 epochs, batch 16, sgd" in planned
-    assert "vit_tiny_patch16_224 from scratch, seed 0: 2 epochs, batch 16, adamw" in planned
-
-
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

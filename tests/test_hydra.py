@@ -567,3 +567,15 @@ def test_a_completion_taken_away_is_gone(tmp_path: Path) -> None:
     gone = har_sweep("-sc", "uninstall=bash", cwd=tmp_path)
     assert gone.returncode == 0
     assert "unset hydra_bash_completion" in gone.stdout
+
+
+def test_a_group_s_options_and_a_number_by_model_reach_the_plan_from_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = ["model=resnet18,vit_tiny", "optimizer={resnet18:sgd}", "trainer.epochs={vit_tiny:2}"]
+    others = [line for line in SMALL if not line.startswith(("model", "trainer.epochs"))]
+    assert main(["-m", *others, *models, "model.weights=scratch", "launch.dry_run=true"]) == 0
+    planned = " ".join(capsys.readouterr().out.split())
+    assert "resnet18 from scratch, seed 0: 6 epochs, batch 16, sgd" in planned
+    assert "vit_tiny_patch16_224 from scratch, seed 0: 2 epochs, batch 16, adamw" in planned
