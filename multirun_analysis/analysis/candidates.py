@@ -266,7 +266,7 @@ def as_text(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     def text(value: object) -> str:
         if isinstance(value, float) and value.is_integer():
             return str(int(value))
-        return "-" if value is None or value != value else str(value)
+        return "-" if value is None or value != value else str(value).strip()
 
     # A column has few different values, and each is written once.
     def of(column: str) -> pd.Series:

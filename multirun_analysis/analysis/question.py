@@ -79,12 +79,12 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, 
         if not label:
             listed = ", ".join(map(str, frame.columns[:20]))
             raise InputError(f"It is not told which column names the models: {listed}.", "Add --label COLUMN.")
-    selecting = _in_percent(runs, accuracy.on("val"))
-    asked = {column: _in_percent(runs, _cost(column, notes, quiet=True)) for column in runs.units}
+    selecting = _as_told(runs, accuracy.on("val"))
+    asked = {column: _as_told(runs, _cost(column, notes, quiet=True)) for column in runs.units}
     asked |= {quantity.column: quantity for quantity in [accuracy, *costs]}
     budgets = [Budget.parse(text, runs.known_columns, asked) for text in question.budgets]
     metrics = [METRICS[column] for column in METRICS if column in runs.known_columns]
-    metrics = _distinct([accuracy, *(_in_percent(runs, metric) for metric in metrics)])
+    metrics = _distinct([accuracy, *(_as_told(runs, metric) for metric in metrics)])
     of_metrics = {metric.column for metric in metrics}
     budgeted = [
         asked.get(column) or _cost(column, notes)
@@ -92,8 +92,11 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, 
         for column in budget.columns
         if column not in of_metrics
     ]
-    others = [_in_percent(runs, COSTS[column]) for column in COSTS if column in runs.known_columns]
-    return labelled(runs, label, notes), Asked(
+    others = [_as_told(runs, COSTS[column]) for column in COSTS if column in runs.known_columns]
+    by = [column for name in question.by for column in columns_of(name, frame.columns)]
+    family = columns_of(question.family, frame.columns)[0] if question.family else None
+    names = [column for column in [*label, *by, family] if column]
+    return labelled(runs.as_written(names), label, notes), Asked(
         accuracy=accuracy,
         selecting=selecting if selecting.column in runs.known_columns else accuracy,
         costs=costs,
@@ -101,10 +104,10 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, 
         known_costs=[cost for cost in _distinct([*costs, *budgeted, *others]) if cost.column not in of_metrics],
         joint=len(question.costs) > 1,
         label=label,
-        by=[column for name in question.by for column in columns_of(name, frame.columns)],
+        by=by,
         budgets=budgets,
         images=question.images,
-        family=columns_of(question.family, frame.columns)[0] if question.family else None,
+        family=family,
     )
 
 
@@ -159,7 +162,7 @@ def choose_costs(runs: Runs, question: Question, notes: list[str]) -> list[Quant
     if not question.costs:
         if runs.are_records:
             usual = [*DEFAULT_COSTS, "cost/price"]
-            return [_in_percent(runs, COSTS[column]) for column in usual if column in runs.known_columns]
+            return [_as_told(runs, COSTS[column]) for column in usual if column in runs.known_columns]
         raise InputError(
             f"It is not told which columns are costs: {', '.join(map(str, columns[:20]))}.",
             "Add --cost COLUMN:min (or :max where more is better), once for each.",
@@ -207,18 +210,20 @@ def _in_unit(runs: Runs, quantity: Quantity, unit: str, option: str) -> Quantity
             f"Leave :{unit} out; it is shown in the unit that is best to read.",
         )
     if not unit:
-        return _in_percent(runs, quantity)
-    kind: Kind = next(kind for kind, units in UNITS_OF.items() if unit in units)
+        return _as_told(runs, quantity)
     without = re.fullmatch(rf"(.+?)[\s_./-]*[(\[]?{re.escape(unit)}[)\]]?", column, re.I)
     label = without[1] if without and quantity.label == column and len(column) > len(unit) + 1 else quantity.label
-    return replace(quantity, kind=kind, size=UNITS[unit], label=label)
+    return replace(quantity, kind=_kind(unit), size=UNITS[unit], label=label)
 
 
-def _in_percent(runs: Runs, quantity: Quantity) -> Quantity:
-    """A quantity as its cells have it: a share, if they have the sign for percent."""
-    if runs.units.get(quantity.column) != "%":
-        return quantity
-    return replace(quantity, kind="share", size=UNITS["%"])
+def _as_told(runs: Runs, quantity: Quantity) -> Quantity:
+    """A quantity in the unit that its cells tell, if they do."""
+    unit = runs.units.get(quantity.column)
+    return replace(quantity, kind=_kind(unit), size=UNITS[unit]) if unit else quantity
+
+
+def _kind(unit: str) -> Kind:
+    return next(kind for kind, units in UNITS_OF.items() if unit in units)
 
 
 def _cost(column: str, notes: list[str], quiet: bool = False) -> Quantity:

@@ -1,8 +1,9 @@
 """Numbers as people and spreadsheets write them: what a comma, a point and a percent sign mean in a column of texts.
 
 A column is read one way, decided from all of its cells: 1,014.5 (as in English) or 1.014,5 (as on the Continent). A
-mark between thousands has groups of exactly three digits after it. Where all cells of a column can be either (1,234),
-the other columns of the table decide, and where they do not, its delimiter.
+mark between thousands has groups of exactly three digits after it; in either style it can be a blank or an apostrophe
+(ISO 80000-1, Switzerland). Where all cells of a column can be either (1,234), the other columns of the table decide,
+and where they do not, its delimiter.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ import pandas as pd
 Style = Literal["English", "Continental"]
 
 
+_BLANKS, _APOSTROPHES = " \u00a0\u2009\u202f", "'\u2019"
+
+
 def _pattern(decimal: str, thousands: str) -> str:
     """Numbers of one style, as a regular expression."""
-    whole = rf"(\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+)"
+    grouped = "|".join(rf"([{marks}]\d{{3}})+" for marks in (thousands, _BLANKS, _APOSTROPHES))
+    whole = rf"(\d+|[1-9]\d{{0,2}}({grouped}))"
     return rf"[+-]?({whole}({decimal}\d*)?|{decimal}\d+)([eE][+-]?\d+)?"
 
 
@@ -61,12 +66,13 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is best left as it is: it has other texts, and no number with a comma or a sign."""
-        return bool((~self.numbers & ~self.nothing).any() and not (self.numbers & (self.percent | self.has(","))).any())
+        """Whether it is best left as it is: it has other texts, and no number but such as any program would write."""
+        plain = self.bare.str.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?").to_numpy(bool) & ~self.percent
+        return bool((~self.numbers & ~self.nothing).any() and not (self.numbers & ~plain).any())
 
-    def has(self, mark: str) -> np.ndarray:
-        """Which cells have a mark."""
-        return self.bare.str.contains(mark, regex=False).to_numpy(bool)
+    def has(self, marks: str) -> np.ndarray:
+        """Which cells have any of some marks."""
+        return self.bare.str.contains(f"[{marks}]").to_numpy(bool)
 
     def example(self, which: np.ndarray) -> str:
         """One of some cells, to be shown."""
@@ -98,7 +104,8 @@ class Column:
     def read(self, style: Style) -> pd.Series:
         """The numbers; what is none stays as it is."""
         decimal, thousands = _MARKS[style]
-        digits = self.bare[self.numbers].str.replace(thousands, "", regex=False).str.replace(decimal, ".", regex=False)
+        digits = self.bare[self.numbers].str.replace(f"[{thousands}{_BLANKS}{_APOSTROPHES}]", "", regex=True)
+        digits = digits.str.replace(decimal, ".", regex=False)
         values = pd.to_numeric(digits)
         if self.numbers.all() and (self.codes >= 0).all():
             return pd.Series(values.to_numpy()[self.codes])
@@ -132,8 +139,10 @@ def describe(column: Column, style: Style) -> str:
     said = []
     if style == "Continental" and (column.numbers & column.has(decimal)).any():
         said.append("a decimal comma")
-    if (column.numbers & column.has(thousands)).any():
-        said.append(f"a {'comma' if thousands == ',' else 'point'} between thousands")
+    between = {",": "a comma", ".": "a point", _BLANKS: "a blank", _APOSTROPHES: "an apostrophe"}
+    for marks in (thousands, _BLANKS, _APOSTROPHES):
+        if (column.numbers & column.has(marks)).any():
+            said.append(f"{between[marks]} between thousands")
     if (column.numbers & column.percent).any():
         said.append("percent signs")
     return " and ".join(said)

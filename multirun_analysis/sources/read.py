@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from har_sweep.errors import InputError
 from multirun_analysis.sources.choice import choose_found, parse_address
 from multirun_analysis.sources.folder import RunFolder, read_folder
 from multirun_analysis.sources.runs import Found, Progress, Runs, some
-from multirun_analysis.sources.table import Sheet, read_table, rows_of
+from multirun_analysis.sources.table import read_table, rows_of, sheet_of
 
 
 def read_runs(sources: Sequence[str | pd.DataFrame], cache: Path, progress: Progress) -> Runs:
@@ -46,7 +47,7 @@ def _sweeps(source: str) -> Iterable[str]:
 def read_source(source: str | pd.DataFrame, cache: Path, progress: Progress) -> Found:
     """The runs of one source; what it is, its name tells, and which of its runs, what follows a ``?``."""
     if isinstance(source, pd.DataFrame):
-        return rows_of(Sheet(source.reset_index(drop=True)), "a DataFrame")
+        return rows_of(sheet_of(source, "a DataFrame"), "a DataFrame")
     if source.startswith("wandb:"):
         from multirun_analysis.sources.wandb_runs import pull
 
@@ -83,6 +84,7 @@ def put_together(found: Sequence[Found], sources: list[str]) -> Runs:
         sources=sources,
         units=_of_all(found, parts),
         unclear={column: why for one in found for column, why in one.unclear.items()},
+        written={table: read for one in found for table, read in one.written.items()},
     )
 
 
@@ -104,17 +106,20 @@ def _of_all(found: Sequence[Found], parts: Sequence[pd.DataFrame]) -> dict[str, 
 
 
 def take_once(runs: Runs) -> Runs:
-    """Each run id once; a record beats W&B, then what is done beats what is not, then the later beats the earlier, then
-    the first. Those whose numbers differ are named."""
-    if "run_id" not in runs.frame.columns or not runs.frame["run_id"].dropna().duplicated().any():
+    """Each run id once, and each row of a file; a record beats W&B, then what is done beats what is not, then the later
+    beats the earlier, then the first. Those whose numbers differ are named."""
+    has_id = runs.column("run_id").notna().tolist()
+    files = {info.at: os.path.realpath(info.at) for info in runs.info if info.row} if len(runs.sources) > 1 else {}
+    files = {table: file for table, file in files.items() if os.path.isfile(file)}
+    keys: list[object] = [
+        info.run_id if known else (files[info.at], info.row) if info.at in files else place
+        for place, (info, known) in enumerate(zip(runs.info, has_id, strict=True))
+    ]
+    if len(set(keys)) == len(keys):
         return runs
     url = {info.run_id: info.url for info in runs.info if info.url}
     begun = runs.column("started_at").fillna("").tolist()
     best: dict[object, tuple[tuple[bool, bool, str], int]] = {}
-    keys = [
-        info.run_id if known else place
-        for place, (info, known) in enumerate(zip(runs.info, runs.frame["run_id"].notna(), strict=True))
-    ]
     for place, (key, info, started) in enumerate(zip(keys, runs.info, begun, strict=True)):
         rank = (isinstance(runs.origins[place], RunFolder), info.status == "done", started)
         if key not in best or rank > best[key][0]:

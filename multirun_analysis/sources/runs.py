@@ -32,7 +32,8 @@ class Origin(Protocol):
 class Found:
     """What one source has: a row a run, as dictionaries or as a table; row i is described by ``info[i]``, and
     ``origins[i]`` knows more of it. ``notes`` say what was left out, assumed or is not final, and why. ``units`` has
-    the unit of a column whose cells tell it, ``unclear`` why the numbers of a column cannot be told."""
+    the unit of a column whose cells tell it, ``unclear`` why the numbers of a column cannot be told. ``written`` reads
+    a column of the table of that name again, as texts."""
 
     rows: list[dict[str, Any]] | pd.DataFrame
     info: list[RunInfo]
@@ -40,6 +41,7 @@ class Found:
     notes: Sequence[str] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     unclear: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, Callable[[str], pd.Series]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +56,7 @@ class Runs:
     sweeps: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     unclear: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, Callable[[str], pd.Series]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<{len(self.info):,} runs from {', '.join(self.sources)}>"
@@ -83,6 +86,21 @@ class Runs:
             info=[self.info[row] for row in rows],
             origins=[self.origins[row] for row in rows],
         )
+
+    def as_written(self, columns: Iterable[str]) -> Runs:
+        """With the cells of some columns as their tables have them, where they were read as numbers: what is a name is
+        no number, and the version 1.10 not 1.1."""
+        frame = self.frame
+        for column in columns:
+            if not pd.api.types.is_numeric_dtype(frame[column]):
+                continue
+            cells = frame[column].astype(object)
+            for table, read in self.written.items():
+                mine = {row: info.row - 1 for row, info in enumerate(self.info) if info.at == table and info.row}
+                if cells.iloc[list(mine)].notna().any():
+                    cells.iloc[list(mine)] = read(column).iloc[list(mine.values())].to_numpy(object)
+            frame = frame.assign(**{column: cells.where(cells.notna(), None)})
+        return replace(self, frame=frame)
 
     @cached_property
     def known_columns(self) -> list[str]:

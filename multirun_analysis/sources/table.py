@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import shlex
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +37,14 @@ class TableRow:
 @dataclass
 class Sheet:
     """A table as it was read: ``notes`` say what was assumed, ``units`` in what the numbers of a column are, where its
-    cells say so, and ``unclear`` why the numbers of a column cannot be told."""
+    cells say so, and ``unclear`` why the numbers of a column cannot be told. ``written`` reads a column's cells as
+    texts, where those are known."""
 
     frame: pd.DataFrame
     notes: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
+    written: Callable[[str], pd.Series] | None = None
 
 
 def read_table(path: Path) -> Sheet:
@@ -50,7 +56,10 @@ def read_table(path: Path) -> Sheet:
         if the file is missing, empty, or not such a table.
     """
     try:
-        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        if path.suffix.lower() == ".parquet":
+            table = sheet_of(pd.read_parquet(path), str(path))
+        else:
+            table = _read_csv(path)
     except FileNotFoundError as e:
         raise InputError(f"There is no {path}.", "Look at the spelling, and where you are.") from e
     except InputError:
@@ -62,35 +71,56 @@ def read_table(path: Path) -> Sheet:
     return table
 
 
-def _read_parquet(path: Path) -> Sheet:
-    frame = pd.read_parquet(path)
-    for column in frame.select_dtypes(object):  # lists, such as the classes
-        frame[column] = frame[column].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-    return Sheet(frame)
+def sheet_of(frame: pd.DataFrame, source: str) -> Sheet:
+    """A DataFrame of any column types. Levels of the index that have a name are columns, dates are texts as records
+    have them, and durations are seconds.
+
+    Raises
+    ------
+    InputError
+        if two columns have one name.
+    """
+    indexed = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    frame = frame.reset_index(level=indexed).reset_index(drop=True)
+    names = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
+    _each_once(names, source)
+    table = Sheet(frame.set_axis(names, axis="columns"))
+    for name, values in table.frame.items():
+        kind = getattr(values.dtype, "kind", "O")
+        if kind == "M":
+            values = values.map(lambda when: when.isoformat(), na_action="ignore")
+        elif kind == "m":
+            values, table.units[str(name)] = values.dt.total_seconds(), "s"
+        usual = isinstance(values.dtype, np.dtype) or values.dtype == pd.Series([""]).dtype
+        if not usual:  # such as those that have a missing value of their own
+            values = values.astype(object).where(values.notna(), None).infer_objects()
+        if values.dtype == object:  # lists, such as the classes
+            values = values.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+        if values is not table.frame[name]:
+            table.frame[name] = values
+    _read_numbers(table, source, ",")
+    return table
+
+
+def _each_once(names: list[str], source: str) -> None:
+    if several := [name for name, times in Counter(names).items() if times > 1 and name.strip()]:
+        raise InputError(f"{source} has several columns called {several[0]}.", "Give each a name of its own.")
 
 
 def _read_csv(path: Path) -> Sheet:
     encoding, notes = _encoding(path)
     try:
-        delimiter, frame = _parse(path, encoding)
+        table = _parse(path, encoding)
     except UnicodeDecodeError as wrong:
         try:
-            delimiter, frame = _parse(path, "cp1252")
+            table = _parse(path, "cp1252")
         except UnicodeDecodeError:
             raise _not_text(path, "neither UTF-8 nor Windows-1252") from wrong
         notes = [
             f"{path} is no UTF-8 and was read as Windows-1252 (latin-1). If names look wrong: "
             f"`iconv -f ENCODING -t UTF-8 {shlex.quote(str(path))} > utf8.csv`."
         ]
-        encoding = "cp1252"
-    if not isinstance(frame.index, pd.RangeIndex):
-        width = len(frame.columns)
-        raise InputError(
-            f"{path} has a head of {width} cells and rows of {width + frame.index.nlevels}.",
-            "Quote cells that hold the delimiter, such as numbers with a decimal comma in a table of commas.",
-        )
-    table = Sheet(frame, notes)
-    _read_numbers(table, path, delimiter, encoding)
+    table.notes[:0] = notes
     return table
 
 
@@ -114,42 +144,67 @@ def _not_text(path: Path, why: str) -> InputError:
     )
 
 
-def _parse(path: Path, encoding: str) -> tuple[str, pd.DataFrame]:
-    """The delimiter and the cells: numbers where all cells of a column plainly are some, else texts."""
+def _parse(path: Path, encoding: str) -> Sheet:
+    """The cells of a csv: numbers where all cells of a column are some, else texts."""
     with path.open(encoding=encoding, newline="") as file:
-        head = file.readline(65_536)
-    try:
-        delimiter = csv.Sniffer().sniff(head, delimiters=",;\t|").delimiter
-    except csv.Error:
-        delimiter = ","
-    return delimiter, pd.read_csv(path, sep=delimiter, encoding=encoding, low_memory=False)
+        start = list(itertools.islice(file, 50))
+    told = [line.strip().lower() for line in start[:1] if line.strip().lower().startswith("sep=")]  # as Excel has it
+    start = start[len(told) :]
+    delimiter = told[0][4:] or "\t" if told else max(",;\t|", key=partial(_fits, start))
+    head = [name.strip() for name in next(csv.reader(start, delimiter=delimiter, skipinitialspace=True), [])]
+    _each_once(head, str(path))
+    read = partial(
+        pd.read_csv, path, sep=delimiter, encoding=encoding, skiprows=len(told), skipinitialspace=True, low_memory=False
+    )
+    frame = read()
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(
+            f"{path} has a head of {len(head)} cells and rows of {len(head) + frame.index.nlevels}.",
+            "Quote cells that hold the delimiter, such as numbers with a decimal comma in a table of commas.",
+        )
+    frame.columns = frame.columns.str.strip()
+
+    def written(column: str) -> pd.Series:
+        return read(usecols=[frame.columns.get_loc(column)], dtype=str).squeeze("columns")
+
+    table = Sheet(frame, written=written)
+    _read_numbers(table, str(path), delimiter)
+    return table
 
 
-def _read_numbers(table: Sheet, path: Path, delimiter: str, encoding: str) -> None:
+def _fits(lines: list[str], delimiter: str) -> tuple[bool, float, int]:
+    """How well a delimiter divides some lines: whether at all, how many alike, and into how many cells."""
+    cells = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row] or [1]
+    return cells[0] > 1, cells.count(cells[0]) / len(cells), cells[0]
+
+
+def _read_numbers(table: Sheet, source: str, delimiter: str) -> None:
     """Let columns of texts that are numbers be numbers, and say how they were read."""
     frame = table.frame
     texts = frame.select_dtypes("object" if pd.__version__ < "3" else ["object", "str"])
     # Names that tell rows apart are names, though all of them may look like numbers.
-    found = {name: Column.of(texts[name]) for name in texts if name not in ("run_id", "name")}
-    columns = {name: column for name, column in found.items() if column and not column.is_text}
+    found = {name: Column.of(texts[name]) for name in texts if name not in ("run_id", "name") and _is_text(texts[name])}
+    some_numbers = {name: column for name, column in found.items() if column}
+    columns = {name: column for name, column in some_numbers.items() if not column.is_text}
     unclear = {name: why for name, column in columns.items() if (why := column.contradiction())}
-    table.unclear |= {name: f"{name} in {path}: {why}" for name, why in unclear.items()}
+    table.unclear |= {name: f"{name} in {source}: {why}" for name, why in unclear.items()}
     styles: set[Style] = {c.style for name, c in columns.items() if c.style and name not in unclear}
-    doubtful = [name for name in frame.select_dtypes("float") if _may_be_thousands(frame[name])]
+    doubtful = [name for name in frame.select_dtypes("float") if table.written and _may_be_thousands(frame[name])]
     if any(not (values % 1 == 0).all() for name in frame.select_dtypes("float").drop(columns=doubtful)
            if len(values := frame[name].dropna())):  # fmt: skip
         styles.add("English")
-    if doubtful and (delimiter == ";" or "Continental" in styles):
-        places = [frame.columns.get_loc(name) for name in doubtful]
-        cells = pd.read_csv(path, sep=delimiter, encoding=encoding, usecols=places, dtype=str)
-        columns |= {name: column for name in doubtful if (column := Column.of(cells[name])) and column.style is None}
+    if table.written and (delimiter == ";" or "Continental" in styles):
+        written = {name: Column.of(table.written(name)) for name in doubtful}
+        columns |= {name: column for name, column in written.items() if column and column.style is None}
+    if styles == {"Continental"}:  # numbers beside words are not what any program reads them for
+        columns |= {n: c for n, c in some_numbers.items() if c.style is None and (c.numbers & c.has(".")).any()}
     read: dict[str, list[str]] = {}
     for name, column in columns.items():
         if name in unclear:
             continue
         style, why = choose_style(column, styles, delimiter)
         assumed = describe(column, style)
-        if why and (marked := column.numbers & (column.has(",") | column.has("."))).any():
+        if why and (marked := column.numbers & column.has(".,")).any():
             assumed = (
                 f"{assumed or 'a decimal point'}, {why}, though {column.example(marked)} can be read in another way"
             )
@@ -159,7 +214,11 @@ def _read_numbers(table: Sheet, path: Path, delimiter: str, encoding: str) -> No
         read.setdefault(assumed, []).append(name)
     read.pop("", None)  # as anybody would
     for assumed, names in read.items():
-        table.notes.append(f"{path}: read with {assumed}: {some(names, 12)}.")
+        table.notes.append(f"{source}: read with {assumed}: {some(names, 12)}.")
+
+
+def _is_text(values: pd.Series) -> bool:
+    return pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def _may_be_thousands(values: pd.Series) -> bool:
@@ -190,7 +249,8 @@ def rows_of(table: Sheet, source: str) -> Found:
         )
         for place, (run_id, name, seed, status) in enumerate(zip(*known[:2], seeds, known[3], strict=True), 1)
     ]  # fmt: skip
-    return Found(frame, info, [TableRow()] * len(frame), notes, table.units, table.unclear)
+    written = {source: table.written} if table.written else {}
+    return Found(frame, info, [TableRow()] * len(frame), notes, table.units, table.unclear, written)
 
 
 _DONE = ("done", "finished", "completed", "success", "succeeded")
