@@ -243,7 +243,8 @@ class FamilyComparison:
     """Two families by what is on the front of each: the ``first`` is the more accurate in the mean of its ``members``.
 
     ``cost_ratio`` is that of the geometric means of their costs (nan if one is not positive), the rest as in
-    ``Comparison``; ``p_corrected`` is for all families that are compared (Holm).
+    ``Comparison``; ``p_corrected`` and the interval are for all families and costs that are compared, and for who is on
+    a front by chance.
     """
 
     first: str
@@ -251,11 +252,11 @@ class FamilyComparison:
     members: tuple[tuple[int, ...], tuple[int, ...]]
     cost_ratio: float
     difference: float
-    low: float
-    high: float
-    p: float
-    p_corrected: float
     of_models: bool
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    p_corrected: float = math.nan
 
 
 @dataclass(frozen=True)

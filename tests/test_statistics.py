@@ -19,6 +19,7 @@ from significance import simulate
 
 from multirun_analysis.analysis.claims import claims_along, correct
 from multirun_analysis.analysis.crossed import Answered, Components, accuracy_interval, components, draw
+from multirun_analysis.analysis.families import compare_families
 from multirun_analysis.analysis.pareto import nondominated
 from multirun_analysis.analysis.statistics import (
     agreement,
@@ -28,6 +29,7 @@ from multirun_analysis.analysis.statistics import (
     of_the_uneven,
     on_front,
 )
+from multirun_analysis.findings import Candidate
 
 
 def interval(right: NDArray[np.bool_]) -> tuple[float, float]:
@@ -131,6 +133,20 @@ def test_a_report_of_equal_models_rarely_claims_that_one_is_better() -> None:
         assert (corrected < 0.05).tolist() == (p < critical).tolist()
         false += bool((corrected < 0.05).any())
     assert false / 120 < 0.12  # Holm's correction for these seven claims has 0.13 and more
+
+
+def test_of_families_of_equal_models_rarely_one_is_better_whatever_the_cost_they_are_compared_by() -> None:
+    random = np.random.default_rng(3)
+    candidates = [Candidate(name, (), (), family=name) for name in ["a"] * 8 + ["b"] * 2]
+    false = alone = 0
+    for _ in range(120):
+        found = of(simulate(random, [0.0] * 10, 3, 400, 0.02))
+        costs = [random.permutation(np.arange(10.0)) for _ in range(6)]
+        made = [pair for pairs in compare_families(candidates, range(10), found, costs, 1.0) for pair in pairs]
+        assert all((pair.p_corrected < 0.05) == (pair.low * pair.high > 0) for pair in made)
+        false += any(pair.p_corrected < 0.05 for pair in made)
+        alone += any(pair.p < 0.05 for pair in made)
+    assert false / 120 < 0.1 < alone / 120
 
 
 def test_what_was_made_of_the_same_trainings_makes_no_other_claim_harder() -> None:

@@ -127,11 +127,9 @@ def analyse_block(
     claimed = {(claim.first, claim.second) for own in claims.values() for claim in own}
     paid = signed_costs(comparable, compared, costs)
     block = replace(block, comparisons=compare(block, of_runs, pairs, spread, claimed, paid))
-    between = {
-        cost.column: compare_families(candidates, compared, spread, own, accuracy.sign)
-        for cost, own in zip(costs, paid, strict=True)
-    }
-    block = replace(block, between_families=between, remarks=[*variant_sentences(block), *remarks(block)])
+    between = compare_families(candidates, compared, spread, paid, accuracy.sign)
+    between_families = {cost.column: pairs for cost, pairs in zip(costs, between, strict=True)}
+    block = replace(block, between_families=between_families, remarks=[*variant_sentences(block), *remarks(block)])
     if sum(map(bool, (c.rows for c in candidates))) > 1:
         block = replace(
             block,

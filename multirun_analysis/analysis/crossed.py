@@ -95,19 +95,18 @@ class Components:
         of_images = self.covariance.diagonal()
         return accuracy_interval(self.mean, of_images, self.images, self.of_runs, self.noise, self.runs, 1.0)
 
-    def contrast(self, weights: Floats) -> tuple[float, float, float]:
-        """The weighted sum of the means, its variance and degrees of freedom; ``weights`` [candidates] sum to 0 and
-        are 0 for those whose predictions are missing or of other images."""
-        mine = np.flatnonzero(weights)
-        squares = weights[mine] ** 2
-        variance, freedom = _sum(
-            np.asarray(weights @ self.covariance @ weights),
-            np.asarray(self.images[mine].min()),
-            squares * self.of_runs[mine],
-            squares * self.noise[mine],
-            self.runs[mine],
+    def contrast(self, weights: Floats, of_runs: Floats | None = None) -> tuple[Floats, Floats]:
+        """The variance of weighted sums of the means, and its degrees of freedom; ``weights`` [..., candidates] sum to
+        0 and are 0 for those whose predictions are missing or of other images. ``of_runs`` are as in ``difference``:
+        [..., candidates]."""
+        squares = weights**2
+        runs = np.broadcast_to(self.runs, weights.shape)
+        each = [squares * (self.of_runs if of_runs is None else of_runs), squares * self.noise, runs]
+        return _sum(
+            ((weights @ self.covariance) * weights).sum(-1),
+            np.where(weights != 0, self.images, np.inf).min(-1),
+            *(np.moveaxis(values, -1, 0) for values in each),
         )
-        return float(weights @ self.mean), float(variance), float(freedom)
 
     def beats(self, first: int, second: int, sign: float) -> float:
         """The probability that one more training of ``first`` is better than one of ``second``, ``sign`` 1 where more

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from multirun_analysis.analysis.candidates import as_text
-from multirun_analysis.analysis.claims import claims_along
-from multirun_analysis.analysis.crossed import LEVEL, Components, Floats, judge
-from multirun_analysis.analysis.statistics import holm
+from multirun_analysis.analysis.claims import by_smallest, chance, draw_equals, front_of
+from multirun_analysis.analysis.crossed import Components, Floats, judge
 from multirun_analysis.findings import Candidate, Family, FamilyComparison
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Runs
@@ -27,42 +27,73 @@ def in_families(runs: Runs, candidates: Sequence[Candidate], column: str) -> lis
 
 
 def compare_families(
-    candidates: Sequence[Candidate], compared: Sequence[int], found: Components, spent: Floats, sign: float
-) -> list[FamilyComparison]:
-    """The families that have answered the same images, by the mean accuracy of the members on each one's own front; of
-    variants nobody counts, as their trainings are their parents'.
+    candidates: Sequence[Candidate], compared: Sequence[int], found: Components, costs: Sequence[Floats], sign: float
+) -> list[list[FamilyComparison]]:
+    """For each of ``costs`` (lower is better) the families that have answered the same images, by the mean accuracy of
+    the members on each one's own front; of variants nobody counts, as their trainings are their parents'.
 
-    ``found`` and ``spent`` (lower is better) have the ``compared`` candidates, most accurate first; ``sign`` is 1
-    where a larger accuracy is better. Images crossed with runs, as for two candidates: the members' mean is a weighted
-    sum.
+    ``found`` and each of ``costs`` have the ``compared`` candidates, most accurate first; ``sign`` is 1 where a larger
+    accuracy is better. Images crossed with runs, as for two candidates: the members' mean is a weighted sum. p is
+    corrected as that of claims is: for all pairs and costs, and for who is on a front by chance.
     """
-    usable = found.known & (found.split == found.split[0]) & ~np.isnan(spent) if len(compared) else np.zeros(0, bool)
-    usable &= np.array([not candidates[place].variant for place in compared], bool)
-    names = dict.fromkeys(candidates[compared[i]].family for i in np.flatnonzero(usable).tolist())
-    members: dict[str, list[int]] = {}
-    for name in [name for name in names if name][:MOST_FAMILIES]:
-        mine = np.array([usable[i] and candidates[place].family == name for i, place in enumerate(compared)])
-        steps = [c for c in claims_along(np.where(mine, -sign * found.mean, np.nan), spent) if c.is_step]
-        cheapest = int(np.flatnonzero(mine)[np.lexsort((-sign * found.mean[mine], spent[mine]))[0]])
-        members[name] = [cheapest, *(step.first for step in steps)]
-    pairs = []
-    for one, other in itertools.combinations(members, 2):
-        weights = np.zeros(len(compared))
-        weights[members[one]], weights[members[other]] = 1 / len(members[one]), -1 / len(members[other])
-        if sign * (weights @ found.mean) < 0:
-            one, other, weights = other, one, -weights
-        gap, variance, freedom = found.contrast(weights)
-        if variance <= 0:
-            continue
-        p, low, high = judge(gap, variance, freedom, LEVEL)
-        costs = [np.abs(spent[members[name]]) for name in (one, other)]
-        positive = all((own > 0).all() for own in costs)
-        ratio = float(np.exp(np.log(costs[0]).mean() - np.log(costs[1]).mean())) if positive else np.nan
-        several = bool((found.runs[np.flatnonzero(weights)] > 1).all())
-        of = tuple(tuple(compared[i] for i in members[name]) for name in (one, other))
-        pairs.append(FamilyComparison(one, other, (of[0], of[1]), ratio, gap, low, high, p, p, several))
-    corrected = holm([pair.p for pair in pairs])
-    return [replace(pair, p_corrected=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
+    if not len(compared) or not found.varies:
+        return [[] for _ in costs]
+    names = np.array([candidates[place].family for place in compared], object)
+    usable = found.known & (found.split == found.split[0]) & (names != "")
+    usable &= np.array([not candidates[place].variant for place in compared])
+    deviations, of_runs = draw_equals(found)
+    smallest = np.ones(len(deviations))
+    pairs: list[tuple[int, FamilyComparison, float, float]] = []
+    for number, spent in enumerate(costs):
+        there = usable & ~np.isnan(spent)
+        families = list(dict.fromkeys(names[there].tolist()))[:MOST_FAMILIES]
+        mine = [np.flatnonzero(there & (names == family)) for family in families]
+        weights = [_weights(-sign * found.mean[None], spent, places)[0] for places in mine]
+        drawn = [_weights(deviations, spent, places) for places in mine]
+        for first, second in itertools.combinations(range(len(families)), 2):
+            ahead = sign * float((weights[first] - weights[second]) @ found.mean) >= 0
+            one, other = (first, second) if ahead else (second, first)
+            between = weights[one] - weights[other]
+            variance, freedom = map(float, found.contrast(between))
+            if variance <= 0:
+                continue
+            again = drawn[one] - drawn[other]
+            smallest = np.minimum(smallest, chance((again * deviations).sum(1), *found.contrast(again, of_runs)))
+            members = [
+                sorted(np.flatnonzero(weights[family]).tolist(), key=spent.__getitem__) for family in (one, other)
+            ]
+            own = [np.abs(spent[places]) for places in members]
+            comparison = FamilyComparison(
+                families[one],
+                families[other],
+                members=(tuple(compared[i] for i in members[0]), tuple(compared[i] for i in members[1])),
+                cost_ratio=_ratio_of_means(*own),
+                difference=float(between @ found.mean),
+                of_models=bool((found.runs[between != 0] > 1).all()),
+            )
+            pairs.append((number, comparison, variance, freedom))
+    own_p = [chance(pair.difference, variance, freedom) for _, pair, variance, freedom in pairs]
+    corrected, critical = by_smallest(np.array(own_p), smallest)
+    made: list[list[FamilyComparison]] = [[] for _ in costs]
+    for (number, pair, variance, freedom), p in zip(pairs, corrected.tolist(), strict=True):
+        alone, low, high = judge(pair.difference, variance, freedom, 1 - critical)
+        made[number].append(replace(pair, low=low, high=high, p=alone, p_corrected=p))
+    return made
+
+
+def _weights(accuracies: Floats, costs: Floats, places: NDArray[np.int64]) -> Floats:
+    """Equal weights [samples, candidates] of those of ``places`` that are on their front in each sample of
+    ``accuracies`` [samples, candidates]; lower is better in both."""
+    order, on = front_of(accuracies[:, places], costs[places])
+    weights = np.zeros(accuracies.shape)
+    np.put_along_axis(weights, places[order], on / on.sum(axis=1, keepdims=True), axis=1)
+    return weights
+
+
+def _ratio_of_means(ours: Floats, theirs: Floats) -> float:
+    """That of the geometric means; nan where one is not positive."""
+    positive = (ours > 0).all() and (theirs > 0).all()
+    return float(np.exp(np.log(ours).mean() - np.log(theirs).mean())) if positive else np.nan
 
 
 def find_families(candidates: Sequence[Candidate], means: pd.DataFrame, accuracy: Quantity) -> list[Family]:
