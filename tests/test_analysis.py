@@ -344,6 +344,15 @@ def test_datasets_are_apart(tmp_path: Path) -> None:
     assert [(block.name, block.labels) for block in blocks] == [("drawings", ["b"]), ("photos", ["a"])]
 
 
+def test_of_several_datasets_it_is_said_that_each_is_certain_by_itself(tmp_path: Path) -> None:
+    for dataset in ("photos", "drawings"):
+        for model, accuracy in (("resnet18", 0.6), ("vit_tiny", 0.8)):
+            for seed in range(2):
+                write_run(tmp_path, model, seed, test=accuracy, dataset__name=dataset)
+    assert "in 10 % of cases" in " ".join(ask(tmp_path).notes)
+    assert not any("by itself" in note for note in ask(tmp_path, by=["model/name"]).notes)
+
+
 def test_one_run_and_equal_costs_are_said(tmp_path: Path) -> None:
     write_run(tmp_path, "a", test=0.8)
     assert block_of(tmp_path).sentences == ["a is alone: there is nothing to compare it with."]

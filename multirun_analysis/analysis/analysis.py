@@ -14,6 +14,7 @@ from har_sweep.record.record import utc_now
 from multirun_analysis.analysis.budget import recommend
 from multirun_analysis.analysis.busy import best_measured, set_aside, undisturbed, without
 from multirun_analysis.analysis.candidates import count_measured, find_candidates, split_into_blocks
+from multirun_analysis.analysis.claims import ALPHA
 from multirun_analysis.analysis.comparison import answered, compare
 from multirun_analysis.analysis.crossed import components
 from multirun_analysis.analysis.disagreement import find_disputes, find_reliability, pairs_that_matter, profile_errors
@@ -51,6 +52,7 @@ def analyse(runs: Runs, question: Question, command: str, progress: Progress) ->
         analyse_block(runs, numbers, name, rows, asked, progress)
         for name, rows in split_into_blocks(runs, asked.by).items()
     ]
+    notes += by_themselves(blocks)
     return Analysis(
         frame=with_fronts(runs.frame, blocks),
         info=runs.info,
@@ -137,6 +139,17 @@ def analyse_block(
             sentences_on={cost.column: sentences(block, cost, claims[cost.column]) for cost in costs},
         )
     return replace(block, recommendation=recommend(block, asked.budgets)) if asked.budgets else block
+
+
+def by_themselves(blocks: Sequence[Block]) -> list[str]:
+    """What corrections for each block's claims alone mean for a report of several."""
+    claiming = sum(any(pair.claimed and pair.of_models for pair in block.comparisons) for block in blocks)
+    if claiming < 2:
+        return []
+    return [
+        f"What is certain is so in each of {claiming} parts by itself: if all models were equally good, a report of so "
+        f"many would call something certain in {100 * (1 - (1 - ALPHA) ** claiming):.0f} % of cases."
+    ]
 
 
 def with_fronts(frame: pd.DataFrame, blocks: Sequence[Block]) -> pd.DataFrame:
