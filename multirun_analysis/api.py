@@ -18,9 +18,10 @@ from multirun_analysis import findings
 from multirun_analysis.analysis.analysis import analyse as find
 from multirun_analysis.analysis.question import Question
 from multirun_analysis.figures.figures import Plan, cost_name, plan_figures
-from multirun_analysis.findings import JOINT, Block
+from multirun_analysis.findings import Block
 from multirun_analysis.outputs.formats import choose_formats
 from multirun_analysis.outputs.write import write
+from multirun_analysis.quantities import unlike
 from multirun_analysis.sources.choice import choose
 from multirun_analysis.sources.read import read_runs
 from multirun_analysis.sources.runs import Runs
@@ -242,12 +243,16 @@ class Analysis:
     def fronts(self) -> Named[Front]:
         """By the cost, as on the command line (``latency``), and ``all`` for that of all costs together; with several
         datasets, each with its number."""
-        several = len(self.findings.blocks) > 1
+        several, taken = len(self.findings.blocks) > 1, set[str]()
+
+        def name(key: str, front: findings.Front, number: int) -> str:
+            return unlike((key if front.is_joint else cost_name(key)) + f"-{number}" * several, taken)
+
         return Named(
             {
-                (JOINT if key == JOINT else cost_name(key)) + f"-{number}" * several: Front(block, key, self.figures)
+                name(key, front, number): Front(block, key, self.figures)
                 for number, block in enumerate(self.findings.blocks, 1)
-                for key in block.fronts
+                for key, front in block.fronts.items()
             }
         )
 

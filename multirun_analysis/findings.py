@@ -14,7 +14,7 @@ from har_sweep.record.record import Epoch
 from multirun_analysis.quantities import Quantity
 
 PICTURED = 16  # disputed images of a pair that are shown as pictures
-JOINT = "all"  # the key of the front over all costs together
+JOINT = "all"  # the key of the front over all costs together, unless a cost is called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,11 @@ class Front:
     points_below: NDArray[np.float64]
     cost_ratio: NDArray[np.float64]
     probability: NDArray[np.float64]
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it is of several costs at once."""
+        return len(self.costs) > 1
 
 
 @dataclass(frozen=True)

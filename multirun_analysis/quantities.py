@@ -279,6 +279,16 @@ def columns_of(name: str, known: Iterable[str]) -> tuple[str, ...]:
     raise InputError(f"No run has a '{name}'.", f"Did you mean {numbers}?")
 
 
+def unlike(name: str, taken: set[str]) -> str:
+    """The name, with a number after it where it is one of those ``taken``, to which it is added; to some file systems
+    ``A`` is ``a``."""
+    unique, number = name, 1
+    while unique.lower() in taken:
+        unique = f"{name}-{(number := number + 1)}"
+    taken.add(unique.lower())
+    return unique
+
+
 _POWERS = np.array([float(10**place) for place in range(23)])  # all that are exact
 
 

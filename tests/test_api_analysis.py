@@ -114,6 +114,25 @@ def test_fronts_tables_and_figures_have_the_names_of_their_files(analysis: Analy
     assert "data:image" not in analysis.fronts["all"]._repr_html_()
 
 
+def test_columns_that_give_one_name_of_a_file_have_names_of_their_own(tmp_path: Path) -> None:
+    columns = ["lat (ms)", "lat_ms", "a/b", "a-b", "all", "时延", "内存"]
+    table = pd.DataFrame({"model": ["a", "b"], "top1": [70.0, 80.0], **{name: [1.0, 2.0] for name in columns}})
+    found = multirun_analysis.analyse(table, accuracy="top1", costs=[f"{name}:min" for name in columns])
+    own = {name: name for name in columns} | {"a/b": "a-b", "a-b": "a-b-2"}
+    assert list(found.fronts) == [*own.values(), "all costs"]  # and `all` is that column's own
+    assert [front.found.costs[0].column for front in list(found.fronts.values())[:-1]] == columns
+    assert len(found.fronts["all costs"].found.costs) == len(columns)
+    names = [name for name in found.tables if name.startswith("front-")]
+    assert names == [
+        "front-lat-ms", "front-lat-ms-2", "front-a-b", "front-a-b-2", "front-all", "front-cost", "front-cost-2",
+        "front-all-costs",
+    ]  # fmt: skip
+    assert {"front/all", "front/all costs"} <= set(found.to_frame())
+    found.save(tmp_path, ["svg", "csv"])
+    assert {path.stem for path in tmp_path.glob("tables/front-*.csv")} == set(names)
+    assert len(list(tmp_path.glob("figures/pareto*.svg"))) == len(columns)
+
+
 def test_tables_are_data_frames_in_full_precision(analysis: Analysis) -> None:
     costs = analysis.tables["table2"].to_frame().set_index("model")
     assert costs.loc["vit_tiny", "training time (s)"] == 102

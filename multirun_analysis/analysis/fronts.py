@@ -18,7 +18,10 @@ from multirun_analysis.quantities import Quantity
 def find_fronts(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity], joint: bool) -> dict[str, Front]:
     """A front for each cost by its column, and one of all together if that is asked for."""
     fronts = {cost.column: find_front(means, accuracy, [cost]) for cost in costs}
-    return {**fronts, JOINT: find_front(means, accuracy, costs)} if joint else fronts
+    key = JOINT
+    while key in fronts:  # somebody's table may have a column of that name
+        key += " costs"
+    return {**fronts, key: find_front(means, accuracy, costs)} if joint else fronts
 
 
 def find_front(means: pd.DataFrame, accuracy: Quantity, costs: Sequence[Quantity]) -> Front:

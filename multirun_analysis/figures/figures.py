@@ -23,7 +23,7 @@ from multirun_analysis.figures import models
 from multirun_analysis.figures.pareto import pareto, scaling
 from multirun_analysis.figures.style import STYLE, Styles, clean, fix_layout, styles_of
 from multirun_analysis.findings import Analysis, Block, Front
-from multirun_analysis.quantities import ALIASES
+from multirun_analysis.quantities import ALIASES, unlike
 from multirun_analysis.sources.runs import Progress
 
 USUAL = (*range(0x20, 0x7F), *map(ord, "±×–…†"))  # characters of most figures
@@ -182,8 +182,4 @@ def cost_name(column: str) -> str:
 def _unique(name: str, taken: set[str]) -> str:
     """A file name that any system takes, for any text, and unlike those in ``taken``, to which it is added."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "unnamed"
-    unique, number = safe, 1
-    while unique.lower() in taken:
-        unique = f"{safe}-{(number := number + 1)}"
-    taken.add(unique.lower())
-    return unique
+    return unlike(safe, taken)

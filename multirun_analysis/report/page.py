@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from multirun_analysis.analysis.distributions import student_quantile
 from multirun_analysis.analysis.pareto import lower_is_better, nondominated
-from multirun_analysis.findings import JOINT, PICTURED, Analysis, Block, Disputed, Errors, Front
+from multirun_analysis.findings import PICTURED, Analysis, Block, Disputed, Errors, Front
 from multirun_analysis.quantities import Quantity, to_digits
 from multirun_analysis.tables.columns import Cell
 from multirun_analysis.tables.table import Table
@@ -170,7 +170,7 @@ def _block(block: Block, analysis: Analysis, kept: list[int], rows: dict[int, in
         "interval": [_numbers(pair) for pair in block.interval[kept]],
         "headlines": list(block.headlines),
         "pairs": [[place[a], place[b]] for a, b in block.pairs_that_matter if a in place and b in place],
-        "fronts": {name: _front(front, kept) for name, front in block.fronts.items() if name != JOINT},
+        "fronts": {name: _front(front, kept) for name, front in block.fronts.items() if not front.is_joint},
         "compared": [place[i] for i in block.compared if i in place],
         "comparisons": [
             {**{name: _number(value) for name, value in asdict(c).items()}, "first": place[c.first],

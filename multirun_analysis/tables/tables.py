@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multirun_analysis.analysis.variants import DISK, LATENCY, RATE, variant_costs
-from multirun_analysis.findings import JOINT, Analysis, Block, Front
-from multirun_analysis.quantities import METRICS, Quantity, named
+from multirun_analysis.findings import Analysis, Block, Front
+from multirun_analysis.quantities import METRICS, Quantity, named, unlike
 from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.columns import Cell, Column, Values
 from multirun_analysis.tables.disagreement import (
@@ -63,6 +63,8 @@ def _of_block(analysis: Analysis, block: Block) -> list[Table]:
         made += [recall_table(block), confusions_table(block), disputed_table(block)]
         if len(block.errors.classes) <= LARGEST_CONFUSION:
             made += [confusion_table(block, place) for place in block.errors.confusion]
+    taken: set[str] = set()  # two columns may have one name of a file
+    made = [replace(t, part=unlike(t.name, taken).removeprefix(t.kind).removeprefix("-")) for t in made]
     return [table for table in made if table.rows]
 
 
@@ -161,7 +163,7 @@ def table2(analysis: Analysis, block: Block) -> Table:
 
 def fronts_table(block: Block) -> Table:
     """For each candidate and cost: on the front, or what of its cost the front needs."""
-    columns = [_front(front, several=key == JOINT) for key, front in block.fronts.items()]
+    columns = [_front(front) for front in block.fronts.values()]
     note = (
         "On the Pareto front of accuracy against each cost, or how many times the cost of the cheapest that is no less "
         "accurate; in brackets the probability of being on the front."
@@ -169,8 +171,9 @@ def fronts_table(block: Block) -> Table:
     return Table.of_columns("fronts", "Fronts", [_names(block), *columns], note if columns else "")
 
 
-def _front(front: Front, several: bool) -> Column:
-    """Whether each candidate is on a front, or how far from it; ``several`` costs have no ratio."""
+def _front(front: Front) -> Column:
+    """Whether each candidate is on a front, or how far from it; several costs have no ratio."""
+    several = front.is_joint
 
     def cell(row: int) -> Cell:
         if not front.known[row]:
@@ -194,7 +197,7 @@ def front_table(block: Block, key: str, front: Front) -> Table:
     accuracy = block.accuracy
     order = np.lexsort((-np.nan_to_num(front.contribution), ~front.on, ~front.known))
     aside = {row for cost in front.costs for row in block.aside.get(cost.column, [])}
-    name = "all costs" if key == JOINT else front.costs[0].label
+    name = "all costs" if front.is_joint else front.costs[0].label
     points = "points below" if accuracy.is_share else f"{accuracy.label} below"
     columns = [
         _names(block),
