@@ -169,7 +169,7 @@ def test_help_imports_nothing_heavy_and_the_analysis_never_torch(folder: Path) -
     }  # fmt: skip
 
 
-HOSTILE = ["<b>a|b</b>", "50 % & $x_1$ #1 {~^\\}", "two\nlines", "☃" * 300]
+HOSTILE = ["<b>a|b</b>", "50 % & $x_1$ #1 {~^\\}", "two\nlines", "[2ex]", "*", "&lt;", "☃" * 300]
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@a", "\t=1"]
 
 
@@ -180,10 +180,14 @@ def test_names_stay_names_in_markdown_latex_and_spreadsheets() -> None:
     assert len(rows) == len(HOSTILE) + 1
     assert {line.replace("\\|", "").count("|") for line in (head, rule, *rows)} == {3}
     assert rows[0] == "| \\<b\\>a\\|b\\</b\\> | 1† |"
+    assert rows[5] == "| \\&lt; | 1† |"  # and no <
     assert "why \\| not" in note
     latex = table.tex()
     assert r"50 \% \& \$x\_1\$ \#1 \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}" in latex
     assert latex.count(r"\\") == 2 + len(HOSTILE)
+    assert r"\textless{}b\textgreater{}a\textbar{}b" in latex
+    assert not [line for line in latex.splitlines() if line.startswith(("[", "*"))]  # arguments of the \\ before them
+    assert "{}[2ex] & 1" in latex
     comments = [line for line in latex.splitlines() if line.startswith("%")]
     assert "two lines" in comments[-1]
     assert latex.splitlines()[-1] == comments[-1]  # all that follows the table is a comment

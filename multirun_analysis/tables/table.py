@@ -27,6 +27,7 @@ PART = 50_000  # rows of a file that are written at once: all those of a large o
 _TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {character: "\\" + character for character in "&%$#_{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # ¡, ¿ and — in LaTeX's first encoding
     | {"†": r"\textdagger{}", "±": r"$\pm$", "µ": r"$\mu$", "×": r"$\times$"}
 )
 _HARMLESS = r"[A-Za-z0-9/][^\r]*"  # at a glance, of all cells of a column at once
@@ -93,7 +94,7 @@ class Table:
         """The texts, the best in bold; what cannot be compared has a dagger, and the reasons stand below."""
 
         def escape(text: str) -> str:
-            return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
+            return re.sub(r"([\\|<>&*_~$`\[\]])", r"\\\1", " ".join(text.split()))
 
         rows = self.rows[:MOST_PRINTED]
         numeric = [all(not isinstance(row[i].value, str) for row in rows) for i in range(len(self.columns))]
@@ -112,7 +113,8 @@ class Table:
         def line(cells: Sequence[Cell]) -> str:
             texts = [" ".join(cell.shown.split()).translate(_TEX) for cell in cells]
             bold = [rf"\textbf{{{text}}}" if cell.best else text for cell, text in zip(cells, texts, strict=True)]
-            return " & ".join(bold) + r" \\"
+            # A \\ or a rule takes a star or a bracket after it, in the next line too, for an argument of its own.
+            return "{}" * bold[0].startswith(("[", "*")) + " & ".join(bold) + r" \\"
 
         layout = "l" + "r" * (len(self.columns) - 1)
         lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule"]
