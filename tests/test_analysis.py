@@ -278,6 +278,10 @@ def test_a_budget_that_nothing_meets_names_the_nearest(study: Path) -> None:
         ("latncy<5ms", "latency"),
         ("cheap", "is not understood"),
         ("price<3", "No run has cost/price"),
+        ("latency<-5ms", "latency is never below 0. Give a limit that is not negative."),
+        ("test>=80", "test is a share of 1, and never 80. Write 'test>=80%' or 'test>=0.8'."),
+        ("test>=120%", "test is never more than 100 %. Give a limit up to 100%."),
+        ("test>=120", "test is never more than 100 %"),
     ],
 )
 def test_a_budget_that_is_not_understood_is_refused_with_the_remedy(study: Path, budget: str, said: str) -> None:

@@ -282,6 +282,20 @@ def test_a_budget_in_percent_on_percents_is_in_percent(report: Any) -> None:
     assert "Nothing else is within it." in found.said
 
 
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("acc>=0.8", "acc is in percent, and 0.8 may be meant as a share. Write 'acc>=80%', or 'acc>=0.8%' if"),
+        ("acc>=101", "acc is never more than 100 %"),
+        ("params<-1", "params is never below 0"),
+    ],
+)
+def test_a_budget_that_cannot_be_or_may_mean_a_share_is_refused(report: Any, budget: str, said: str) -> None:
+    refused = report(GERMAN, *ASK, "--budget", budget)
+    assert refused.status == 2
+    assert said in refused.said
+
+
 # --- what cannot be --------------------------------------------------------------------------------------------------
 
 

@@ -47,14 +47,14 @@ class Budget:
     quantities: dict[str, Quantity]
 
     @classmethod
-    def parse(cls, text: str, known: Iterable[str], asked: Mapping[str, Quantity]) -> Budget:
+    def parse(cls, text: str, known: Iterable[str], asked: Mapping[str, Quantity], accuracy: Quantity) -> Budget:
         """Read ``latency_p50<5ms``, ``memory<2GB``, ``accuracy>=80%``. ``asked`` are the quantities that the question
         has, by their columns; they know the units of columns of somebody's table.
 
         Raises
         ------
         InputError
-            saying what in it is not understood.
+            saying what in it is not understood, or cannot be.
         """
         match = re.fullmatch(r"\s*([^<>=]+?)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\S*)\s*", text)
         if not match:
@@ -76,11 +76,27 @@ class Budget:
                 f"--budget {text!r} has no unit." if not unit else f"--budget {text!r}: '{unit}' is no unit of {name}.",
                 f"Use {', '.join(filter(None, allowed)) or 'none'}.",
             )
-        size = 1.0 if kind == "percent" else UNITS[unit]
         try:
-            return cls(text.strip(), columns, comparison, float(number) * size, quantities)
+            given = float(number)
         except ValueError as e:
             raise InputError(f"--budget {text!r}: '{number}' is not a number.") from e
+        limit = given if kind == "percent" else given * UNITS[unit]
+        if limit < 0 and (kind != "plain" or columns != (accuracy.column,)):
+            raise InputError(f"--budget {text!r}: {name} is never below 0.", "Give a limit that is not negative.")
+        whole, start = quantities[columns[0]].whole, f"{name}{comparison}"
+        if whole == 1 and not unit and 1 < given <= 100:
+            raise InputError(
+                f"--budget {text!r}: {name} is a share of 1, and never {number}.",
+                f"Write '{start}{number}%' or '{start}{given / 100:g}'.",
+            )
+        if whole is not None and limit > whole:
+            raise InputError(f"--budget {text!r}: {name} is never more than 100 %.", "Give a limit up to 100%.")
+        if whole == 100 and not unit and 0 < given <= 1:
+            raise InputError(
+                f"--budget {text!r}: {name} is in percent, and {number} may be meant as a share.",
+                f"Write '{start}{100 * given:g}%', or '{start}{number}%' if it is so little.",
+            )
+        return cls(text.strip(), columns, comparison, limit, quantities)
 
     def met(self, values: dict[str, float]) -> bool:
         """Whether a candidate with these means is within it; what is not known is not within."""

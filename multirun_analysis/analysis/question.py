@@ -82,7 +82,7 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, 
     selecting = _as_told(runs, accuracy.on("val"))
     asked = {column: _as_told(runs, _cost(column, notes, quiet=True)) for column in runs.units}
     asked |= {quantity.column: quantity for quantity in [accuracy, *costs]}
-    budgets = [Budget.parse(text, runs.known_columns, asked) for text in question.budgets]
+    budgets = [Budget.parse(text, runs.known_columns, asked, accuracy) for text in question.budgets]
     metrics = [METRICS[column] for column in METRICS if column in runs.known_columns]
     metrics = _distinct([accuracy, *(_as_told(runs, metric) for metric in metrics)])
     of_metrics = {metric.column for metric in metrics}
