@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multirun_analysis.analysis.claims import correct
 from multirun_analysis.analysis.crossed import LEVEL, Answered, Components, judge
-from multirun_analysis.analysis.predictions import Answers, Predictions, typical_run
+from multirun_analysis.analysis.predictions import OF_A_TABLE, OF_ANOTHER, Answers, Predictions, typical_run
 from multirun_analysis.analysis.statistics import agreement, agreement_interval, holm, mcnemar, of_the_uneven
 from multirun_analysis.findings import Block, Candidate, Comparison
 
@@ -144,10 +144,8 @@ def _unpaired(first: Candidate, second: Candidate, predictions: Predictions) -> 
     answers = predictions.found
     for candidate in (first, second):
         for row in candidate.rows:
-            if row in predictions.missing:
-                return f"{candidate.label}: {predictions.missing[row]}"
-            if row not in answers:
-                return f"{candidate.label}: predictions were not read"
+            if why := predictions.missing.get(row):
+                return why if why in (OF_A_TABLE, OF_ANOTHER) else f"{candidate.label}: {why}"
     x, y = answers[first.rows[0]], answers[second.rows[0]]
     if x.split != y.split:
         return f"different images or splits ({x.split} and {y.split}) are never paired"

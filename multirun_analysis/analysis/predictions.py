@@ -18,6 +18,10 @@ from multirun_analysis.findings import Candidate
 from multirun_analysis.quantities import Quantity
 from multirun_analysis.sources.runs import Progress, Runs
 
+# Why there is nothing to pair: not a run's own fault, and so said once.
+OF_A_TABLE = "a table of results has no predictions (rows of several seeds, or the folder of the runs, would tell)"
+OF_ANOTHER = "the paired test is of accuracy alone"
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -54,7 +58,7 @@ class Predictions:
         """Those that paired tests of ``accuracy`` can use: it must be right or wrong for each image."""
         if accuracy.metric == "accuracy":
             return self
-        return Predictions({}, dict.fromkeys([*self.found, *self.missing], "the paired test is of accuracy alone"))
+        return Predictions({}, dict.fromkeys(self.found, OF_ANOTHER) | self.missing)
 
 
 def read_predictions(
@@ -63,7 +67,10 @@ def read_predictions(
     """The predictions of the candidates' runs on the split that ``accuracy`` is of."""
     found: dict[int, Answers] = {}
     missing: dict[int, str] = {}
-    rows = [row for candidate in candidates for row in candidate.rows] if accuracy.split else []
+    rows = [row for candidate in candidates for row in candidate.rows]
+    of_tables = {row for row in rows if runs.info[row].row is not None}
+    if not accuracy.split:
+        return Predictions({}, {row: OF_A_TABLE if row in of_tables else OF_ANOTHER for row in rows})
 
     def read(row: int) -> pd.DataFrame | InputError | None:
         try:
@@ -75,7 +82,8 @@ def read_predictions(
         for done, (row, table) in enumerate(zip(rows, pool.map(read, rows), strict=True), 1):
             progress("Reading predictions", done, len(rows))
             if table is None or isinstance(table, InputError):
-                missing[row] = "it has no predictions" if table is None else table.message
+                none = OF_A_TABLE if row in of_tables else "it has no predictions"
+                missing[row] = none if table is None else table.message
                 continue
             table = table[table["split"] == accuracy.split].sort_values("path", kind="stable")
             frame = runs.frame
