@@ -271,6 +271,25 @@ def test_a_unit_that_is_none_or_is_not_told_is_refused(report: Any, arguments: l
     assert said in refused.said
 
 
+@pytest.mark.parametrize(
+    ("column", "unit", "head"),
+    [
+        ("latency_seconds", "s", "latency (ms)"),
+        ("latency (ms)", "ms", "latency (ms)"),
+        ("passes", "s", "passes (ms)"),
+        ("memory_bytes", "B", "memory (MiB)"),
+        ("param_count", "M", "param_count (k)"),
+        ("wait%", "%", "wait (%)"),
+    ],
+)
+def test_a_head_leaves_out_the_unit_that_a_column_s_name_ends_with(
+    report: Any, column: str, unit: str, head: str
+) -> None:
+    text = f"model,acc,{column}\na,0.9,0.005\nb,0.7,0.004\n"
+    found = report(text, "--accuracy", "acc", "--cost", f"{column}:min:{unit}")
+    assert found.table("table2").columns.tolist() == [head]
+
+
 def test_a_record_s_column_has_its_unit(tmp_path: Path) -> None:
     write_run(tmp_path)
     with pytest.raises(InputError, match="a record has it in SI units"):

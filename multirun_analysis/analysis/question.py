@@ -211,9 +211,12 @@ def _in_unit(runs: Runs, quantity: Quantity, unit: str, option: str) -> Quantity
         )
     if not unit:
         return _as_told(runs, quantity)
-    without = re.fullmatch(rf"(.+?)[\s_./-]*[(\[]?{re.escape(unit)}[)\]]?", column, re.I)
+    kind = _kind(unit)
+    names = "|".join([re.escape(unit), *([kind] if kind in ("seconds", "bytes", "joules") else [])])
+    apart = r"(?<![^\W\d_])" if unit.isalpha() else ""  # latency_seconds is no latency_second in s
+    without = re.fullmatch(rf"(.+?)[\s_./-]*[(\[]?{apart}(?:{names})[)\]]?", column, re.I)
     label = without[1] if without and quantity.label == column and len(column) > len(unit) + 1 else quantity.label
-    return replace(quantity, kind=_kind(unit), size=UNITS[unit], label=label)
+    return replace(quantity, kind=kind, size=UNITS[unit], label=label)
 
 
 def _as_told(runs: Runs, quantity: Quantity) -> Quantity:
