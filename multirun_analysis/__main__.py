@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     terminal.show(analysis, made)
     if publishing and pictures:
-        terminal.say(f"{pictures} small pictures of disputed images were uploaded with it.")
+        terminal.say(f"Small pictures of disputed images that were uploaded with it: {pictures}.")
     terminal.say(address if publishing else "Written: " + ", ".join(written))
     return 0
 

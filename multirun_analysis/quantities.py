@@ -279,6 +279,11 @@ def columns_of(name: str, known: Iterable[str]) -> tuple[str, ...]:
     raise InputError(f"No run has a '{name}'.", f"Did you mean {numbers}?")
 
 
+def plural(number: int, one: str, more: str) -> str:
+    """``1 run has``, ``2 runs have``."""
+    return f"{number:,} {one if number == 1 else more}"
+
+
 def unlike(name: str, taken: set[str]) -> str:
     """The name, with a number after it where it is one of those ``taken``, to which it is added; to some file systems
     ``A`` is ``a``."""

@@ -417,7 +417,7 @@ def test_records_of_schema_1_and_of_today_stand_in_one_report(tmp_path: Path) ->
 
 def test_runs_that_are_all_unfinished_are_named(tmp_path: Path) -> None:
     write_run(tmp_path, "a", status="running")
-    with pytest.raises(InputError, match="None of the 1 runs has been evaluated: a is running"):
+    with pytest.raises(InputError, match="The run has not been evaluated: a is running"):
         ask(tmp_path)
 
 

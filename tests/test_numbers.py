@@ -369,7 +369,7 @@ def test_a_negative_cost_is_refused_and_what_stands_for_missing_is_left_out_by_n
         "acc: 2 cells are taken for missing, as they cannot be negative, and are left out (-1): t.csv, row 3; t.csv",
         "params: 1 cells are not finite, and are left out (inf): t.csv, row 4.",
         "params: 1 cells are no numbers, and are left out (OOM): t.csv, row 5.",
-        "1 finished runs have no acc, and are not counted: t.csv, row 8.",
+        "Not counted: 1 finished run that has no acc: t.csv, row 8.",
         "Without params, and so not on this front: b, d, e.",
     ):
         assert said in found.said
@@ -405,7 +405,7 @@ def test_rows_of_one_seed_are_no_repeats(report: Any, tmp_path: Path) -> None:
     assert len(block.candidates[0].rows) == 2
     assert block.means["metrics/test/accuracy"].tolist() == [0.55]  # the one that was done last counts
     (note,) = [note for note in block.notes if "seed" in note]
-    assert note.startswith("1 runs have the seed of a later run of the same trial, and are not counted: resnet18-")
+    assert note.startswith("Not counted: 1 run that has the seed of a later run of the same trial: resnet18-")
     assert len(found.info) == 3
 
 
@@ -452,7 +452,7 @@ def test_a_number_that_is_null_costs_a_record_no_more_than_that_number(tmp_path:
     found = ask(tmp_path)
     (block,) = found.blocks
     assert f"{tmp_path}: metrics/test/nll is null, so not known, in 1 records: {folders[0].name}." in found.notes
-    assert f"1 finished runs have no metrics/test/accuracy, and are not counted: {folders[1].name}." in block.notes
+    assert f"Not counted: 1 finished run that has no metrics/test/accuracy: {folders[1].name}." in block.notes
     assert [len(candidate.rows) for candidate in block.candidates] == [2, 3]
     assert block.means["metrics/test/accuracy"].tolist() == pytest.approx([0.8, 0.7])
     assert block.means["metrics/test/nll"].tolist() == [0.5, 0.5]
@@ -492,7 +492,7 @@ def test_a_folder_that_vanishes_while_it_is_read_is_a_sentence(tmp_path: Path) -
     assert block.labels == ["a", "b"]
     assert "1 of 2 learning curves cannot be read: " in "".join(block.notes)
     assert "b/record.json cannot be read any more: No such file or directory" in "".join(block.notes)
-    assert "1 of 2 runs have no predictions to pair" in "".join(block.notes)
+    assert "1 of 2 runs has no predictions to pair" in "".join(block.notes)
     assert list(block.epochs) == [0]
 
 

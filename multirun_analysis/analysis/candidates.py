@@ -20,7 +20,7 @@ from har_sweep.errors import InputError
 from har_sweep.record.choices import CHOICES, choice_word
 from multirun_analysis.analysis.pareto import Floats
 from multirun_analysis.findings import Candidate, Trial
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, plural
 from multirun_analysis.sources.runs import Runs
 
 # What tells one candidate from another, with what a label says before its value: what would be deployed, on what, and
@@ -172,8 +172,8 @@ def _repeats(
     later = several.iloc[np.argsort(done.astype(str).to_numpy(), kind="stable")]
     left_out[later.index[later.duplicated(keep="last")]] = True
     notes.append(
-        f"{left_out.sum():,} runs have the seed of a later run of the same trial, and are not counted: "
-        f"{runs.named(rows[left_out])}."
+        f"Not counted: {plural(left_out.sum(), 'run that has', 'runs that have')} the seed of a later run of the same "
+        f"trial: {runs.named(rows[left_out])}."
     )
     return left_out
 
@@ -187,7 +187,8 @@ def count_measured(
     missing = [row for c, rows in zip(candidates, counted, strict=True) if rows for row in c.rows if not known[row]]
     if missing:
         notes.append(
-            f"{len(missing):,} finished runs have no {accuracies.name}, and are not counted: {runs.named(missing)}."
+            f"Not counted: {plural(len(missing), 'finished run that has', 'finished runs that have')} no "
+            f"{accuracies.name}: {runs.named(missing)}."
         )
     return [replace(c, rows=rows) if rows and missing else c for c, rows in zip(candidates, counted, strict=True)]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from har_sweep.errors import InputError
 from har_sweep.record.record import same_accuracy
 from multirun_analysis.findings import Candidate
-from multirun_analysis.quantities import Quantity
+from multirun_analysis.quantities import Quantity, plural
 from multirun_analysis.sources.runs import Progress, Runs
 
 # Why there is nothing to pair: not a run's own fault, and so said once.
@@ -101,7 +101,8 @@ def read_predictions(
             sure = table["confidence"].to_numpy(float) if "confidence" in table else None
             found[row] = Answers(fingerprint, path, label, answer, sure)
     if missing:
-        notes.append(f"{len(missing)} of {len(rows)} runs have no predictions to pair: {next(iter(missing.values()))}.")
+        have = plural(len(missing), f"of {len(rows)} runs has", f"of {len(rows)} runs have")
+        notes.append(f"{have} no predictions to pair: {next(iter(missing.values()))}.")
     return Predictions(found, missing)
 
 

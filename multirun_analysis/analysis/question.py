@@ -122,7 +122,8 @@ def choose_accuracy(runs: Runs, question: Question, notes: list[str]) -> Quantit
         if not name:
             if runs.are_records:
                 raise InputError(
-                    f"None of the {len(runs.info)} runs has been evaluated: "
+                    f"{'The run has not' if len(runs.info) == 1 else f'None of the {len(runs.info)} runs has'} been "
+                    "evaluated: "
                     + ", ".join(f"{info.name or info.run_id} is {info.status}" for info in runs.info[:5])
                     + ("." if len(runs.info) <= 5 else ", ..."),
                     "Finish them first: the same har_sweep command goes on with them.",

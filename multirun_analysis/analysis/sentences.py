@@ -13,7 +13,7 @@ from multirun_analysis.analysis.claims import Claim, claims_along
 from multirun_analysis.analysis.crossed import POWER
 from multirun_analysis.analysis.tuning import find_leads
 from multirun_analysis.findings import Block, Comparison
-from multirun_analysis.quantities import COSTS, Quantity
+from multirun_analysis.quantities import COSTS, Quantity, plural
 from multirun_analysis.sources.runs import some
 
 MOST = 12  # sentences on one cost; the tables have all
@@ -212,7 +212,11 @@ def _untested(block: Block, claims: Sequence[Claim]) -> list[str]:
         pair.reason or "one run each, and no predictions to pair" if pair else "too many to compare in pairs"
         for pair in untested
     )
-    what = "None of these differences was" if len(untested) == len(claims) else f"{len(untested)} of these were not"
+    what = (
+        "None of these differences was"
+        if len(untested) == len(claims)
+        else plural(len(untested), "of these was not", "of these were not")
+    )
     why = "; ".join(list(reasons)[:3]) + ("; ..." if len(reasons) > 3 else "")
     return [f"{what} tested for more than chance: {why}."]
 
@@ -236,7 +240,7 @@ def _of_tuning(block: Block) -> list[str]:
             change = f"{leader} and {other} change places {len(leads) - 1} times; beyond {hours} {leader} leads"
         said.append(f"{change}: {gap} in {block.selecting.label} after all trials.")
     if len(said) > MOST_STEPS:
-        said[MOST_STEPS:] = [f"{len(said) - MOST_STEPS} more pairs change places with the cost of tuning."]
+        said[MOST_STEPS:] = [f"Further pairs that change places with the cost of tuning: {len(said) - MOST_STEPS}."]
     return said
 
 

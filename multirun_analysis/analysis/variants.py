@@ -94,7 +94,7 @@ def variant_sentences(block: Block) -> list[str]:
     """What each variant brings and costs, the fastest first."""
     order = sorted(block.variants, key=lambda change: -np.nan_to_num(change.ratios[LATENCY]))
     said = [_sentence(block, change) for change in order[:MOST]]
-    return said + ([f"{len(order) - MOST} more variants are in the table."] if len(order) > MOST else [])
+    return said + ([f"Only in the table: {len(order) - MOST} more."] if len(order) > MOST else [])
 
 
 def _sentence(block: Block, change: VariantChange) -> str:

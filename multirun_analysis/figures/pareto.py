@@ -229,7 +229,7 @@ def _mark_notes(block: Block, shown: Sequence[int], marked: dict[int, list[str]]
     if missing:
         why["Without a value: ", ""] = missing
     notes = [f"{before}{_names(block, cs, styles)}{after}." for (before, after), cs in list(why.items())[:MOST_NOTES]]
-    return notes + ([f"And {len(why) - MOST_NOTES} more such reasons: see the table."] if len(why) > MOST_NOTES else [])
+    return notes + ([f"And {len(why) - MOST_NOTES} more: see the table."] if len(why) > MOST_NOTES else [])
 
 
 def _sign(block: Block, candidate: int) -> str:

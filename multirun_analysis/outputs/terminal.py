@@ -111,7 +111,7 @@ def draw(table: Table, width: int) -> RichTable:
     """A table for a terminal: with a column a model, as in the study, where only that fits; else without the columns
     that do not fit, which it names."""
     heads, rows = (list(table.columns), [[(c.shown, c.best) for c in row] for row in table.rows[:MOST_ROWS]])
-    below = [f"{len(table.rows) - MOST_ROWS:,} more rows are in the report."] if len(table.rows) > MOST_ROWS else []
+    below = [f"Rows that only the report has: {len(table.rows) - MOST_ROWS:,}."] if len(table.rows) > MOST_ROWS else []
     room = width - MARGIN  # the table's own edges
     if sum(_widths(heads, rows)) > room and rows:
         columns = [[(head, False), *(row[place] for row in rows)] for place, head in enumerate(heads)]

@@ -11,6 +11,7 @@ import pandas as pd
 from har_sweep.errors import InputError
 from har_sweep.files import atomic, atomic_file
 from multirun_analysis.findings import Analysis
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.runs import Progress
 from multirun_analysis.tables.table import PART, Table
 
@@ -32,7 +33,7 @@ def write(
         if "parquet" in formats:
             frame = storable(analysis.frame)
             atomic_file(folder / "data.parquet", lambda path: frame.to_parquet(path, index=False, row_group_size=PART))
-            said.append(f"{folder / 'data.parquet'} ({len(analysis.frame):,} runs)")
+            said.append(f"{folder / 'data.parquet'} ({plural(len(analysis.frame), 'run', 'runs')})")
         wanted = [f for f in TABLES if f in formats]
         for done, table in enumerate(tables if wanted else [], 1):
             progress("Writing tables", done, len(tables))
@@ -40,12 +41,12 @@ def write(
                 with atomic(folder / "tables" / f"{table.name}.{form}") as file:
                     file.writelines(part.encode() for part in _parts(table, form))
         if wanted:
-            said.append(f"{folder / 'tables'} ({len(tables)} tables)")
+            said.append(f"{folder / 'tables'} ({plural(len(tables), 'table', 'tables')})")
         if drawn := [f for f in FIGURES if f in formats]:
             from multirun_analysis.figures.figures import figures
 
             made = figures(analysis, folder / "figures", drawn, progress)
-            said.append(f"{folder / 'figures'} ({len(made) // len(drawn)} figures)")
+            said.append(f"{folder / 'figures'} ({plural(len(made) // len(drawn), 'figure', 'figures')})")
         if "html" in formats:
             progress("Writing the page", 0, None)
             from multirun_analysis.report.page import page

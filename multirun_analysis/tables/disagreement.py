@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from multirun_analysis.findings import Block
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.runs import some
 from multirun_analysis.tables.columns import Cell
 from multirun_analysis.tables.table import Table, interval_cell, name_cell, plain_cell
@@ -59,9 +60,10 @@ def comparisons_table(block: Block) -> Table:
         for of in ([c.claimed for c in block.comparisons], [c.p is not None for c in block.comparisons])
     )
     note = (
-        f"p is of the pair alone, and so is its 95 % interval; corrected, for the {claims} claims of the report where "
-        f"it is one of them, else for all {tested} pairs. Certain: below 0.05; of models only where both were trained "
-        "more than once."
+        f"p is of the pair alone, and so is its 95 % interval; corrected, for "
+        f"{plural(claims, 'claim', 'claims')} of the report where it is one of them, else for "
+        f"{plural(tested, 'pair', 'pairs')} in all. Certain: below 0.05; of models only where both were trained more "
+        "than once."
     )
     return Table("comparisons", "Comparisons in pairs", heads, rows, note)
 

@@ -135,7 +135,7 @@ class Table:
 
     def _below(self) -> list[str]:
         left_out = len(self.rows) - MOST_PRINTED
-        return [*([f"{left_out:,} more rows are in the CSV."] if left_out > 0 else []), *self.footnotes()]
+        return [*([f"Rows that only the CSV has: {left_out:,}."] if left_out > 0 else []), *self.footnotes()]
 
     def footnotes(self) -> list[str]:
         """The note, and each cause why something is marked, with the rows that it is about."""
