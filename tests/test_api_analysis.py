@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -72,7 +73,7 @@ def test_a_plain_script_without_a_guard_writes_what_the_command_writes(folder: P
 
 def test_only_the_formats_that_are_asked_for_are_saved(analysis: Analysis, tmp_path: Path) -> None:
     assert analysis.save(tmp_path / "some", formats=["csv", "html"]) == tmp_path / "some"
-    assert {path.name for path in (tmp_path / "some").iterdir()} == {"tables", "index.html"}
+    assert {path.name for path in (tmp_path / "some").glob("[!.]*")} == {"tables", "index.html"}
     with pytest.raises(InputError, match="doc is not one of html"):
         analysis.save(tmp_path / "other", formats="doc")
 
@@ -104,7 +105,7 @@ def test_a_notebook_shows_sentences_tables_and_the_first_front(analysis: Analysi
 
 def test_fronts_tables_and_figures_have_the_names_of_their_files(analysis: Analysis, folder: Path) -> None:
     analysis.save(folder / "names")
-    files = {path.stem for path in (folder / "names").rglob("*.*")}
+    files = {path.stem for path in (folder / "names").rglob("[!.]*.*")}
     assert set(analysis.tables) | set(analysis.figures) == files - {"index", "data"}
     assert list(analysis.fronts) == ["training_time", "macs", "all"]
     front = analysis.fronts["training_time"]
@@ -131,6 +132,34 @@ def test_columns_that_give_one_name_of_a_file_have_names_of_their_own(tmp_path: 
     found.save(tmp_path, ["svg", "csv"])
     assert {path.stem for path in tmp_path.glob("tables/front-*.csv")} == set(names)
     assert len(list(tmp_path.glob("figures/pareto*.svg"))) == len(columns)
+
+
+def test_a_report_leaves_nothing_of_an_earlier_one_and_all_that_is_its_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.DataFrame({"model": ["a", "b"], "top1": [70.0, 80.0], "lat": [1.0, 2.0], "size": [2.0, 1.0]})
+
+    def save(costs: list[str], *formats: str) -> set[str]:
+        found = multirun_analysis.analyse(table, accuracy="top1", costs=[f"{cost}:min" for cost in costs])
+        with suppress(KeyboardInterrupt):
+            found.save(tmp_path, formats)
+        return {path.stem for path in tmp_path.glob("*/*.*")}
+
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    first = save(["lat", "size"], "csv", "svg")
+    assert {"front-lat", "front-size", "front-all", "pareto-lat", "pareto-size"} <= first
+    for own in ("tables/mine.csv", "figures/mine.svg", "tables/front-all.csv"):  # the last of them was the report's
+        (tmp_path / own).write_text("mine")
+    with monkeypatch.context() as patched:
+        patched.setattr("multirun_analysis.report.page.page", interrupt)
+        assert save(["lat"], "csv", "html") == {*first, "mine"}
+    assert save(["lat"], "csv") == {*first, "mine"} - {"front-size"}
+    assert save(["lat"], "svg") == {*first, "mine"} - {"front-size", "pareto-size"}
+    assert (tmp_path / "tables" / "front-all.csv").read_text() == "mine"
+    (tmp_path / ".written.json").write_bytes(b'{"tables/mine.csv": "\xff"}')  # then nothing is known to be the report's
+    assert {"mine", "front-lat"} <= save(["size"], "csv")
 
 
 def test_tables_are_data_frames_in_full_precision(analysis: Analysis) -> None:

@@ -58,7 +58,7 @@ def test_the_bare_command_shows_table_1_table_2_the_fronts_and_sentences(folder:
 
 def test_the_report_is_a_page_figures_tables_and_data(folder: Path) -> None:
     report = folder / "report"
-    assert {path.name for path in report.iterdir()} == {"index.html", "figures", "tables", "data.parquet"}
+    assert {path.name for path in report.glob("[!.]*")} == {"index.html", "figures", "tables", "data.parquet"}
     assert {path.suffix for path in (report / "figures").iterdir()} == {".png", ".svg", ".pdf"}
     assert {path.suffix for path in (report / "tables").iterdir()} == {".csv", ".md", ".tex"}
     names = {path.stem for path in (report / "tables").iterdir()}

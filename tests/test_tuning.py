@@ -146,7 +146,7 @@ def test_it_is_a_table_and_a_figure_of_tuned_models_only(tuned: Path, tmp_path_f
     assert frame[frame["model"] == "large"]["device hours so far"].tolist() == [1, 2, 3]
     assert frame[frame["model"] == "small"]["best so far"].tolist() == [70, 70, 72]
     assert frame[frame["model"] == "small"]["val accuracy (%)"].tolist() == [70, 60, 72]
-    drawn = figures(analysis, tmp_path_factory.mktemp("figures"), ["svg"], quiet)
+    drawn = list(figures(analysis, tmp_path_factory.mktemp("figures"), ["svg"], quiet))
     assert "tuning.svg" in {path.name for path in drawn}
     (plan,) = [plan for plan in plan_figures(analysis) if plan.name == "tuning"]
     figure = plan.draw()

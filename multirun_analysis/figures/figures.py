@@ -79,10 +79,9 @@ def plan_figures(analysis: Analysis) -> list[Plan]:
     return plans
 
 
-def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress) -> list[Path]:
+def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: Progress) -> Iterator[Path]:
     """Draw what ``plan_figures`` has into ``folder``, each once, in every one of ``formats`` (png, svg, pdf).
-    ``progress`` hears how many of how many are done. Returns the files; each appears whole or not at all."""
-    written: list[Path] = []
+    ``progress`` hears how many of how many are done. Yields the files; each appears whole or not at all."""
     plans = plan_figures(analysis)
     for done, plan in enumerate(plans):
         progress("Drawing figures", done, len(plans))
@@ -91,9 +90,8 @@ def figures(analysis: Analysis, folder: Path, formats: Sequence[str], progress: 
                 path = folder / f"{plan.name}.{kind}"
                 with atomic(path) as file:
                     plan.save(figure, file, kind)
-                written.append(path)
+                yield path
     progress("Drawing figures", len(plans), len(plans))
-    return written
 
 
 @contextmanager
