@@ -603,3 +603,12 @@ def test_who_only_guesses_is_told_so_and_is_nobody_s_best_value(tmp_path: Path) 
     assert said.startswith("No better than always answering the largest class (")
     assert said.endswith(": vit_tiny.")
     assert block.headlines[SECONDS].startswith("Best value and best: resnet18")
+
+
+def test_where_all_guess_nothing_is_called_the_best_value(tmp_path: Path) -> None:
+    share = 1 / len(CLASSES)
+    write_run(tmp_path, "vit_tiny", test=share + 0.02, cost__training__seconds=1.0)
+    write_run(tmp_path, "resnet18", test=share + 0.01, cost__training__seconds=0.5)
+    (headline,) = block_of(tmp_path, costs=["training_time"]).headlines.values()
+    assert headline.startswith("Nothing does better than guessing, as far as can be told, so there is no best value: ")
+    assert headline.endswith(f"the best of them, vit_tiny, in {share + 0.02:.2%}.".replace("%", " %"))

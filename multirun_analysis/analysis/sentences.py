@@ -38,11 +38,18 @@ def claims_of(block: Block, cost: Quantity) -> list[Claim]:
 
 def headline(block: Block, cost: Quantity, claims: Sequence[Claim]) -> str:
     """The best value, what the next step costs, and the best. The best value is the member of the front that lies
-    highest above the line from its cheapest to its most accurate member, costs by their ratio; nobody's who guesses,
-    where others do not."""
+    highest above the line from its cheapest to its most accurate member, costs by their ratio; nobody's who guesses."""
     members = _members(block, cost, claims)
     if not members or (cost.column in block.aside and block.fronts[cost.column].known.sum() < 2):
         return ""
+    told = guesses(block)
+    if told and told.keys() >= {*block.compared}:
+        best = block.compared[0]
+        return (
+            "Nothing does better than guessing, as far as can be told, so there is no best value: always answering the "
+            f"largest class is right in {block.accuracy.text(told[best])} of the cases, the best of them, "
+            f"{block.labels[best]}, in {block.accuracy.text(_accuracy(block, best))}."
+        )
     value, best = _best_value(block, cost, members), members[-1]
     among = _among(block, cost, best)
     if value == best:
