@@ -272,7 +272,8 @@ def columns_of(name: str, known: Iterable[str]) -> tuple[str, ...]:
         return (tails[0],)
     if tails:
         raise InputError(f"'{name}' may be {', '.join(tails[:6])}.", "Give the whole name.")
-    near = difflib.get_close_matches(name, [*known, *ALIASES], n=3, cutoff=0.5)
+    short = [alias for alias, columns in ALIASES.items() if not {*columns}.isdisjoint(known)]
+    near = difflib.get_close_matches(name, [*known, *short], n=3, cutoff=0.5)
     numbers = ", ".join(
         near or [column for column in known if not re.search("per_class|config|environment", column)][:12]
     )

@@ -496,6 +496,13 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest(study: Path) -> 
     assert "training_time" in refused.value.hint
 
 
+def test_what_is_meant_is_never_what_a_table_has_not(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,acc,lat_ms\na,81,5\nb,79,4\n")
+    with pytest.raises(InputError, match="No run has a 'latncy'") as e:
+        ask(tmp_path / "t.csv", costs=["latncy:min"])
+    assert e.value.hint == "Did you mean lat_ms?"  # and not latency
+
+
 def test_families_are_compared_by_what_is_on_the_front_of_each(tmp_path: Path) -> None:
     for model, timm_name, accuracy, seconds in [
         ("resnet18", "resnet18", 0.60, 100.0), ("resnet34", "resnet34", 0.64, 150.0),
