@@ -101,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(given)
     publishing = options.sources[:1] == ["wandb-report"]
     try:
+        if options.project and not publishing:
+            raise InputError(
+                f"--project {options.project} is where a report in W&B goes, and none is asked for.",
+                "Write wandb-report before the sources, or leave it out.",
+            )
         sources = [_source(word) for word in options.sources[publishing:]] or ["runs"]
         formats = choose_formats(options.format)
         with system_errors_told(), terminal.progress() as progress:

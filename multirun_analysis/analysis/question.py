@@ -68,6 +68,11 @@ def understand(runs: Runs, question: Question, notes: list[str]) -> tuple[Runs, 
         as ``analyse``.
     """
     frame = runs.frame
+    if question.images and not question.images.is_dir():
+        raise InputError(
+            f"--images {question.images}: there is no such folder.",
+            "Give the one that the images' paths begin in, or leave it out: they are looked for where they were.",
+        )
     label = [column for name in question.label for column in columns_of(name, frame.columns)]
     accuracy, costs = choose_accuracy(runs, question, notes), choose_costs(runs, question, notes)
     if accuracy.column in {cost.column for cost in costs}:
