@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="only runs for which this holds, such as 'lr<0.01', 'model in resnet18,vit_tiny', 'status==done', "
         "'started_at>=2026-11-01'; OP is one of == != < <= > >= in; null is what is missing; several: all must hold",
     )  # fmt: skip
-    made.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    made.add_argument("--out", type=Path, help="folder to write to (default: report)")
     made.add_argument(
         "--format",
         action="append",
@@ -106,6 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--project {options.project} is where a report in W&B goes, and none is asked for.",
                 "Write wandb-report before the sources, or leave it out.",
             )
+        if publishing and (options.out or options.format):
+            raise InputError(
+                "wandb-report writes no files: --out and --format are of a report in a folder.",
+                "Leave them out; the same command without wandb-report writes one.",
+            )
         sources = [_source(word) for word in options.sources[publishing:]] or ["runs"]
         formats = choose_formats(options.format)
         with system_errors_told(), terminal.progress() as progress:
@@ -146,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 from multirun_analysis.outputs.write import write
 
-                written = write(analysis, made, options.out, formats, progress)
+                written = write(analysis, made, options.out or Path("report"), formats, progress)
     except InputError as e:
         terminal.error(e.message, e.hint)
         return 2

@@ -387,7 +387,7 @@ def test_records_that_are_broken_or_of_another_schema_are_named_and_the_rest_goe
     assert "half/record.json is not a run's record" in notes
     assert "newer/record.json has schema_version 3" in notes
     assert "older/record.json has schema_version 0" in notes
-    assert "1 folders have no record (yet)" in notes
+    assert "no record (yet) in 1 folder" in notes
     assert "contradicts itself: epoch 3 is selected of 2." in notes
     assert "contradicts itself: its attempts ended as killed." in notes
     assert "contradicts itself: its val accuracy is 0.8000, and 0.7000 in the epoch that was selected." in notes

@@ -120,6 +120,7 @@ def test_the_same_command_again_gives_the_same_files_and_reads_its_own_data(fold
         (["results.csv"], "there is no results.csv"),
         (["runs", "--images", "nowhere"], "--images nowhere: there is no such folder"),
         (["runs", "--project", "me/mine"], "Write wandb-report before the sources"),
+        (["wandb-report", "runs"], "wandb-report writes no files"),
     ],
 )
 def test_what_cannot_be_used_is_said_with_status_2_and_nothing_is_written(

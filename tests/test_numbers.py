@@ -321,7 +321,7 @@ def test_a_budget_that_cannot_be_or_may_mean_a_share_is_refused(report: Any, bud
 @pytest.mark.parametrize(
     ("accuracies", "said"),
     [
-        ([0.81, 0.79, 1.2], "shares and percents in one column: 2 of its values are at most 1 (0.81), 1 are more"),
+        ([0.81, 0.79, 1.2], "shares and percents in one column: of its values 2 at most 1 (0.81), and 1 more"),
         ([0.81, 79, 80], "The fewer are in t.csv, row 1. Write all in one unit; if all of them are percent, say so"),
         ([81, 130, 70], "acc must be from 0 to 1, or from 0 to 100 in percent, and is 130.0 in t.csv, row 2."),
         ([81, -3, 70], "acc must be from 0 to 100 (percent), and is -3 in t.csv, row 2."),
@@ -365,10 +365,10 @@ def test_a_negative_cost_is_refused_and_what_stands_for_missing_is_left_out_by_n
     rows = ["a,81,5", "b,79,-1", "c,-1,3", "d,78,inf", "e,77,OOM", "f,76,9", "f,74,11", "f,-1,1000"]
     found = report("model,acc,params\n" + "\n".join(rows) + "\n", *ASK)
     for said in (
-        "params: 1 cells are taken for missing, as they cannot be negative, and are left out (-1): t.csv, row 2.",
-        "acc: 2 cells are taken for missing, as they cannot be negative, and are left out (-1): t.csv, row 3; t.csv",
-        "params: 1 cells are not finite, and are left out (inf): t.csv, row 4.",
-        "params: 1 cells are no numbers, and are left out (OOM): t.csv, row 5.",
+        "params: 1 cell is taken for missing, as they cannot be negative, and left out (-1): t.csv, row 2.",
+        "acc: 2 cells are taken for missing, as they cannot be negative, and left out (-1): t.csv, row 3; t.csv",
+        "params: 1 cell is not finite, and left out (inf): t.csv, row 4.",
+        "params: 1 cell is no number, and left out (OOM): t.csv, row 5.",
         "Not counted: 1 finished run that has no acc: t.csv, row 8.",
         "Without params, and so not on this front: b, d, e.",
     ):
@@ -381,7 +381,7 @@ def test_a_negative_cost_is_refused_and_what_stands_for_missing_is_left_out_by_n
 def test_rows_without_a_label_are_left_out_by_name(report: Any) -> None:
     found = report("model,acc,params\na,81,5\n,79,4\n  ,78,3\nb,70,2\n", *ASK)
     assert found.table("table1").index.tolist() == ["a", "b"]
-    assert "2 runs without a model are left out: t.csv, row 2; t.csv, row 3." in found.said
+    assert "Left out: 2 runs without a model: t.csv, row 2; t.csv, row 3." in found.said
     assert "No run has a model" in report("model,acc,params\n,81,5\n", *ASK).said
 
 
@@ -413,7 +413,7 @@ def test_of_runs_that_come_twice_with_other_numbers_it_is_said_which_is_kept(rep
     found = report("run_id,model,acc,params\nx,a,80,5\nx,a,70,5\ny,b,60,3\ny,b,60,3\n", *ASK)
     assert "2 runs came twice and are taken once." in found.said
     assert (
-        "1 runs came twice with different numbers: x has acc 80 in t.csv, row 1, which is kept, and 70 in t.csv, row 2."
+        "1 run came twice with different numbers: x has acc 80 in t.csv, row 1, which is kept, and 70 in t.csv, row 2."
         in found.said
     )
     record = write_run(tmp_path / "runs", test=0.6)
@@ -427,7 +427,7 @@ def test_an_empty_seed_or_status_is_a_sentence(report: Any) -> None:
     found = report("model,acc,params,seed,status\na,81,5,0,\na,82,5,,done\nb,70,2,x,\n", *ASK)
     assert found.table("table1")["runs"].tolist() == [2, 1]
     assert "2 rows have no status and are taken for done: row 1, row 3." in found.said
-    assert "1 seeds are no whole numbers and are not known: row 3 (x)." in found.said
+    assert "1 seed is no whole number, and so not known: row 3 (x)." in found.said
     assert pd.read_csv(found.folder / "tables" / "runs.csv")["seed"].tolist() == ["0", "-", "-"]
 
 
@@ -451,7 +451,7 @@ def test_a_number_that_is_null_costs_a_record_no_more_than_that_number(tmp_path:
     assert np.isnan(read_record(folders[0] / "record.json").metrics["test"].nll)
     found = ask(tmp_path)
     (block,) = found.blocks
-    assert f"{tmp_path}: metrics/test/nll is null, so not known, in 1 records: {folders[0].name}." in found.notes
+    assert f"{tmp_path}: metrics/test/nll is null, so not known, in 1 record: {folders[0].name}." in found.notes
     assert f"Not counted: 1 finished run that has no metrics/test/accuracy: {folders[1].name}." in block.notes
     assert [len(candidate.rows) for candidate in block.candidates] == [2, 3]
     assert block.means["metrics/test/accuracy"].tolist() == pytest.approx([0.8, 0.7])
@@ -486,7 +486,7 @@ def test_a_folder_that_vanishes_while_it_is_read_is_a_sentence(tmp_path: Path) -
             shutil.rmtree(tmp_path / "runs" / "c")
 
     runs = read_runs([str(tmp_path / "runs")], tmp_path, remove)
-    assert f"{tmp_path}/runs: 1 folders were removed while they were read: c." in runs.notes
+    assert f"{tmp_path}/runs: 1 folder was removed while being read: c." in runs.notes
     shutil.rmtree(tmp_path / "runs" / "b")
     (block,) = analyse(runs, Question(), "", quiet).blocks
     assert block.labels == ["a", "b"]
@@ -619,3 +619,9 @@ def test_a_goal_that_a_known_accuracy_does_not_have_is_refused_and_so_are_two_of
     assert "test:min" in report(rows, "--accuracy", "test:min", "--cost", "params:min").said
     twice = report(rows, "--accuracy", "test", "--cost", "params:min", "--cost", "params:max")
     assert "params is asked for twice, not alike" in twice.said
+
+
+def test_a_sweep_of_a_table_is_refused_with_what_can_be_chosen_instead(report: Any) -> None:
+    refused = report("model,acc,params\na,0.7,1\n", *ASK, "--sweep", "main")
+    assert "--sweep main: only har_sweep's runs are of sweeps, not those of t.csv." in refused.said
+    assert "--where" in refused.said

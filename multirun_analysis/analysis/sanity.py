@@ -13,7 +13,7 @@ import pandas as pd
 
 from har_sweep.errors import InputError
 from multirun_analysis.analysis.ranking import as_numbers
-from multirun_analysis.quantities import Goal, Kind, Quantity
+from multirun_analysis.quantities import Goal, Kind, Quantity, plural
 from multirun_analysis.sources.runs import Runs, some
 
 SENTINELS = (-1, -9, -99, -999, -9999)  # what people write where there is no number and none can be negative
@@ -63,8 +63,8 @@ def kind_by_size(runs: Runs, column: str, goal: Goal, notes: list[str]) -> Kind:
     if small.any() and large.any() and is_one:
         fewer = np.flatnonzero(small if small.sum() <= large.sum() else large)
         raise InputError(
-            f"{column} has shares and percents in one column: {int(small.sum())} of its values are at most 1 "
-            f"({values[small].max():g}), {int(large.sum())} are more ({values[large].max():g}). The fewer are in "
+            f"{column} has shares and percents in one column: of its values {int(small.sum())} at most 1 "
+            f"({values[small].max():g}), and {int(large.sum())} more ({values[large].max():g}). The fewer are in "
             f"{runs.named(fewer)}.",
             f"Write all in one unit; if all of them are percent, say so: --accuracy '{column}:{goal}:%'.",
         )
@@ -101,7 +101,7 @@ def check_numbers(
             numbers[column] = np.nan
             continue
         written = pd.to_numeric(raw, errors="coerce")
-        _name(runs, column, "no numbers", raw.notna() & written.isna(), notes)
+        _name(runs, column, "no number", raw.notna() & written.isna(), notes)
         _name(runs, column, "not finite", written.abs() == np.inf, notes)
         if quantity.is_share or column not in accuracies:
             sentinel = written.isin(SENTINELS)
@@ -143,7 +143,8 @@ def _name(runs: Runs, column: str, why: str, wrong: pd.Series, notes: list[str])
     rows = np.flatnonzero(wrong)
     if len(rows):
         cells = some(list(dict.fromkeys(str(runs.frame[column].iat[row]) for row in rows[:1000])))
-        notes.append(f"{column}: {len(rows):,} cells are {why}, and are left out ({cells}): {runs.named(rows)}.")
+        left_out = plural(len(rows), "cell is", "cells are")
+        notes.append(f"{column}: {left_out} {why}, and left out ({cells}): {runs.named(rows)}.")
 
 
 def labelled(runs: Runs, label: Sequence[str], notes: list[str]) -> Runs:
@@ -169,5 +170,5 @@ def labelled(runs: Runs, label: Sequence[str], notes: list[str]) -> Runs:
     if blank.all():
         raise InputError(f"No run has a {' or '.join(columns)}.", "Add --label COLUMN.")
     rows = np.flatnonzero(blank)
-    notes.append(f"{len(rows):,} runs without a {' or '.join(columns)} are left out: {runs.named(rows)}.")
+    notes.append(f"Left out: {plural(len(rows), 'run', 'runs')} without a {' or '.join(columns)}: {runs.named(rows)}.")
     return runs.take(np.flatnonzero(~blank).tolist())

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from har_sweep.errors import InputError
-from har_sweep.files import atomic
+from har_sweep.files import atomic, short_hash
 from har_sweep.record.record import EPOCH_KEYS
 from multirun_analysis.findings import Analysis, Block
 from multirun_analysis.outputs.pictures import Pictures, disputed_pictures, log_pictures
@@ -69,7 +69,7 @@ def publish(analysis: Analysis, project: str, entity: str | None, cache: Path, t
     try:
         entity, project = client.where(entity, project)
         title = (title or "Accuracy against cost: " + ", ".join(b.name or "runs" for b in analysis.blocks))[:128]
-        memory = cache / "wandb" / f"report-{_slug(f'{client.url} {entity} {project} {title}')}.json"
+        memory = cache / "wandb" / f"report-{short_hash([client.url, entity, project, title])}.json"
         return _publish(client, analysis, project, entity, title, memory)
     finally:
         client.close()

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from har_sweep.errors import InputError
-from multirun_analysis.quantities import columns_of
+from multirun_analysis.quantities import columns_of, plural
 from multirun_analysis.sources.runs import Found, Runs
 
 MOST_TOLD = 8  # values of a column, or sweeps
@@ -126,6 +126,11 @@ def choose(runs: Runs, sweeps: Sequence[str], where: Sequence[str]) -> Runs:
     conditions = [Condition.parse(text) for text in where]
     if not sweeps and not conditions:
         return runs
+    if sweeps and "sweeps" not in runs.frame.columns:
+        raise InputError(
+            f"--sweep {sweeps[0]}: only har_sweep's runs are of sweeps, not those of {', '.join(runs.sources)}.",
+            "Leave it out, or choose rows by a column: --where 'COLUMN==VALUE'.",
+        )
     for name in sweeps:  # each is one that there is
         _kept(runs.frame, [Condition(f"--sweep {name}", "sweeps", "in", (name,))])
     if sweeps:
@@ -246,7 +251,7 @@ def _told(counts: Counter[str]) -> str:
 
 
 def _runs(count: int) -> str:
-    return f"{count:,} run{'s' * (count != 1)}"
+    return plural(count, "run", "runs")
 
 
 def _listed(value: str) -> tuple[str, ...]:

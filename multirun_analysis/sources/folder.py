@@ -14,6 +14,7 @@ from har_sweep.files import redact_text
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Epoch, contradictions, flatten
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress, some
 
 
@@ -94,15 +95,18 @@ def read_folder(folder: Path, progress: Progress) -> Found:
         origins.append(RunFolder(RunPaths(run)))
     notes = [f"Left out: {reason}" for reason in broken[:20]]
     if len(broken) > 20:
-        notes.append(f"Left out: {len(broken) - 20} more broken records in {folder}.")
+        notes.append(f"Left out: {plural(len(broken) - 20, 'more broken record', 'more broken records')} in {folder}.")
     if unbegun and len(folders) > unbegun:
-        notes.append(f"{folder}: {unbegun} folders have no record (yet).")
+        notes.append(f"{folder}: no record (yet) in {plural(unbegun, 'folder', 'folders')}.")
     if gone:
-        notes.append(f"{folder}: {len(gone)} folders were removed while they were read: {some(gone)}.")
+        removed = plural(len(gone), "folder was", "folders were")
+        notes.append(f"{folder}: {removed} removed while being read: {some(gone)}.")
     for column, runs in list(unknown.items())[:10]:
-        notes.append(f"{folder}: {column} is null, so not known, in {len(runs)} records: {some(runs)}.")
+        records = plural(len(runs), "record", "records")
+        notes.append(f"{folder}: {column} is null, so not known, in {records}: {some(runs)}.")
     if len(unknown) > 10:
-        notes.append(f"{folder}: {len(unknown) - 10} more numbers are null in some records.")
+        more = plural(len(unknown) - 10, "more number is", "more numbers are")
+        notes.append(f"{folder}: {more} null in some records.")
     return Found(rows, info, origins, notes)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from har_sweep.errors import InputError
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.choice import choose_found, parse_address
 from multirun_analysis.sources.folder import RunFolder, read_folder
 from multirun_analysis.sources.runs import Found, Progress, Runs, some
@@ -134,7 +135,7 @@ def take_once(runs: Runs) -> Runs:
         origins=[runs.origins[place] for place in kept],
         notes=[
             *runs.notes,
-            f"{len(runs.info) - len(kept)} runs came twice and are taken once.",
+            f"{plural(len(runs.info) - len(kept), 'run came twice and is', 'runs came twice and are')} taken once.",
             *_contradicting(runs, pairs),
         ],
     )
@@ -152,4 +153,4 @@ def _contradicting(runs: Runs, pairs: list[tuple[int, int]]) -> list[str]:
             f"{runs.info[kept].run_id} has {numbers.columns[column]} {one[number, column]:.6g} in "
             f"{runs.info[kept].source}, which is kept, and {other[number, column]:.6g} in {runs.info[left].source}"
         )
-    return [f"{len(said)} runs came twice with different numbers: {some(said)}."] if said else []
+    return [f"{plural(len(said), 'run', 'runs')} came twice with different numbers: {some(said)}."] if said else []

@@ -11,6 +11,7 @@ import pandas as pd
 
 from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.quantities import plural
 
 # Hears what is done, how much of it, and of how much, where that is known.
 Progress = Callable[[str, int, int | None], None]
@@ -59,7 +60,7 @@ class Runs:
     written: Mapping[str, Callable[[str], pd.Series]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<{len(self.info):,} runs from {', '.join(self.sources)}>"
+        return f"<{plural(len(self.info), 'run', 'runs')} from {', '.join(self.sources)}>"
 
     def _repr_html_(self) -> str:
         return str(self.frame._repr_html_())

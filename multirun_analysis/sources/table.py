@@ -19,6 +19,7 @@ import pandas as pd
 from har_sweep.errors import InputError, first_line
 from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.cells import Column, Style, choose_style, describe
 from multirun_analysis.sources.runs import Found, some
 
@@ -241,7 +242,8 @@ def rows_of(table: Sheet, source: str) -> Found:
     seeds = _whole(frame, notes, source)
     if "status" in frame.columns and (empty := [place for place, word in enumerate(known[3], 1) if word is None]):
         rows = some([f"row {place}" for place in empty])
-        notes.append(f"{source}: {len(empty)} rows have no status and are taken for done: {rows}.")
+        have = plural(len(empty), "row has no status and is", "rows have no status and are")
+        notes.append(f"{source}: {have} taken for done: {rows}.")
     info = [
         RunInfo(
             str(f"row {place}" if run_id is None else run_id), str("" if name is None else name), seed,
@@ -278,5 +280,6 @@ def _whole(frame: pd.DataFrame, notes: list[str], source: str) -> list[int | Non
     whole = numbers.where(numbers % 1 == 0)
     if (wrong := frame["seed"].notna() & whole.isna()).any():
         rows = some([f"row {place + 1} ({frame['seed'].iat[place]})" for place in np.flatnonzero(wrong)])
-        notes.append(f"{source}: {int(wrong.sum())} seeds are no whole numbers and are not known: {rows}.")
+        are = plural(int(wrong.sum()), "seed is no whole number", "seeds are no whole numbers")
+        notes.append(f"{source}: {are}, and so not known: {rows}.")
     return [None if seed != seed else int(seed) for seed in whole.tolist()]

@@ -35,6 +35,7 @@ from har_sweep.record.record import (
     leaves,
 )
 from multirun_analysis.findings import RunInfo
+from multirun_analysis.quantities import plural
 from multirun_analysis.sources.runs import PREDICTION_COLUMNS, Found, Progress
 from multirun_analysis.sources.wandb_client import EXAMPLE, PICTURES, Client, parse_address
 
@@ -106,11 +107,12 @@ def _pull(client: Client, entity: str, project: str, filters: dict[str, Any], ca
         if missing:
             _write_cache(folder / "runs.json", known)
     gone = [id for id in listed if id not in known]
-    notes = [f"{place}: {len(gone)} runs were deleted while they were read: {_some(gone)}."] if gone else []
+    deleted = plural(len(gone), "run was", "runs were")
+    notes = [f"{place}: {deleted} deleted while being read: {_some(gone)}."] if gone else []
     # Sorted as folders of runs are, so that what depends on the order is the same from either.
     runs = [WandbRun(client, run, place, folder, known[id]) for id, run in sorted(listed.items()) if id in known]
     if running := [run.info.run_id for run in runs if run.info.status == "running"]:
-        notes.append(f"{place}: {len(running)} runs are still running: {_some(running)}.")
+        notes.append(f"{place}: {plural(len(running), 'run is', 'runs are')} still running: {_some(running)}.")
     return Found([run.known.row for run in runs], [run.info for run in runs], runs, notes)
 
 
