@@ -144,6 +144,8 @@ def _check_mode(override: Override, mode: Mode) -> None:
         raise InputError(f"'{line}' lists several values.", "Add -m to sweep over them.")
     if mode == "run" and re.match(r"hydra[./]sweep", name):
         raise InputError(f"'{line}' is for sweeps, and this is a single run.", "Add -m.")
+    if mode == "run" and name == "sweep.study_per":
+        raise InputError(f"'{line}' is for a search.", "Add -m hydra/sweeper=optuna, or leave it out.")
     if mode == "sweep" and name.startswith("hydra.run."):
         raise InputError(f"'{line}' is for a single run.", "With -m, write hydra.sweep.dir=...")
     if mode == "sweep" and name == "hydra.mode" and str(override.value()) != "MULTIRUN":
