@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     console = Console(stderr=True)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client says each time that it tries again; we say why not
     if not console.is_terminal:
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # kagglehub's bar, which a log file should not be full of
     try:
