@@ -172,6 +172,29 @@ def test_ctrl_c_while_torch_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "har_sweep.errors":
+            sys.meta_path.remove(Finder)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".cancel", ".compact", ".doctor", ".export", ".find_lr", ".measure", ".predict", ".prefetch", ".status"],
+)
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    where = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    given = [sys.executable, "-m", f"har_sweep{name}"]
+    ended = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
+
+
 def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:
     sweep = shlex.join(command("-m", *SMALL, "hardware.device_count=1,2"))
     # bash makes it ignore SIGINT, and waits itself, however often it is interrupted.
