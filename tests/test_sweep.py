@@ -172,6 +172,24 @@ def test_ctrl_c_while_torch_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+def test_a_run_that_ctrl_c_does_not_wait_for_is_interrupted_not_failed(tmp_path: Path) -> None:
+    process = start(*SMALL, cwd=tmp_path)
+    (run,) = wait_for(lambda: [r for r in at_work(tmp_path) if r.epochs], process)
+    os.kill(int(run.attempts[-1].job.removeprefix("pid ")), signal.SIGSTOP)  # it will save nothing
+    said = ""
+    for awaited in ("", "once more to stop at once"):
+        while awaited not in said:
+            assert process.stdout
+            said += process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    said += process.communicate()[0]
+    assert process.returncode == 130, said
+    assert "died" not in said
+    assert "SIGKILL" not in said
+    (record,) = runs(tmp_path).values()
+    assert (record.status, record.error, record.attempts[-1].outcome) == ("interrupted", None, "interrupted")
+
+
 EARLY = """
 import os, signal, sys
 class Finder:
