@@ -237,6 +237,16 @@ def test_a_package_that_does_not_import_is_reported_not_met(doctor: Doctor) -> N
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    "hydra", ["-m", "experiment=tune", "--multirun hydra/sweeper=optuna trainer.epochs=interval(1,3)"]
+)
+def test_a_sweep_s_own_command_line_may_stand_behind_it(hydra: str, doctor: Doctor) -> None:
+    status, output = doctor(*hydra.split(), "model=resnet18,vit_tiny")
+    assert status == 0, output
+    assert line_of(output, "note    weights of resnet18")
+    assert line_of(output, "note    weights of vit_tiny")
+
+
 def test_overrides_that_cannot_be_used_end_with_status_2(doctor: Doctor) -> None:
     status, output = doctor("model=resnet81")
     assert status == 2
