@@ -490,4 +490,5 @@ def _hint(key: str, said: str, overrides: list[str]) -> str:
     if "is not in struct" in said:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."
     wrote = [o for o in overrides if key and o.lstrip("+").startswith(f"{key}=")]
-    return f"You wrote '{wrote[0]}'." if wrote else HELP
+    doc = next((f" ({known.metadata['doc']})" for known in keys() if known.path == key), "")
+    return f"You wrote '{wrote[0]}'{doc}." if wrote else HELP
