@@ -1,8 +1,11 @@
 """Comparable training, honest costs: which backbone gives how much accuracy for how much cost, on your images."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from har_sweep.api import Sweep, runs, sweep
     from har_sweep.errors import InputError
 
@@ -16,3 +19,15 @@ def __getattr__(name: str) -> Any:
     from har_sweep import api
 
     return getattr(api, name)
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """How a command ends that nobody there has ended: by Ctrl-C, with a line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130)
+    sys.__excepthook__(kind, error, trace)
+
+
+if " -m har_sweep" in " ".join(sys.orig_argv):  # before its modules are imported: that is when Ctrl-C comes early
+    sys.excepthook = _end

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--csv", metavar="FILE", help="all answers as CSV; - for stdout")
     parser.add_argument("--json", metavar="FILE", help="all answers as JSON; - for stdout")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="the first pictures with their answers")
-    parser.add_argument("--column", default="path", help="a table's column of paths: a name, or a number from 0")
+    parser.add_argument("--column", help="a table's column of paths: a name, or a number from 0 (default: path)")
     parser.add_argument("--root", type=Path, help="the folder that a table's paths start from (default: its own)")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: that which the run ran on")
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         with system_errors_told("Give a place that can be used: --csv, --json and --sheet say what is written."):
             run = find_finished(words[0], folder, args.device)
-            pictures, notes = list_pictures(words[1:], args.root, args.column)
+            pictures, notes = list_pictures(words[1:], args.root, "path" if args.column is None else args.column)
             for note in filter(None, [*notes, run.note]):
                 screen.warn(note)
             return predict(run, pictures, Wanted(args.top, args.csv, args.json, args.sheet), screen)
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace, words: list[str]) -> None:
+    from har_sweep.data.unlabelled import TABLES
     from har_sweep.errors import InputError
 
     if len(words) < 2:
@@ -66,9 +67,20 @@ def _check(args: argparse.Namespace, words: list[str]) -> None:
         raise InputError(f"--top {args.top} are no classes.", "Give 1 or more.")
     if args.csv == args.json == "-":
         raise InputError("CSV and JSON cannot both go to stdout.", "Give one of them a file.")
-    for file in (args.csv, args.json, args.sheet):
-        if file and Path(file).is_dir():
+    for flag in ("column", "root"):
+        if getattr(args, flag) is not None and not any(word.lower().endswith(TABLES) for word in words[1:]):
+            raise InputError(
+                f"--{flag} {getattr(args, flag)} is for tables of paths ({', '.join(TABLES)}), and none is given.",
+                "Leave it out, or name a table.",
+            )
+    taken = {Path(word).resolve() for word in words[1:]}
+    for file in filter(None, (args.csv, args.json, args.sheet)):
+        if Path(file).is_dir():
             raise InputError(f"{file} is a folder.", "Name a file to write.")
+        place = Path(file).resolve()
+        if file != "-" and place in taken:
+            raise InputError(f"{file} is named twice, and would be written over.", "Give each its own file.")
+        taken.add(place)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from har_sweep import events
 from har_sweep.config.check import usable_folders
-from har_sweep.config.compose import compose_all, expand
+from har_sweep.config.compose import compose_all, copied
 from har_sweep.config.schema import Config, ModelConfig
 from har_sweep.console import Console
 from har_sweep.data.sources import list_items
@@ -31,9 +31,10 @@ Fetch data and pretrained weights ahead, so that sweeps run on machines without 
   python -m har_sweep.prefetch data=har model=resnet18,vit_base
   python -m har_sweep.prefetch experiment=paper model=resnet18,vit_base,vit_tiny paths.data=/shared/data
 
-It takes the overrides of a sweep. Weights go to the Hugging Face cache (HF_HOME), data=har comes from Kaggle into
-paths.data (a link into kagglehub's cache, KAGGLEHUB_CACHE), data=hub from the Hugging Face hub. Given again, it skips
-what is there; Kaggle's archive goes on where it broke off, one model's file of weights begins anew.
+It takes the overrides of a sweep, with its -m or without. Weights go to the Hugging Face cache (HF_HOME), data=har
+comes from Kaggle into paths.data (a link into kagglehub's cache, KAGGLEHUB_CACHE), data=hub from the Hugging Face hub.
+Given again, it skips what is there; Kaggle's archive goes on where it broke off, one model's file of weights begins
+anew.
 Exit status: 0 if all is there, 2 if something could not be had."""
 
 
@@ -54,10 +55,11 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     console = Console(stderr=True)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client says each time that it tries again; we say why not
     if not console.is_terminal:
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # kagglehub's bar, which a log file should not be full of
     try:
-        configs = compose_all(expand([a for a in arguments if a not in ("-m", "--multirun")]))
+        configs = compose_all(copied(arguments))
     except InputError as e:
         console.print(f"{e.message}\n{e.hint}", style="red", soft_wrap=True)
         return 2

@@ -35,6 +35,22 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def device_time(hours: float) -> str:
+    """An estimate's two digits, in the unit that people would take: ``0.0031`` -> ``about 11 device seconds``."""
+    if not hours:
+        return "no device time"
+    for unit, of_an_hour in (("hour", 1), ("minute", 60), ("second", 3600)):
+        if hours * of_an_hour >= 1:
+            count = float(f"{hours * of_an_hour:.2g}")
+            return f"about {count:,g} device {unit}{'s' if count != 1 else ''}"
+    return "less than a device second"
+
+
+def money(amount: float) -> str:
+    """In whatever currency the price was given."""
+    return "less than 0.01 in money" if 0 < amount < 0.01 else f"{amount:,.2f} in money"
+
+
 def quantity(value: float | None, units: Sequence[str] = ("", "k", "M", "G", "T"), base: float = 1000) -> str:
     """Three digits and the unit that keeps them short: ``11184207`` -> ``11.2 M``."""
     if value is None:

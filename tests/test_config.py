@@ -234,6 +234,21 @@ def test_what_cannot_work_is_refused_by_name_and_with_a_way_out(overrides: list[
     assert e.value.hint
 
 
+@pytest.mark.parametrize(
+    ("value", "way_out"),
+    [
+        ("0", "(the most that an image may have, in millions of pixels; larger ones are broken) must be above 0.0"),
+        ("1e9", "at most 1,000,000.0."),
+        ("nan", "must be a number."),
+        ("many", "You wrote 'data.max_megapixels=many' (the most that an image may have"),
+    ],
+)
+def test_a_wrong_number_is_told_what_it_is_for(value: str, way_out: str) -> None:
+    with pytest.raises(InputError, match=r"data\.max_megapixels") as e:
+        compose([f"data.max_megapixels={value}"])
+    assert way_out in e.value.hint
+
+
 def test_what_a_source_alone_reads_goes_to_it_in_a_sweep_over_sources() -> None:
     runs = expand(["data=sample,folder", "data.root=photos", "data.images_per_class=3"])
     assert runs == [["data=sample", "data.images_per_class=3"], ["data=folder", "data.root=photos"]]

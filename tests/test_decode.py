@@ -143,7 +143,7 @@ def test_one_pixel_fills_the_square() -> None:
 def test_the_limit_is_checked_from_the_header_and_can_be_raised_above_pils_own() -> None:
     width, height = 20_000, 10_000
     huge = saved(Image.new("1", (width, height)), "PNG")
-    with pytest.raises(DecodeError, match=r"20000 x 10000 is 200\.0 megapixels, above data\.max_megapixels=64"):
+    with pytest.raises(DecodeError, match=r"20000 x 10000 is 200 megapixels, above data\.max_megapixels=64"):
         decode(huge[:200], LIMIT)  # its pixels are cut off: only the header was looked at
     assert decode(huge, width * height).size == (width, height)
 

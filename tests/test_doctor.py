@@ -115,6 +115,17 @@ def test_missing_data_and_weights_that_cannot_be_had_are_problems_with_remedies(
     assert output.splitlines()[-1] == "A sweep cannot run here: 3 to mend."
 
 
+def test_models_that_timm_does_not_know_are_problems_with_the_nearest_names(doctor: Doctor) -> None:
+    status, output = doctor("model=timm", "model.timm_name=resnt18,test_vit,vit_tny_patch16_224")
+    assert status == 1
+    assert "timm has no model 'resnt18'" in line_of(output, "problem weights of resnt18")
+    assert "'vit_tiny_patch16_224'" in line_of(output, "problem weights of vit_tny_patch16_224")
+    assert line_of(output, "note    weights of test_vit")
+    status, output = doctor("model=timm", "model.timm_name=resnt18", f"paths.cache={sys.executable}/cache")
+    assert status == 1
+    assert "is a file" in line_of(output, "problem weights of resnt18")
+
+
 def test_data_and_weights_that_are_there_are_found_without_network(doctor: Doctor) -> None:
     for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
         image = doctor.folder / "pictures" / name
@@ -224,6 +235,16 @@ def test_a_package_that_does_not_import_is_reported_not_met(doctor: Doctor) -> N
     assert status == 1
     assert "libhydra.so is gone" in line_of(output, "problem everything else")
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "hydra", ["-m", "experiment=tune", "--multirun hydra/sweeper=optuna trainer.epochs=interval(1,3)"]
+)
+def test_a_sweep_s_own_command_line_may_stand_behind_it(hydra: str, doctor: Doctor) -> None:
+    status, output = doctor(*hydra.split(), "model=resnet18,vit_tiny")
+    assert status == 0, output
+    assert line_of(output, "note    weights of resnet18")
+    assert line_of(output, "note    weights of vit_tiny")
 
 
 def test_overrides_that_cannot_be_used_end_with_status_2(doctor: Doctor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from har_sweep.events import Event, Step
 from har_sweep.launch import ask, speeds
 from har_sweep.launch.estimate import Estimate, cheapness, estimate
 from har_sweep.launch.plan import Planned
+from har_sweep.launch.sweep import forecast
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import RunPaths, read_record, write_record
 from har_sweep.record.record import Record
@@ -28,6 +30,7 @@ from har_sweep.run.execute import execute
 from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
+from har_sweep.units import device_time
 
 CPU = device_named("cpu")
 SLURM_CPU = ["hydra/launcher=slurm", "hardware.device=cpu", "hardware.precision=fp32"]
@@ -269,6 +272,32 @@ def test_cheapest_first_goes_by_macs_and_measures_nothing(like: Like, remember: 
         return macs * (3 * epochs * images["train"] + epochs * images["val"] + images["val"] + images["test"])
 
     assert cheapness([*new(*specs), Planned(specs[0], "done")], Screen()) == [cost(3), cost(1), cost(2), 0]
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        (0, "no device time"),
+        (8.7e-05, "less than a device second"),
+        (0.0031, "about 11 device seconds"),
+        (0.0167, "about 1 device minute"),
+        (0.5, "about 30 device minutes"),
+        (1.25, "about 1.2 device hours"),
+        (12_345, "about 12,000 device hours"),
+    ],
+)
+def test_an_estimate_is_told_in_the_unit_that_people_would_take(hours: float, told: str) -> None:
+    assert device_time(hours) == told
+
+
+def test_a_forecast_of_a_small_run_is_in_words(real: RunSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = small_spec(real.paths.folder.parent.parent, "seed=5", "hardware.price_per_device_hour=1e-3")
+    forecast([Planned(spec, "new")], Screen())
+    said = capsys.readouterr().out
+    assert re.search(
+        r"1 x test_resnet scratch: (about \S+|less than a) device \w+, less than 0.01 in money, from", said
+    ), said
+    assert re.search(r"In all (about \S+|less than a) device \w+ and less than 0.01 in money\. Nothing was", said), said
 
 
 def test_a_process_that_dies_is_told() -> None:

@@ -24,7 +24,9 @@ from omegaconf import OmegaConf
 from small import SMALL, har_sweep, one_after_another, runs
 
 from har_sweep.__main__ import main
+from har_sweep.app import _check_typed
 from har_sweep.config.arguments import Mode, explain
+from har_sweep.config.compose import Composed, compose
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.errors import InputError
 
@@ -134,6 +136,12 @@ REFUSED = [
     ("--experimental-rerun YOURS/told.py", ["there is no job's config", "hydra.output_subdir=.hydra"]),
     ("-m hydra.mode=RUN seed=1,2", ["do not go together"]),
     ("-m hydra/sweeper=basic hydra/sweeper=har_sweep", ["a search has one sweeper"]),
+    # what nobody would look at
+    ("launch.wait=false", ["launch.wait=false is for jobs of SLURM", "hydra/launcher=slurm"]),
+    ("-m seed=1,2 launch.wait=false", ["launch.wait=false is for jobs of SLURM"]),
+    ("launch.parallel=2 hardware=slurm_cpu", ["launch.parallel=2", "hydra.launcher.array_parallelism=N"]),
+    ("sweep.study_per=[model]", ["'sweep.study_per=[model]' is for a search", "Add -m hydra/sweeper=optuna"]),
+    ("-m seed=1,2 tracking=none tracking.mode=online", ["tracking.mode does nothing with tracking=none"]),
     # groups and packages
     ("model@teacher=resnet18", ["There is no section 'teacher'", "objective=distill teacher=RUN", "There are model"]),
     ("+model@techer.x=resnet18", ["There is no section 'techer.x'"]),
@@ -243,6 +251,11 @@ def test_what_cannot_be_is_refused_with_what_to_write(line: str, words: list[str
     assert [word for word in words if word not in said] == [], said
     assert "Traceback" not in said
     assert "Error: " in said
+
+
+def test_what_a_file_says_for_other_sweeps_is_not_refused() -> None:
+    config = compose(["tracking=none", "tracking.mode=online", "launch.wait=false"])
+    _check_typed([Composed(["tracking=none"], config)])
 
 
 def test_every_kind_of_info_is_in_the_table() -> None:
@@ -384,7 +397,7 @@ RUN = [
     "hydra/hydra_logging=default", "hydra.verbose=[told]", "hydra.mode=RUN",
     "hydra.job_logging.formatters.simple.format='MINE-%(message)s'",
 ]  # fmt: skip
-ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}", "tracking.entity=${hydra:job.name}"]
+ONCE = ["launch.parallel=2", "sweep.name=${twice:ab}", "data.name=${hydra:job.name}"]
 SWEEP = [
     *AROUND, "+hydra.job.env_set.MARK=of_the_sweep", "hydra.mode=MULTIRUN", "hydra.sweep.dir=many",
     "hydra.sweep.subdir=${hydra:job.override_dirname}",

@@ -225,6 +225,13 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_nothing_is_written(
         ([run, "a.png", "tpo=3"], "'tpo=3' says nothing here."),
         ([run, "a.png", "top=3"], "Write --top 3."),
         ([run, "a.png", "--csv", "-", "--json", "-"], "CSV and JSON cannot both go to stdout."),
+        ([run, "a.png", "--csv", "all", "--json", "./all"], "./all is named twice, and would be written over."),
+        ([run, "files.csv", "--column", "file", "--csv", "files.csv"], "files.csv is named twice"),
+        (
+            [run, "empty", "--column", "file"],
+            "--column file is for tables of paths (.csv, .tsv, .txt), and none is given.",
+        ),
+        ([run, "a.png", "--root", "empty"], "--root empty is for tables of paths"),
     ]:
         assert predict.main(given) == 2, given
         said = capsys.readouterr()

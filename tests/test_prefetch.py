@@ -191,6 +191,16 @@ def test_without_network_every_part_says_so_and_a_given_folder_is_only_checked(t
     assert "Traceback" not in done.stderr
 
 
+def test_a_dataset_of_a_hub_that_is_away_is_said_once_and_nothing_is_tried_again(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="an extra: pip install 'har_sweep[hub]'")
+    of_hub = ["-m", "data=hub", "data.hub_name=owner/name", "model.weights=scratch"]
+    done = prefetch(tmp_path, *of_hub, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert done.stderr.count("data.hub_name=owner/name cannot be had: http://127.0.0.1:9 cannot be reached") == 1
+    assert "Retrying" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_misspelt_override_is_an_error_and_help_is_quick(tmp_path: Path) -> None:
     wrong = prefetch(tmp_path, "model=resnet81")
     assert wrong.returncode == 2

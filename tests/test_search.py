@@ -103,6 +103,7 @@ def test_a_search_is_one_sweep_over_all_its_batches_and_ends_with_its_best(searc
     (line,) = best(said)
     assert line.startswith(f"Best of 3 trials: metrics/val/accuracy {top:.4g} by ")
     assert not (folder / "optimization_results.yaml").exists()
+    assert "\x1b" not in said, "what goes into a file has no colours, Optuna's lines neither"
 
 
 def test_direction_seed_and_failure_rate_are_set_where_they_were_not_given(searched: tuple[Path, str]) -> None:
@@ -232,6 +233,8 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(
         (["hydra/sweeper=ax"], "pip install 'hydra-ax-sweeper>=1.3.0rc0,<1.4.0.dev0'"),
         (["hydra/sweeper=optnua"], "Did you mean 'optuna'?"),
         (["sweep.study_per=[model]"], "sweep.study_per is for a search"),
+        (["hydra/sweeper=optuna"], "There is nothing to search: each trial would be the same run."),
+        (["hydra/sweeper=optuna", "sweep.study_per=[seed]", "seed=1,2"], "There is nothing to search for seed=1: each"),
         (["sweep.objective=metrics/test/accuracy"], "Write metrics/val/accuracy"),
     ],
 )

@@ -418,6 +418,9 @@ def test_csv_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
     assert "gone.csv does not exist, neither here nor in" in message(
         tmp_path, "csv", csv="gone.csv", root=str(tmp_path)
     )
+    folder = message(tmp_path, "csv", csv=str(tmp_path))
+    assert f"data.csv={tmp_path} is a folder, not a table." in folder
+    assert f"write data=folder data.root={tmp_path}." in folder
     (tmp_path / "labels.csv").write_bytes("path,label\n1.jpg,Spaß\n".encode("latin-1"))
     assert "UTF-8" in message(tmp_path, "csv", csv=str(tmp_path / "labels.csv"))
 

@@ -172,6 +172,47 @@ def test_ctrl_c_while_torch_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+def test_a_run_that_ctrl_c_does_not_wait_for_is_interrupted_not_failed(tmp_path: Path) -> None:
+    process = start(*SMALL, cwd=tmp_path)
+    (run,) = wait_for(lambda: [r for r in at_work(tmp_path) if r.epochs], process)
+    os.kill(int(run.attempts[-1].job.removeprefix("pid ")), signal.SIGSTOP)  # it will save nothing
+    said = ""
+    for awaited in ("", "once more to stop at once"):
+        while awaited not in said:
+            assert process.stdout
+            said += process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    said += process.communicate()[0]
+    assert process.returncode == 130, said
+    assert "died" not in said
+    assert "SIGKILL" not in said
+    (record,) = runs(tmp_path).values()
+    assert (record.status, record.error, record.attempts[-1].outcome) == ("interrupted", None, "interrupted")
+
+
+EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "har_sweep.errors":
+            sys.meta_path.remove(Finder)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".cancel", ".compact", ".doctor", ".export", ".find_lr", ".measure", ".predict", ".prefetch", ".status"],
+)
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    where = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    given = [sys.executable, "-m", f"har_sweep{name}"]
+    ended = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
+
+
 def test_a_sweep_in_the_background_is_not_stopped_by_ctrl_c(finished: Path, tmp_path: Path) -> None:
     sweep = shlex.join(command("-m", *SMALL, "hardware.device_count=1,2"))
     # bash makes it ignore SIGINT, and waits itself, however often it is interrupted.

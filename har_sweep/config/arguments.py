@@ -144,6 +144,8 @@ def _check_mode(override: Override, mode: Mode) -> None:
         raise InputError(f"'{line}' lists several values.", "Add -m to sweep over them.")
     if mode == "run" and re.match(r"hydra[./]sweep", name):
         raise InputError(f"'{line}' is for sweeps, and this is a single run.", "Add -m.")
+    if mode == "run" and name == "sweep.study_per":
+        raise InputError(f"'{line}' is for a search.", "Add -m hydra/sweeper=optuna, or leave it out.")
     if mode == "sweep" and name.startswith("hydra.run."):
         raise InputError(f"'{line}' is for a single run.", "With -m, write hydra.sweep.dir=...")
     if mode == "sweep" and name == "hydra.mode" and str(override.value()) != "MULTIRUN":
@@ -488,4 +490,5 @@ def _hint(key: str, said: str, overrides: list[str]) -> str:
     if "is not in struct" in said:
         return "Write ++key=value: it adds an entry, or replaces the one that is there."
     wrote = [o for o in overrides if key and o.lstrip("+").startswith(f"{key}=")]
-    return f"You wrote '{wrote[0]}'." if wrote else HELP
+    doc = next((f" ({known.metadata['doc']})" for known in keys() if known.path == key), "")
+    return f"You wrote '{wrote[0]}'{doc}." if wrote else HELP

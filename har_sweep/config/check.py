@@ -446,7 +446,7 @@ def _check_range(key: Key, value: Any) -> None:
             raise InputError(f"{key.path}={leaf!a} is no text in UTF-8.", "Write it with other characters.")
         if isinstance(leaf, float) and not math.isfinite(leaf):
             raise InputError(
-                f"{key.path}={value} is not finite.", f"{key.path} is {key.metadata['doc']}: give a number."
+                f"{key.path}={value} is not finite.", f"{key.path} ({key.metadata['doc']}) must be a number."
             )
         if isinstance(leaf, int) and abs(leaf) > LARGEST:
             raise InputError(f"{key.path}={value} is too large to be noted in a record.", f"At most {LARGEST:,}.")
@@ -464,7 +464,7 @@ def _check_range(key: Key, value: Any) -> None:
         lower = (
             f"at least {limits['low']}" if "low" in limits else f"above {limits['above']}" if "above" in limits else ""
         )
-        upper = f"at most {limits['high']}" if "high" in limits else ""
+        upper = f"at most {limits['high']:,}" if "high" in limits else ""
         raise InputError(
             f"{key.path}={value} is out of range.",
             f"{key.path} ({key.metadata['doc']}) must be {' and '.join(filter(None, (lower, upper)))}.",

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from har_sweep.config.arguments import explain, explained, range_length, types
+from har_sweep.config.arguments import explain, explained, parse, range_length, types
 from har_sweep.config.check import check, check_folder, check_hydra, check_launcher
 from har_sweep.config.choices import chosen_runs
 from har_sweep.config.plugins import load_plugins
@@ -265,17 +265,20 @@ def expand(
     params: Mapping[str, Any] | None = None,
     loader: ConfigLoader | None = None,
     own_tree: bool = False,
+    intervals: bool = False,
 ) -> list[list[str]]:
     """A sweep's override lists: the product of all ``key=a,b``, and of an experiment's own where nothing beats it.
 
     ``params`` are the experiment's (``hydra.sweeper.params``), looked up if they are not given; ``loader`` knows the
-    options that a ``glob(...)`` stands for.
+    options that a ``glob(...)`` stands for. ``intervals`` may stand there for where they begin; else they are refused.
     """
     if params is None:
         params = _experiment_sweep([o.input_line or "" for o in explain(overrides) if not o.is_sweep_override()])
     swept: dict[str, list[str]] = {}
     for override in explain([*(f"{key}={value}" for key, value in params.items()), *overrides], own_tree=own_tree):
         line, key = override.input_line or "", override.get_key_element()
+        if override.value_type == ValueType.INTERVAL_SWEEP and intervals:
+            override = parse(line := f"{key}={override.value().start:.12g}")  # type: ignore[union-attr]
         if override.value_type == ValueType.INTERVAL_SWEEP:
             raise InputError(
                 f"'{line}' is not a list of choices.",
@@ -296,6 +299,11 @@ def expand(
     if (runs := math.prod(map(len, swept.values()))) > MOST_RUNS:
         raise InputError(f"These are {runs:,} runs, and {MOST_RUNS:,} are the most.", "Give fewer values.")
     return chosen_runs([list(choice) for choice in itertools.product(*swept.values())])
+
+
+def copied(arguments: list[str]) -> list[list[str]]:
+    """The runs of a sweep's or a search's command line that stands behind another command, for what they need."""
+    return expand([word for word in arguments if word not in ("-m", "--multirun")], intervals=True)
 
 
 def _with_options(line: str, loader: ConfigLoader | None) -> Override:

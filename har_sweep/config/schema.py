@@ -146,7 +146,9 @@ class DataConfig:
     test_fraction: float = _key(0.15, "share of images for the test", above=0.0, high=0.9)
     split_seed: int = _key(0, "the split's own seed, the same for every run", low=0)
     on_error: str = _key("fail", "a broken image: fail or skip", choices=("fail", "skip"))
-    max_megapixels: float = _key(64.0, "larger images are refused", above=0.0, high=1e6)
+    max_megapixels: float = _key(
+        64.0, "the most that an image may have, in millions of pixels; larger ones are broken", above=0.0, high=1e6
+    )
     cache: str = _key(
         "disk",
         "disk decodes once into a memory map; stream decodes in every epoch",

@@ -99,7 +99,7 @@ def decode(source: Path | bytes, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(
-            f"{width} x {height} is {width * height / 1e6:.1f} megapixels,"
+            f"{width} x {height} is {width * height / 1e6:.4g} megapixels,"
             f" above data.max_megapixels={max_pixels / 1e6:g}"
         )
     try:

@@ -101,7 +101,7 @@ def _broken(skipped: Sequence[tuple[str, str]], count: int, root: Path, cache: P
     return InputError(
         f"{root}: of {count:,} images {problems(lines, 'cannot be used', 'cannot be used')}\n"
         f"The full list is in {cache / 'datasets' / f'broken-{digest}.txt'}.",
-        "Repair or remove them."
+        f"Repair or remove them{', or raise data.max_megapixels' if 'data.max_megapixels' in str(lines) else ''}."
         + (" Or set data.on_error=skip, which leaves them out." if len(skipped) < count else " None is left to use."),
     )
 

@@ -1,8 +1,8 @@
 """What would keep a sweep from running here, and the remedy: ``python -m har_sweep.doctor [overrides of the sweep]``.
 
-Give it the overrides that the sweep will get (``data=har model=vit_base paths.runs=/scratch/runs``). It decodes no
-image, downloads nothing and waits a few seconds at most for any network. Where a device has several precisions it
-measures, once, which trains ResNet-18 fastest. Exit status: 0 a sweep can run, 1 it cannot,
+Give it the overrides that the sweep will get (``data=har model=vit_base paths.runs=/scratch/runs``), with its -m or
+without. It decodes no image, downloads nothing and waits a few seconds at most for any network. Where a device has
+several precisions it measures, once, which trains ResNet-18 fastest. Exit status: 0 a sweep can run, 1 it cannot,
 2 the overrides cannot be used.
 """
 
@@ -47,12 +47,12 @@ def examine(overrides: list[str]) -> list[Check]:
     InputError
         if the overrides cannot be used.
     """
-    from har_sweep.config.compose import compose_runs, expand
+    from har_sweep.config.compose import compose_runs, copied
     from har_sweep.spec.hub import Hub
 
     load = watch_load()
     # Seeds change nothing here, and each config takes a tenth of a second.
-    choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in expand(overrides)}
+    choices = {tuple(o for o in choice if not o.startswith("seed=")): None for choice in copied(overrides)}
     runs = compose_runs([list(choice) for choice in choices])
     configs = [run.config for run in runs]
     hub = in_background(Hub(ANSWER_SECONDS).problem)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from har_sweep.doctor.finding import NOTE, OK, PROBLEM, Check, distinct
@@ -42,14 +44,20 @@ def datasets(configs: list[Config]) -> Iterator[Check]:
 
 
 def weights(configs: list[Config], hub_problem: str) -> Iterator[Check]:
-    """Whether each model's weights are on this machine, or can be had."""
+    """Whether timm knows each model, and its weights are on this machine, or can be had."""
+    from har_sweep.config.check import usable_folders
     from har_sweep.errors import InputError
-    from har_sweep.spec.weights import WORDS, is_cached, on_command_line
+    from har_sweep.spec.weights import WORDS, ask_at_once, asks_about, facts_of, is_cached, on_command_line
 
-    for model in distinct(config.model for config in configs):
+    with suppress(OSError):  # told below
+        ask_at_once([config.model for config in configs], Path(configs[0].paths.cache))
+    for model, paths in distinct((config.model, config.paths) for config in configs):
         subject = f"weights of {model.name}"
         fetch = f"`python -m har_sweep.prefetch {on_command_line(model)}`"
         try:
+            if asked := asks_about(model):
+                with usable_folders(paths):
+                    facts_of(asked, Path(paths.cache))
             cached = is_cached(model)
         except InputError as e:
             yield Check(subject, PROBLEM, e.message, e.hint)

@@ -23,7 +23,7 @@ from har_sweep.files import redact_text
 from har_sweep.launch.cards import Held, strangers, take_cards
 from har_sweep.launch.job import close_record, death, do_job, log_to, may_try_again, with_threads
 from har_sweep.launch.terminal import Screen
-from har_sweep.processes import FORK_SERVER, take_signals
+from har_sweep.processes import FORK_SERVER, held_back, take_signals
 from har_sweep.record.claim import living_owner
 from har_sweep.record.folder import find_record
 from har_sweep.spec.hardware import Device, find_devices, logical_cores
@@ -77,12 +77,12 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
         try:
             while waiting or elsewhere or children or leaving:
                 free = sorted(set(range(len(shares))) - {child.slot for child in children.values()})
-                held_back = False
+                lacks_a_card = False
                 while waiting and free:
                     slot, label = free.pop(0), labels[waiting[0].run_id]
                     cards = _cards(shares[slot].cards, told, screen)
                     if cards is None:
-                        held_back = True
+                        lacks_a_card = True
                         screen.progress(f"{label}  Waiting for a GPU that another sweep has", 0, 0, of=label)
                         continue
                     spec = waiting.popleft()
@@ -96,7 +96,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                 if leaving:  # the next is on its way while the system clears up their memory
                     over(leaving.pop())
                     continue
-                for connection in wait(list(children), POLL_SECONDS if elsewhere or held_back else None):
+                for connection in wait(list(children), POLL_SECONDS if elsewhere or lacks_a_card else None):
                     assert isinstance(connection, Connection)
                     try:
                         screen.show(children[connection].label, connection.recv())
@@ -113,10 +113,11 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
             raise
         finally:
             left = [*children.values(), *leaving]
-            _stop(left, 0.0)
-            for child in left:
-                child.cards.release()
-                _next(child, deque(), [], screen)
+            with held_back():  # once more Ctrl-C must not leave a run that nobody has closed
+                _stop(left, 0.0)
+                for child in left:
+                    child.cards.release()
+                    _next(child, deque(), [], screen, stopped=True)
 
 
 def _cards(cards: Sequence[Device], told: set[str], screen: Screen) -> Held | None:
@@ -202,13 +203,17 @@ def _visible_cuda_devices() -> tuple[list[str], list[Device]]:
     return named[: len(cards) or None], cards  # CUDA sees none from the first wrong name on
 
 
-def _next(child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], screen: Screen) -> None:
-    """Close what a run whose process has ended left open; another attempt, or somebody else's, is noted."""
+def _next(
+    child: _Child, waiting: deque[RunSpec], elsewhere: list[RunSpec], screen: Screen, stopped: bool = False
+) -> None:
+    """Close what a run whose process has ended, or was ``stopped`` by us, left open; another attempt, or somebody
+    else's, is noted."""
     exit_code = child.process.exitcode or 0
     starved = exit_code == -signal.SIGKILL and _out_of_memory_kills() > child.out_of_memory_before
     paths = child.spec.paths
     try:
-        record = close_record(paths, *death(exit_code, starved))
+        ended_here = stopped and exit_code == -signal.SIGKILL
+        record = close_record(paths, *(("interrupted", None) if ended_here else death(exit_code, starved)))
     except OSError as e:  # the disk is full: the other runs may need less
         screen.warn(f"{child.label}  Its record could not be closed: {e}")
         return

@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -41,7 +40,7 @@ from har_sweep.spec.parts import decide
 from har_sweep.spec.precision import named
 from har_sweep.spec.recipe import doubt
 from har_sweep.spec.run_spec import RunSpec, source_size
-from har_sweep.spec.weights import ModelPlan, ask_timm, asks_about, resolve
+from har_sweep.spec.weights import ModelPlan, ask_at_once, resolve
 
 WATCHED = (
     "Val and test are the same images (data.split=train_test): they are watched while training, and no accuracy is of "
@@ -150,9 +149,7 @@ def _data_key(config: Config) -> tuple[object, ...]:
 def _models(configs: list[Config], screen: Screen) -> dict[tuple[object, ...], ModelPlan]:
     """Each distinct model decided once."""
     hub, models, refused = Hub(), dict[tuple[object, ...], ModelPlan](), dict[tuple[object, ...], InputError]()
-    with suppress(InputError):  # told below, beside whatever else is wrong
-        if len(asked := {name for config in configs if (name := asks_about(config.model))}) > 1:
-            ask_timm(sorted(asked), Path(configs[0].paths.cache), screen.progress)
+    ask_at_once([config.model for config in configs], Path(configs[0].paths.cache), screen.progress)
     for config in configs:
         key = _model_key(config)
         if key not in models and key not in refused:

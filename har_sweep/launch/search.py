@@ -6,8 +6,10 @@ it is told the same; those that have a record are told and not computed. So a se
 
 from __future__ import annotations
 
+import logging
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -105,6 +107,9 @@ class Search:
             sweeper = Plugins.instance().instantiate_sweeper(
                 config=study.config, hydra_context=context, task_function=application
             )
+            if not sys.stderr.isatty():
+                for handler in logging.getLogger("optuna").handlers:  # Optuna 2 colours its lines in files too
+                    handler.setFormatter(logging.Formatter("[%(levelname)1.1s %(asctime)s] %(message)s"))
             sweeper.sweep(arguments=study.arguments)
         except (InputError, RunFailure):
             raise

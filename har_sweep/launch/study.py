@@ -26,6 +26,7 @@ from har_sweep.spec.run_spec import RunSpec
 from har_sweep.spec.weights import ask_timm
 
 DROP_PATH = "model.drop_path_rate"
+OPTUNA = ".hydra_optuna_sweeper."  # within its import path
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,19 @@ class Study:
     @property
     def fixed(self) -> set[str]:
         """The keys that the sampler does not choose."""
+        return {key for key, sampled in self._sampled().items() if not sampled}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all trials would be one run; of other sweepers than Optuna's it is not known where they are told."""
+        sweeper = self.config.hydra.sweeper
+        elsewhere = sweeper.get("search_space") or sweeper.get("custom_search_space")
+        return OPTUNA in sweeper._target_ and not elsewhere and not any(self._sampled().values())
+
+    def _sampled(self) -> dict[str, bool]:
+        """Every key that is given, and whether the sampler chooses its value."""
         params = [f"{key}={value}" for key, value in (self.config.hydra.sweeper.get("params") or {}).items()]
-        chosen = {o.get_key_element(): o.is_sweep_override() for o in explain([*params, *self.arguments])}
-        return {key for key, sampled in chosen.items() if not sampled}
+        return {o.get_key_element(): o.is_sweep_override() for o in explain([*params, *self.arguments])}
 
 
 def studies_of(
@@ -61,7 +72,13 @@ def studies_of(
     load: Callable[[list[str]], DictConfig],
     progress: Progress,
 ) -> list[Study]:
-    """One for each choice of ``sweep.study_per``'s keys; ``load`` composes the config of a study's arguments."""
+    """One for each choice of ``sweep.study_per``'s keys; ``load`` composes the config of a study's arguments.
+
+    Raises
+    ------
+    InputError
+        for one that leaves nothing to its sampler.
+    """
     studies = [Study(label, own, load(own)) for label, own in _split(config, context, arguments)]
     names = [study.config.model.timm_name.partition(".")[0] if _varies_drop_path(study) else "" for study in studies]
     facts = ask_timm(list(filter(None, names)), Path(config.paths.cache), progress)
@@ -69,6 +86,14 @@ def studies_of(
         if name and not facts[name]["drop_path"]:
             own = [*studies[n].arguments, f"{DROP_PATH}=0.0"]
             studies[n] = Study(studies[n].label, own, load(own))
+    for study in studies:
+        if study.is_empty:
+            of = f" for {study.label}" if study.label else ""
+            raise InputError(
+                f"There is nothing to search{of}: each trial would be the same run.",
+                "Give a key several values, such as 'optimizer.lr=tag(log,interval(1e-4,1e-2))'; or leave "
+                "hydra/sweeper=optuna out.",
+            )
     return studies
 
 
@@ -88,7 +113,7 @@ def checked_objectives(config: DictConfig) -> list[str]:
     refuse_leaving(config.launch)
     sweeper = config.hydra.sweeper
     check_versions(sweeper._target_)
-    if sweeper.get("storage") and ".hydra_optuna_sweeper." in sweeper._target_:
+    if sweeper.get("storage") and OPTUNA in sweeper._target_:
         _check_storage()
     check_writable(Path(config.paths.runs))
     return names

@@ -26,6 +26,7 @@ from har_sweep.launch.twins import propose_twins
 from har_sweep.record.claim import living_owner, take_claim
 from har_sweep.record.folder import find_record, is_done
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.units import device_time, money
 
 LISTED_RUNS = 20
 WORDS = {
@@ -176,17 +177,15 @@ def forecast(planned: list[Planned], screen: Screen) -> None:
         estimates = estimate(planned, screen)
     told = Counter((p.spec.name, e) for p, e in zip(planned, estimates, strict=True))
     for (name, e), count in told.items():
-        each = "unknown" if e.device_hours is None else f"{e.device_hours:.2g} device hours"
-        price = "" if e.price is None else f", {e.price:.2g} in money"
+        each = "unknown" if e.device_hours is None else device_time(e.device_hours)
+        price = "" if e.price is None else f", {money(e.price)}"
         screen.say(f"  {count} x {name}: {each}{price}{' each' if count > 1 else ''}, from {e.basis}")
     hours, prices = [e.device_hours for e in estimates], [e.price for e in estimates if e.price is not None]
-    money = f" and {sum(prices):.2g} in money" if prices else ""
+    priced = f" and {money(sum(prices))}" if prices else ""
     unknown = hours.count(None)
     rest = f", beside {unknown} run{'s' if unknown > 1 else ''} of unknown cost" if unknown else ""
     known = sum(hour for hour in hours if hour is not None)
-    screen.say(
-        f"In all about {known:.2g} device hours{money}{rest}. Nothing was started (launch.dry_run=true).", "bold"
-    )
+    screen.say(f"In all {device_time(known)}{priced}{rest}. Nothing was started (launch.dry_run=true).", "bold")
 
 
 def announce(planned: list[Planned], screen: Screen) -> None:

@@ -41,7 +41,10 @@ def exit_status(error: InputError | Failed | KeyboardInterrupt, screen: Screen) 
     if isinstance(error, InputError):
         screen.error(error.message, error.hint)
         return 2
-    return 1 if isinstance(error, Failed) else 130
+    if isinstance(error, Failed):
+        return 1
+    screen.warn("Interrupted.")
+    return 130
 
 
 # The most telling first: a narrow terminal shows those alone.

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -264,6 +265,14 @@ def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progre
         if error := _refusal(name, answer):
             raise error
     return facts
+
+
+def ask_at_once(models: Collection[ModelConfig], cache: Path, progress: Progress = no_progress) -> None:
+    """Ask timm about several models in one child process, if it has to be asked about more than one; what is wrong with
+    any is told when that is asked about."""
+    with suppress(InputError):
+        if len(asked := {name for model in models if (name := asks_about(model))}) > 1:
+            ask_timm(sorted(asked), cache, progress)
 
 
 _REFUSED: dict[str, dict[str, Any]] = {}

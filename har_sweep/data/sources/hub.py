@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from har_sweep.data.sources.table import _columns, list_table
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 from har_sweep.files import atomic
+from har_sweep.spec.hub import Hub, from_caches
 
 # --- Hugging Face ----------------------------------------------------------------------------------------------------
 
@@ -45,9 +48,18 @@ def _materialise(data: DataConfig, folder: Path, table: Path, notes: Path, progr
 
     name = str(data.hub_name)
     progress(f"Fetching {name}", 0, 1)
+    of_the_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists()
+    away = Hub().problem() if of_the_hub else ""
     try:
-        loaded = datasets.load_dataset(name, data.hub_config)
+        with from_caches() if away else nullcontext():
+            loaded = datasets.load_dataset(name, data.hub_config)
     except Exception as e:  # the library raises what its parsers, its file systems and the network raise
+        if away:
+            raise InputError(
+                f"data.hub_name={name} cannot be had: {away}.",
+                f"On a machine with network, `python -m har_sweep.prefetch data=hub data.hub_name={name}` fetches it "
+                "into paths.data.",
+            ) from e
         raise InputError(
             f"data.hub_name={name} cannot be loaded: {type(e).__name__}: {str(e).strip() or 'no reason given'}",
             "Check the name, data.hub_config and the network.",

@@ -28,6 +28,12 @@ def list_csv(data: DataConfig, paths: PathsConfig, progress: Progress) -> Listin
     table = Path(os.path.expanduser(data.csv))
     if root is not None and os.path.isfile(root / table):
         table = root / table
+    if os.path.isdir(table):
+        raise InputError(
+            f"data.csv={data.csv} is a folder, not a table.",
+            "Name the file in it that lists paths and labels; where each class has a folder, write "
+            f"data=folder data.root={data.csv}.",
+        )
     if not os.path.isfile(table):  # nor is a pipe one, which would be waited for
         also = "" if root is None or table.is_absolute() else f", neither here nor in {root}"
         raise InputError(f"data.csv={data.csv} does not exist{also}.", "Point data.csv at the table of paths.")
