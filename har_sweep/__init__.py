@@ -1,6 +1,7 @@
 """Comparable training, honest costs: which backbone gives how much accuracy for how much cost, on your images."""
 
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,5 +30,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: "TracebackType 
     sys.__excepthook__(kind, error, trace)
 
 
-if " -m har_sweep" in " ".join(sys.orig_argv):  # before its modules are imported: that is when Ctrl-C comes early
+if ("-m", "har_sweep") in (
+    (flag, word.split(".")[0]) for flag, word in pairwise(sys.orig_argv)
+):  # before its modules are imported: that is when Ctrl-C comes early
     sys.excepthook = _end

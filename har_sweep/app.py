@@ -142,6 +142,7 @@ def launch(
 def _check_typed(runs: list[Composed]) -> None:
     """Refuse what was typed and nobody would look at; in a file it may stand for the sweeps that do."""
     leaving, cluster = not runs[0].config.launch.wait, [run for run in runs if run.slurm]
+    untold = all(run.config.tracking.backend == "none" for run in runs)
     for run in runs:
         for key in (line.lstrip("+").partition("=")[0] for line in run.overrides):
             if key == "launch.wait" and leaving and not cluster:
@@ -154,7 +155,7 @@ def _check_typed(runs: list[Composed]) -> None:
                     f"launch.parallel={run.config.launch.parallel} is for runs on this machine, and all go to SLURM.",
                     "Write hydra.launcher.array_parallelism=N.",
                 )
-            if key.startswith("tracking.") and run.config.tracking.backend == "none" and key != "tracking.backend":
+            if untold and key.startswith("tracking.") and key != "tracking.backend":
                 raise InputError(
                     f"{key} does nothing with tracking=none, which tells nobody.", "Leave one of them out."
                 )
