@@ -30,7 +30,6 @@ def _end(kind: type[BaseException], error: BaseException, trace: "TracebackType 
     sys.__excepthook__(kind, error, trace)
 
 
-if ("-m", "har_sweep") in (
-    (flag, word.split(".")[0]) for flag, word in pairwise(sys.orig_argv)
-):  # before its modules are imported: that is when Ctrl-C comes early
+# Here, before its modules are imported: that is when Ctrl-C comes early.
+if any(flag == "-m" and word.split(".")[0] == "har_sweep" for flag, word in pairwise(sys.orig_argv)):
     sys.excepthook = _end
