@@ -38,6 +38,7 @@ from har_sweep.config.compose import (
 from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.config.trial import as_overrides, in_trial
+from har_sweep.config.unread import refuse_unread
 from har_sweep.errors import InputError, RunFailure, check_platform, nearest
 from har_sweep.units import escaped
 
@@ -81,7 +82,7 @@ class Application:
             check_objective(run.config.sweep.objective)
             here = Path(get_original_cwd())
             run = anchored(run, here, moves=Path.cwd() != here)
-            _check_typed([run])
+            refuse_unread([run])
             self.status, self.specs = sweep([run], run.overrides, self.screen)
             return objective_of(self.specs[0])
         except InputError as e:
@@ -120,7 +121,7 @@ def launch(
     load = partial(context.config_loader.load_sweep_config, master)
     composed = compose_runs([list(choice) for choice in choices], load, first, own_tree(master.hydra))
     asked = [anchored(run, Path.cwd(), moves=bool(run.hydra and run.hydra.hydra.job.chdir)) for run in composed]
-    _check_typed(asked)
+    refuse_unread(asked, of_a_search=bool(search))
     if search:
         specs = search.batch(asked)
     else:
@@ -137,28 +138,6 @@ def launch(
             returned.return_value, returned.status = e, JobStatus.FAILED
         returns.append(returned)
     return returns
-
-
-def _check_typed(runs: list[Composed]) -> None:
-    """Refuse what was typed and nobody would look at; in a file it may stand for the sweeps that do."""
-    leaving, cluster = not runs[0].config.launch.wait, [run for run in runs if run.slurm]
-    untold = all(run.config.tracking.backend == "none" for run in runs)
-    for run in runs:
-        for key in (line.lstrip("+").partition("=")[0] for line in run.overrides):
-            if key == "launch.wait" and leaving and not cluster:
-                raise InputError(
-                    "launch.wait=false is for jobs of SLURM: what runs on this machine ends with its command.",
-                    "Leave it out, or add hydra/launcher=slurm.",
-                )
-            if key == "launch.parallel" and len(cluster) == len(runs):
-                raise InputError(
-                    f"launch.parallel={run.config.launch.parallel} is for runs on this machine, and all go to SLURM.",
-                    "Write hydra.launcher.array_parallelism=N.",
-                )
-            if untold and key.startswith("tracking.") and key != "tracking.backend":
-                raise InputError(
-                    f"{key} does nothing with tracking=none, which tells nobody.", "Leave one of them out."
-                )
 
 
 def _check_for_sweep(runs: list[Composed]) -> None:

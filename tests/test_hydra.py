@@ -24,10 +24,10 @@ from omegaconf import OmegaConf
 from small import SMALL, har_sweep, one_after_another, runs
 
 from har_sweep.__main__ import main
-from har_sweep.app import _check_typed
 from har_sweep.config.arguments import Mode, explain
 from har_sweep.config.compose import Composed, compose
 from har_sweep.config.schema import SlurmLauncher, keys
+from har_sweep.config.unread import refuse_unread
 from har_sweep.errors import InputError
 
 NEXT_HYDRA = __version__ >= "1.4"
@@ -137,11 +137,15 @@ REFUSED = [
     ("-m hydra.mode=RUN seed=1,2", ["do not go together"]),
     ("-m hydra/sweeper=basic hydra/sweeper=har_sweep", ["a search has one sweeper"]),
     # what nobody would look at
-    ("launch.wait=false", ["launch.wait=false is for jobs of SLURM", "hydra/launcher=slurm"]),
-    ("-m seed=1,2 launch.wait=false", ["launch.wait=false is for jobs of SLURM"]),
+    ("launch.wait=false", ["launch.wait=false does nothing for runs on this machine", "hydra/launcher=slurm"]),
+    ("-m seed=1,2 launch.wait=false", ["launch.wait=false does nothing for runs on this machine"]),
     ("launch.parallel=2 hardware=slurm_cpu", ["launch.parallel=2", "hydra.launcher.array_parallelism=N"]),
+    ("-m seed=1,2 scheduler.final_lr_fraction=0.1", ["does nothing with scheduler=constant", "scheduler=cosine"]),
+    ("augmentation=none augmentation.crop_ratio=[1,1]", ["crop_ratio=[1,1] does nothing", "augmentation=imagenet"]),
+    ("augmentation.randaugment_magnitude=5", ["randaugment_magnitude=5 does nothing", "augmentation=randaugment"]),
+    ("hardware.device=cpu hardware.tf32=false", ["hardware.tf32=false does nothing with hardware.device=cpu"]),
     ("sweep.study_per=[model]", ["'sweep.study_per=[model]' is for a search", "Add -m hydra/sweeper=optuna"]),
-    ("-m seed=1,2 tracking=none tracking.mode=online", ["tracking.mode does nothing with tracking=none"]),
+    ("-m seed=1,2 tracking=none tracking.mode=online", ["tracking.mode=online does nothing with tracking=none"]),
     # groups and packages
     ("model@teacher=resnet18", ["There is no section 'teacher'", "objective=distill teacher=RUN", "There are model"]),
     ("+model@techer.x=resnet18", ["There is no section 'techer.x'"]),
@@ -255,7 +259,7 @@ def test_what_cannot_be_is_refused_with_what_to_write(line: str, words: list[str
 
 def test_what_a_file_says_for_other_sweeps_is_not_refused() -> None:
     config = compose(["tracking=none", "tracking.mode=online", "launch.wait=false"])
-    _check_typed([Composed(["tracking=none"], config)])
+    refuse_unread([Composed(["tracking=none"], config)])
 
 
 def test_every_kind_of_info_is_in_the_table() -> None:

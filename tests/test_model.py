@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import pickle
 from collections.abc import Callable
@@ -23,11 +22,12 @@ from torch.overrides import TorchFunctionMode
 from har_sweep.config.compose import compose, groups
 from har_sweep.config.schema import Config
 from har_sweep.errors import InputError, RunFailure
+from har_sweep.files import keep
 from har_sweep.model.build import build_model
 from har_sweep.model.head import classifiers, set_train_mode
 from har_sweep.model.load import load_tensors
 from har_sweep.spec.hub import Hub
-from har_sweep.spec.weights import ModelPlan, refuse_cut_patches, resolve, timm_facts
+from har_sweep.spec.weights import FACTS, ModelPlan, facts_setting, refuse_cut_patches, resolve, timm_facts
 
 NAMED = [name for name in groups()["model"] if name not in ("timm", "custom")]
 
@@ -355,7 +355,7 @@ def test_timm_knows_which_models_take_a_drop_path() -> None:
 def test_such_patches_are_refused_while_planning(chosen: list[str], asked: str, near: str, tmp_path: Path) -> None:
     model = compose([*chosen, "model.weights=scratch"]).model
     name = ".".join(filter(None, (model.timm_name, asked)))
-    (tmp_path / f"timm-{timm.__version__}.json").write_text(json.dumps({name: timm_facts(name)}))
+    keep(tmp_path / FACTS, facts_setting(name), timm_facts(name))
     with pytest.raises(InputError, match=f"{model.input_size} is not a multiple") as e:
         resolve(model, Hub(), tmp_path)
     assert near in e.value.hint

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
 from har_sweep.errors import InputError
-from har_sweep.files import atomic
+from har_sweep.files import keep, kept
 from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.spec.cuda import refused_by_kernels, torch_build
 from har_sweep.spec.hardware import Device
@@ -24,16 +23,14 @@ def check_kernels(device: Device, cache_folder: str, ask: Ask) -> None:
 
 def _architectures(cache_folder: Path, ask: Ask) -> list[str]:
     """What torch has kernels for; empty if it does not say, as where it finds no GPU that it can use."""
-    file = cache_folder / f"kernels-torch-{torch_build().version}.json"
-    with suppress(OSError, json.JSONDecodeError):
-        kept = json.loads(file.read_bytes())
-        if isinstance(kept, list) and kept and all(isinstance(each, str) for each in kept):
-            return kept
+    folder, setting = cache_folder / "kernels", {"torch": torch_build().version}
+    if known := kept(folder, setting, list[str]):
+        return known
     try:
         found: list[str] = ask("architectures")
     except Unanswered:
         return []
     if found:
-        with suppress(OSError), atomic(file, "w") as out:  # else it is asked again
-            json.dump(found, out)
+        with suppress(OSError):  # else it is asked again
+            keep(folder, setting, found)
     return found

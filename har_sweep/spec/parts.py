@@ -15,7 +15,7 @@ from har_sweep.config.sections import OURS, SECTIONS, settings_of
 from har_sweep.config.targets import WANTED, load, targets_of, version_of
 from har_sweep.errors import InputError, nearest
 from har_sweep.events import Progress
-from har_sweep.files import PACKAGE, atomic
+from har_sweep.files import PACKAGE, keep, kept
 
 
 def decide(configs: list[Config], progress: Progress) -> list[dict[str, str]]:
@@ -54,12 +54,8 @@ def _questions(config: Config) -> list[str]:
 
 
 def _ask(questions: list[str], cache_folder: Path, progress: Progress) -> None:
-    file = cache_folder / "parts.json"
-    try:
-        fine = set(json.loads(file.read_bytes()))
-    except (FileNotFoundError, json.JSONDecodeError):
-        fine = set()
-    if not (new := [question for question in questions if question not in fine]):
+    folder = cache_folder / "parts"
+    if not (new := [question for question in questions if not kept(folder, json.loads(question), bool)]):
         return
     named = [asked["target"] or asked["name"] for asked in map(json.loads, new)]
     progress(f"Looking at {', '.join(named)}, about 6 s, once", 0, 1)
@@ -75,8 +71,8 @@ def _ask(questions: list[str], cache_folder: Path, progress: Progress) -> None:
         )
     if wrong := json.loads(child.stdout.splitlines()[-1]):
         raise InputError(wrong["message"], wrong["hint"])
-    with atomic(file, "w") as out:
-        json.dump(sorted(fine.union(new)), out, indent=1)
+    for question in new:
+        keep(folder, json.loads(question), True)
 
 
 def answer(questions: list[str]) -> str:

@@ -22,10 +22,11 @@ from har_sweep.config.targets import version_of
 from har_sweep.config.tree import groups
 from har_sweep.errors import InputError, RunFailure, first_line, nearest
 from har_sweep.events import Progress, no_progress
-from har_sweep.files import PACKAGE, atomic
+from har_sweep.files import PACKAGE, keep, kept
 from har_sweep.spec.hub import Hub, WeightsUnavailable, cached_file
 
 WORDS = ("pretrained", "if_available", "scratch")
+FACTS = "models"  # the folder of paths.cache with what timm said
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 IMAGENET_SIZE, IMAGENET_MEAN, IMAGENET_STD = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -248,23 +249,27 @@ def facts_of(name: str, cache: Path, progress: Progress = no_progress) -> dict[s
 
 def ask_timm(names: Collection[str], cache: Path, progress: Progress = no_progress) -> dict[str, dict[str, Any]]:
     """``facts_of`` several, of which one child process answers all that is not kept yet."""
-    file = cache / f"timm-{importlib.metadata.version('timm')}.json"
-    try:
-        kept = json.loads(file.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        kept = {}
-    # Nor is the drop path in what was kept before it was asked for.
-    missing = [n for n in dict.fromkeys(names) if "drop_path" not in kept.get(n, {}) and n not in _REFUSED]
-    if missing:
+    folder = cache / FACTS
+    facts = dict[str, dict[str, Any]]()
+    for name in names:
+        if known := _REFUSED.get(name) or kept(folder, facts_setting(name), dict[str, Any]):
+            facts[name] = known
+    if missing := [name for name in dict.fromkeys(names) if name not in facts]:
         for name, answer in _asked(missing, progress).items():
-            (_REFUSED if _refusal(name, answer) else kept)[name] = answer
-        with atomic(file, "w") as out:
-            json.dump(kept, out, indent=1, sort_keys=True)
-    facts = {name: _REFUSED.get(name) or kept[name] for name in names}
+            facts[name] = answer
+            if _refusal(name, answer):
+                _REFUSED[name] = answer
+            else:
+                keep(folder, facts_setting(name), answer)
     for name, answer in facts.items():
         if error := _refusal(name, answer):
             raise error
     return facts
+
+
+def facts_setting(name: str) -> dict[str, Any]:
+    """What a model's facts are kept under."""
+    return {"timm": importlib.metadata.version("timm"), "name": name, "version": 1}
 
 
 def ask_at_once(models: Collection[ModelConfig], cache: Path, progress: Progress = no_progress) -> None:
