@@ -205,6 +205,14 @@ def test_batches_grow_on_where_few_images_take_as_long_as_many() -> None:
     assert stage.now < 4.2
 
 
+def test_of_one_way_that_is_timed_alone_whole_batches_are_foretold_where_there_is_no_time_for_them() -> None:
+    stage = Stage({FP32: 0.024}, each_step=0.064)  # ViT-Ti's on two cores, whose batches of 10 are 1.2 times as slow
+    times, count = stage.run(32, 2.0)
+    assert 2 < count < 32
+    assert times[FP32] == pytest.approx([0.024 + 0.064 / 32] * len(times[FP32]))
+    assert stage.now < 2.3
+
+
 def test_a_model_too_slow_for_more_is_measured_by_one_step_each() -> None:
     stage = Stage({FP32: 1.0, OURS: 0.6})
     times, count = stage.run(64, 4.0)

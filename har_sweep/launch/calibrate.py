@@ -342,7 +342,8 @@ def race(
 ) -> tuple[dict[Way, tuple[float, ...]], int]:
     """Seconds an image of each ``step(images)``, one a round, and the number of images, from ``least`` to ``most``.
 
-    They take turns, so that what comes and goes hits all alike. The first ``warm_up`` steps of a size are not counted,
+    They take turns, so that what comes and goes hits all alike. Of one alone that has no time for ``most``, it is told
+    what steps of so many would take. The first ``warm_up`` steps of a size are not counted,
     since a device chooses its kernels in them, unless no time is left for more. Those far behind the first then leave.
     """
     repeats = dict.fromkeys(steps, warm_up)
@@ -366,9 +367,11 @@ def race(
     racing = [way for way in steps if second[way] <= HOPELESS * second[reference]]
     took *= sum(second[way] for way in racing) / max(sum(second.values()), 1e-6)
     count, turn = least, {way: second[way] for way in racing}
-    # A size costs one round to warm up, and five are for figures. A few images may take as long as many, so that only
-    # those of a size tell whether there is time for a larger one.
-    while (larger := min(most, int(count * left() / (6 * max(took, 1e-6))))) >= GROWTH * count:
+    # A size costs one round to warm up, and five are for figures that are compared; of one alone two will do, since
+    # small batches are slower by more than figures differ. A few images may take as long as many, so that only those
+    # of a size tell whether there is time for a larger one.
+    rounds_wanted = 6 if len(racing) > 1 else 3
+    while (larger := min(most, int(count * left() / (rounds_wanted * max(took, 1e-6))))) >= GROWTH * count:
         count = larger
         repeats = dict.fromkeys(steps, warm_up)
         round_of(racing, count)
@@ -379,8 +382,22 @@ def race(
     while took < left() and len(rounds) < MOST_ROUNDS:
         turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
         rounds.append(turn)
+    if len(racing) == 1 and least < count < most:
+        few = second[reference]
+        rounds = [
+            {way: _of_more(most, (count, seconds), (least, few)) for way, seconds in each.items()} for each in rounds
+        ]
     gone = {way: (second[way],) for way in steps if way not in racing}
     return gone | {way: tuple(each[way] for each in rounds) for way in racing}, count
+
+
+def _of_more(most: int, larger: tuple[int, float], smaller: tuple[int, float]) -> float:
+    """Seconds an image of steps of ``most`` images, on the straight line through those of two sizes, each with its
+    seconds an image: what a step takes whatever its size, such as the optimizer's update, is shared by more. An image
+    more takes half of the larger size's mean at least."""
+    (count, seconds), (few, seconds_of_few) = larger, smaller
+    one_more = (count * seconds - few * seconds_of_few) / (count - few)
+    return (count * seconds + (most - count) * min(max(one_more, seconds / 2), seconds)) / most
 
 
 @dataclass
