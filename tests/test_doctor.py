@@ -121,9 +121,9 @@ def test_models_that_timm_does_not_know_are_problems_with_the_nearest_names(doct
     assert "timm has no model 'resnt18'" in line_of(output, "problem weights of resnt18")
     assert "'vit_tiny_patch16_224'" in line_of(output, "problem weights of vit_tny_patch16_224")
     assert line_of(output, "note    weights of test_vit")
-    status, output = doctor("model=timm", "model.timm_name=resnt18", f"paths.cache={sys.executable}/cache")
+    status, output = doctor("model=timm", "model.timm_name=test_vit", f"paths.cache={sys.executable}/cache")
     assert status == 1
-    assert "is a file" in line_of(output, "problem weights of resnt18")
+    assert "is a file" in line_of(output, "problem weights of test_vit")
 
 
 def test_data_and_weights_that_are_there_are_found_without_network(doctor: Doctor) -> None:

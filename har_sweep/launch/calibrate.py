@@ -132,8 +132,12 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
 
 def _take_memory(model: nn.Module) -> None:
     """For two gradients and the weights in another precision, so that no way's first gradient, which is compared with
-    another's, waits for its pages."""
-    torch.empty(3 * sum(weight.numel() for weight in model.parameters())).zero_()
+    another's, waits for its pages: in pieces of their sizes, which fill what building the model left free here and
+    there, and in one, for whatever is larger."""
+    weights = list(model.parameters())
+    pieces = [torch.empty_like(weight).zero_() for _ in range(3) for weight in weights]
+    del pieces
+    torch.empty(3 * sum(weight.numel() for weight in weights)).zero_()
 
 
 def _timed(
