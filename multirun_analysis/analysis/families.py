@@ -36,11 +36,11 @@ def compare_families(
     accuracy is better. Images crossed with runs, as for two candidates: the members' mean is a weighted sum. p is
     corrected as that of claims is: for all pairs and costs, and for who is on a front by chance.
     """
-    if not len(compared) or not found.varies:
-        return [[] for _ in costs]
     names = np.array([candidates[place].family for place in compared], object)
-    usable = found.known & (found.split == found.split[0]) & (names != "")
-    usable &= np.array([not candidates[place].variant for place in compared])
+    usable = found.known & (found.split == found.split[:1]) & (names != "")
+    usable &= np.array([not candidates[place].variant for place in compared], bool)
+    if len(set(names[usable].tolist())) < 2 or not found.varies:
+        return [[] for _ in costs]
     deviations, of_runs = draw_equals(found)
     smallest = np.ones(len(deviations))
     pairs: list[tuple[int, FamilyComparison, float, float]] = []

@@ -97,8 +97,7 @@ def sheet_of(frame: pd.DataFrame, source: str) -> Sheet:
             values = values.astype(object).where(values.notna(), None).infer_objects()
         if values.dtype == object:  # lists, such as the classes
             values = values.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-        if values is not table.frame[name]:
-            table.frame[name] = values
+        table.frame[name] = values
     _read_numbers(table, source, ",")
     return table
 
