@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import itertools
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from multirun_analysis.findings import RunInfo
 from multirun_analysis.quantities import plural
 from multirun_analysis.sources.cells import Column, Style, choose_style, describe
 from multirun_analysis.sources.runs import Found, some
+
+START = 65_536  # of a file: how much tells its encoding and its delimiter
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _read_csv(path: Path) -> Sheet:
 def _encoding(path: Path) -> tuple[str, list[str]]:
     """The encoding that the start of a file tells, and what is to be said of it; UTF-8 if it tells none."""
     with path.open("rb") as file:
-        start = file.read(65_536)
+        start = file.read(START)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not start.startswith(codecs.BOM_UTF32_LE):
         return "utf-16", [f"{path} is UTF-16, and was read so."]
     if b"\0" in start:
@@ -147,7 +148,9 @@ def _not_text(path: Path, why: str) -> InputError:
 def _parse(path: Path, encoding: str) -> Sheet:
     """The cells of a csv: numbers where all cells of a column are some, else texts."""
     with path.open(encoding=encoding, newline="") as file:
-        start = list(itertools.islice(file, 50))
+        text = file.read(START)
+    lines = text.splitlines()
+    start = (lines[:-1] or lines if len(text) == START else lines)[:50]  # whole ones, unless there is none
     told = [line.strip().lower() for line in start[:1] if line.strip().lower().startswith("sep=")]  # as Excel has it
     start = start[len(told) :]
     delimiter = told[0][4:] or "\t" if told else max(",;\t|", key=partial(_fits, start))
