@@ -154,6 +154,17 @@ def test_names_that_look_like_numbers_are_as_they_are_written(report: Any) -> No
     assert table["model"].tolist() == ["1.10", "1.1", "007"]
 
 
+def test_a_name_among_numbers_is_as_written_and_numbers_of_records_stay_numbers(report: Any, tmp_path: Path) -> None:
+    found = report('version,acc,params\n"1,50",81.5,3\n"1,5",80,2\nold,79,1\n', *ASK, "--label", "version")
+    table = pd.read_csv(found.folder / "tables" / "table1.csv", dtype=str)
+    assert table["model"].tolist() == ["1,50", "1,5", "old"]
+    for rate in (0.1, 0.01):
+        write_run(tmp_path / "runs", at={"config/optimizer/lr": rate})
+    made = ask(tmp_path / "runs", label=["config/optimizer/lr"])
+    assert made.blocks[0].labels == ["0.01", "0.1"]
+    assert made.frame["config/optimizer/lr"].dtype == float
+
+
 @pytest.mark.parametrize("source", ["csv", "frame"])
 def test_two_columns_of_one_name_are_refused(report: Any, source: str) -> None:
     if source == "csv":

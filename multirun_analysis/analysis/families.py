@@ -72,12 +72,12 @@ def compare_families(
                 of_models=bool((found.runs[between != 0] > 1).all()),
             )
             pairs.append((number, comparison, variance, freedom))
-    own_p = [chance(pair.difference, variance, freedom) for _, pair, variance, freedom in pairs]
-    corrected, critical = by_smallest(np.array(own_p), smallest)
+    gaps, variances, freedoms = np.array([(pair.difference, *of) for _, pair, *of in pairs]).reshape(-1, 3).T
+    corrected, critical = by_smallest(chance(gaps, variances, freedoms), smallest)
     made: list[list[FamilyComparison]] = [[] for _ in costs]
     for (number, pair, variance, freedom), p in zip(pairs, corrected.tolist(), strict=True):
-        alone, low, high = judge(pair.difference, variance, freedom, 1 - critical)
-        made[number].append(replace(pair, low=low, high=high, p=alone, p_corrected=p))
+        own_p, low, high = judge(pair.difference, variance, freedom, 1 - critical)
+        made[number].append(replace(pair, low=low, high=high, p=own_p, p_corrected=p))
     return made
 
 

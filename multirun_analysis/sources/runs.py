@@ -92,21 +92,24 @@ class Runs:
         """With the cells of some columns as their tables have them, where they were read as numbers: what is a name is
         no number, and the version 1.10 not 1.1."""
         frame = self.frame
-        for column in columns:
-            if not pd.api.types.is_numeric_dtype(frame[column]):
-                continue
-            cells = frame[column].astype(object)
-            for table, read in self.written.items():
-                mine = {row: info.row - 1 for row, info in enumerate(self.info) if info.at == table and info.row}
-                if cells.iloc[list(mine)].notna().any():
+        for table, read in self.written.items():
+            mine = {row: info.row - 1 for row, info in enumerate(self.info) if info.at == table and info.row}
+            for column in columns:
+                if frame[column].iloc[list(mine)].notna().any() and not is_text(frame[column]):
+                    cells = frame[column].astype(object)
                     cells.iloc[list(mine)] = read(column).iloc[list(mine.values())].to_numpy(object)
-            frame = frame.assign(**{column: cells.where(cells.notna(), None)})
+                    frame = frame.assign(**{column: cells.where(cells.notna(), None)})
         return replace(self, frame=frame)
 
     @cached_property
     def known_columns(self) -> list[str]:
         """The columns in which any run has a value."""
         return list(self.frame.columns[self.frame.notna().any()])
+
+
+def is_text(values: pd.Series) -> bool:
+    """Whether all that is known of a column is text."""
+    return pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:

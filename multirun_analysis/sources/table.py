@@ -20,7 +20,7 @@ from har_sweep.record.record import Epoch
 from multirun_analysis.findings import RunInfo
 from multirun_analysis.quantities import plural
 from multirun_analysis.sources.cells import Column, Style, choose_style, describe
-from multirun_analysis.sources.runs import Found, some
+from multirun_analysis.sources.runs import Found, is_text, some
 
 START = 65_536  # of a file: how much tells its encoding and its delimiter
 
@@ -186,7 +186,7 @@ def _read_numbers(table: Sheet, source: str, delimiter: str) -> None:
     frame = table.frame
     texts = frame.select_dtypes("object" if pd.__version__ < "3" else ["object", "str"])
     # Names that tell rows apart are names, though all of them may look like numbers.
-    found = {name: Column.of(texts[name]) for name in texts if name not in ("run_id", "name") and _is_text(texts[name])}
+    found = {name: Column.of(texts[name]) for name in texts if name not in ("run_id", "name") and is_text(texts[name])}
     some_numbers = {name: column for name, column in found.items() if column}
     columns = {name: column for name, column in some_numbers.items() if not column.is_text}
     unclear = {name: why for name, column in columns.items() if (why := column.contradiction())}
@@ -218,10 +218,6 @@ def _read_numbers(table: Sheet, source: str, delimiter: str) -> None:
     read.pop("", None)  # as anybody would
     for assumed, names in read.items():
         table.notes.append(f"{source}: read with {assumed}: {some(names, 12)}.")
-
-
-def _is_text(values: pd.Series) -> bool:
-    return pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def _may_be_thousands(values: pd.Series) -> bool:
