@@ -31,7 +31,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.device.graph import NotCapturable, StepGraph
 from har_sweep.device.ranks import Ranks
 from har_sweep.events import tell_nobody
-from har_sweep.launch import calibrate, cards, local
+from har_sweep.launch import calibrate, cards, gradients, local, stopwatch
 from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.teacher import drawing_apart
@@ -530,15 +530,16 @@ def test_a_graph_is_measured_after_its_kernels_were_chosen(monkeypatch: pytest.M
             super().__init__(*arguments)
 
     Stand.made, Stand.why = 0, None
-    monkeypatch.setattr(calibrate, "StepGraph", Recording)
+    monkeypatch.setattr(gradients, "StepGraph", Recording)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     model.register_forward_hook(lambda *_: done.append("step"))
     way = Way("fp32", graph=True)
     computes = {way: Compute(CPU, "fp32", torch.channels_last, graph=True), replace(way, precision="bf16"): Compute(
         CPU, "bf16", torch.channels_last, own_kernels=False, graph=True
     )}  # fmt: skip
-    found = calibrate._checked(model, computes, torch.ones(2, 3, 2, 2), lambda: 1.0)
-    assert done == ["step", "captured", "step"] * 2
+    found, count = gradients.Gradients(model, computes, 2, 2, lambda: 1.0).checked()
+    assert count == 2
+    assert done == ["step", *["step", "captured", "step"] * 2]  # first how long two images take a CPU
     assert not any(each.error for each in found.values())
 
 
@@ -563,12 +564,12 @@ def test_a_card_races_for_all_of_its_time_however_long_it_took_to_load(
 ) -> None:
     """What a first step takes is no figure, and the host's waiting for a card is no waiting for cores."""
     now, begun = [100.0], list[float]()
-    monkeypatch.setattr(calibrate.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(calibrate.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stopwatch.time, "process_time", lambda: 0.0)
 
-    def checked(model: Any, computes: Any, images: Any, left: Any) -> dict[Way, Figures]:
+    def checked(self: gradients.Gradients) -> tuple[dict[Way, Figures], int]:
         now[0] += 60  # its libraries and kernels
-        return {way: Figures(way, (9.0,)) for way in computes}
+        return {way: Figures(way, (9.0,)) for way in self.computes}, 2
 
     def raced(steps: Any, least: int, most: int, left: Any, *_: Any) -> Any:
         begun.append(left())
@@ -576,14 +577,14 @@ def test_a_card_races_for_all_of_its_time_however_long_it_took_to_load(
         begun.append(left())
         return dict.fromkeys(steps, (0.1, 0.1)), most
 
-    monkeypatch.setattr(calibrate, "_checked", checked)
+    monkeypatch.setattr(gradients.Gradients, "checked", checked)
     monkeypatch.setattr(calibrate, "race", raced)
     monkeypatch.setattr(calibrate, "_steps", lambda model, computes, spec: dict.fromkeys(computes))
     compute = Compute(CPU, "fp32", torch.channels_last)
     ways = {Way("fp32"): compute, Way("bf16"): compute}
     spec = replace(small_spec(tmp_path), device="cuda")
     found, _ = calibrate._trained(nn.Linear(1, 1), ways, spec, 4.0)
-    assert begun == [4.0, 3.0]
+    assert begun == pytest.approx([3.6, 2.6])  # a tenth is for evaluating
     assert [each.training_seconds for each in found] == [(0.1, 0.1)] * 2
 
 

@@ -3,30 +3,29 @@ for which cards there are kernels."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache, partial
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from har_sweep.cost.disturbance import Disturbance, Meter, Place, waited_seconds
+from har_sweep.cost.disturbance import Disturbance, Meter, Place
 from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute, synchronise
 from har_sweep.device.crew import Link
-from har_sweep.device.graph import StepGraph
 from har_sweep.device.ranks import Ranks, lead
-from har_sweep.errors import InputError, RunFailure, first_line
+from har_sweep.errors import InputError, RunFailure
 from har_sweep.events import tell_nobody
+from har_sweep.launch.gradients import GROWTH, HOPELESS, MOST_ROUNDS, Gradients, of_more
+from har_sweep.launch.stopwatch import PATIENCE, Watch, budget, undisturbed
 from har_sweep.model.build import build_model
 from har_sweep.model.head import set_train_mode
-from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose
+from har_sweep.spec.precision import Choice, Figures, Measured, Way, best_of, choose
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.augmentation import augment
@@ -35,18 +34,8 @@ from har_sweep.train.learner import Learner
 from har_sweep.train.objective import Objective, build_objective
 
 EVALUATION_SHARE = 0.1  # of the time
-HOPELESS = 2.0  # times as slow as fp32 in its first steps: it gets no more ...
-FIRST_SECONDS = 1.0  # ... with so much for making kernels; elsewhere than on a CPU it may be long
-TURN = 0.3  # of the time, for one turn of gradients, so that there are three or more
-GRADIENT, GRADIENT_OF_OTHERS = 3.0, 2.0  # times as long as fp32's forward pass
-BEHIND = 1.25  # times as slow as the best of its precision, in the first turn: it gets no more
-WHOLE_TURNS = 4  # of whole steps: to warm up, and three that count
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
-MOST_ROUNDS = 30
-GROWTH = 1.5  # times as many images, for another size to be worth its warm-up
-PATIENCE = 6.0  # times the seconds asked for, for one thread while others compute
 CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
-LOSS_SCALE = 1024.0  # for fp16's small gradients
 CLASSES = 10
 WARM_UP_STEPS = 3
 
@@ -143,7 +132,7 @@ def _take_memory(model: nn.Module) -> None:
 def _timed(
     model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float, build_seconds: float
 ) -> Measured:
-    figures, count = _trained(model, computes, spec, (1 - EVALUATION_SHARE) * seconds)
+    figures, count = _trained(model, computes, spec, seconds)
     measured = Measured(
         figures=figures,
         evaluation_seconds=0.0,
@@ -152,10 +141,11 @@ def _timed(
         batch_wanted=spec.device_batch,
         cpu_threads=spec.config.hardware.cpu_threads,
     )
+    if len(computes) > 1 and count < spec.device_batch:  # its time went into the choice, for which it is not needed
+        return measured
     chosen = computes[choose(measured).way]
     left = budget(EVALUATION_SHARE * seconds, _patience(spec))
-    evaluation_seconds = _evaluated(model, spec, chosen, count, left)
-    return replace(measured, evaluation_seconds=evaluation_seconds)
+    return replace(measured, evaluation_seconds=_evaluated(model, spec, chosen, count, left))
 
 
 def _shared(measured: Measured, threads: int, disturbed: str) -> Measured:
@@ -175,85 +165,30 @@ def _trained(
     model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float
 ) -> tuple[tuple[Figures, ...], int]:
     """The figures of each way, and the images of a batch."""
-    reference, left = next(iter(computes.values())), budget(seconds)
-    stopwatch, before, on_cpu = partial(undisturbed, reference.device), left(), spec.device == "cpu"
-    images = _images(model, reference, spec, len(computes), left)
-    checked, count = _checked(model, computes, images, left), len(images)
-    took = before - left()
-    whole = WHOLE_TURNS * took < left() and count == spec.device_batch
-    if len(computes) == 1 or whole or not on_cpu:  # a GPU's batches grow in the race
-        if not on_cpu:  # it has loaded its libraries and chosen kernels so far, which is no part of the race's time
-            left = budget(seconds, _patience(spec))
-        steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
-        set_train_mode(model, spec.config)
-        warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
-        times, count = race(steps, count, spec.device_batch, left, stopwatch, warm_up)
-    else:
-        times = _turns(model, computes, checked, images, left, stopwatch)
-    return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items()), count
+    left, most, on_cpu = budget(seconds), spec.device_batch, spec.device == "cpu"
+    checked, count = {way: Figures(way) for way in computes}, min(2, most)
+    if len(computes) > 1:
+        gradients = Gradients(model, computes, spec.model.input_size, most, left)
+        checked, count = gradients.checked()
+        if on_cpu:  # a GPU's batches grow in the race
+            if turns := gradients.turns(checked, count):
+                figures = _figures(checked, turns.seconds_an_image(foretold=False))
+                if best_of(figures).way.precision == figures[0].way.precision:  # so it may be with few images alone
+                    figures = _figures(checked, turns.seconds_an_image(foretold=True))
+                return figures, turns.count
+            count = most
+    if not on_cpu:  # it has loaded its libraries and chosen kernels so far, which is no part of the race's time
+        left = budget(seconds, _patience(spec))
+    steps = _steps(model, {way: each for way, each in computes.items() if not checked[way].error}, spec)
+    set_train_mode(model, spec.config)
+    warm_up = 2 if any(way.graph for way in computes) else 1  # a graph is captured in the second step
+    stopwatch = partial(undisturbed, next(iter(computes.values())).device)
+    times, count = race(steps, count, most, lambda: left() - EVALUATION_SHARE * seconds, stopwatch, warm_up)
+    return _figures(checked, times), count
 
 
-def _turns(
-    model: nn.Module,
-    computes: Mapping[Way, Compute],
-    checked: Mapping[Way, Figures],
-    images: Tensor,
-    left: Callable[[], float],
-    stopwatch: Callable[[], AbstractContextManager[Watch]],
-) -> dict[Way, tuple[float, ...]]:
-    """Seconds an image of each way's gradients, one a turn; the first was that of ``_checked``. Those far behind in it
-    have no other."""
-    first = {way: found.training_seconds[0] for way, found in checked.items() if found.training_seconds}
-    slowest = HOPELESS * first[next(iter(computes))]
-    best = {way.precision: min(first[other] for other in first if other.precision == way.precision) for way in first}
-    ways = [way for way, seconds in first.items() if seconds <= min(slowest, BEHIND * best[way.precision])]
-    turns, took = [first], len(images) * sum(first[way] for way in ways)
-    while took < left() and len(turns) < MOST_ROUNDS:
-        turn, before = dict[Way, float](), left()
-        for way in ways if len(turns) % 2 else ways[::-1]:
-            with stopwatch() as watch:
-                _gradient(model, computes[way], images)
-            turn[way] = watch.seconds / len(images)
-        turns.append(turn)
-        took = before - left()
-    return {way: tuple(turn[way] for turn in turns if way in turn) for way in first}
-
-
-def _images(model: nn.Module, compute: Compute, spec: RunSpec, ways: int, left: Callable[[], float]) -> Tensor:
-    """Those to compare gradients by: as many as let all ways take a few turns, and two at least. With one a large model
-    does little but read its weights, which bf16 does twice, and batch normalisation has no variance to go by."""
-    size, most = spec.model.input_size, spec.device_batch
-
-    def random(count: int) -> Tensor:
-        return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-    def forward(images: Tensor) -> float:
-        with undisturbed(compute.device) as watch, torch.no_grad():
-            model(images.contiguous(memory_format=compute.memory_format))
-        return watch.seconds
-
-    images = random(min(2, most))
-    if ways == 1 or spec.device != "cpu":
-        return images
-    model.eval()
-    longest = TURN * left() / (GRADIENT + (ways - 1) * GRADIENT_OF_OTHERS)
-    seconds = forward(images)
-    while seconds < longest and len(images) < most:
-        seconds = forward(more := random(min(2 * len(images), most)))
-        if seconds < longest:
-            images = more
-    return images
-
-
-def budget(seconds: float, patience: float = PATIENCE) -> Callable[[], float]:
-    """Tells how many of the seconds are left, of computing with all threads; a longer wait for cores counts as well,
-    once it is ``patience`` times as long."""
-    threads, wall, cpu = torch.get_num_threads(), time.monotonic(), time.process_time()
-
-    def left() -> float:
-        return seconds - max((time.process_time() - cpu) / threads, (time.monotonic() - wall) / patience)
-
-    return left
+def _figures(checked: Mapping[Way, Figures], times: Mapping[Way, tuple[float, ...]]) -> tuple[Figures, ...]:
+    return tuple(replace(found, training_seconds=times.get(way, ())) for way, found in checked.items())
 
 
 def _patience(spec: RunSpec) -> float:
@@ -389,114 +324,11 @@ def race(
     if len(racing) == 1 and least < count < most:
         few = second[reference]
         rounds = [
-            {way: _of_more(most, (count, seconds), (least, few)) for way, seconds in each.items()} for each in rounds
+            {way: of_more(most, (count, count * seconds), (least, least * few)) / most for way, seconds in each.items()}
+            for each in rounds
         ]
     gone = {way: (second[way],) for way in steps if way not in racing}
     return gone | {way: tuple(each[way] for each in rounds) for way in racing}, count
-
-
-def _of_more(most: int, larger: tuple[int, float], smaller: tuple[int, float]) -> float:
-    """Seconds an image of steps of ``most`` images, on the straight line through those of two sizes, each with its
-    seconds an image: what a step takes whatever its size, such as the optimizer's update, is shared by more. An image
-    more takes half of the larger size's mean at least."""
-    (count, seconds), (few, seconds_of_few) = larger, smaller
-    one_more = (count * seconds - few * seconds_of_few) / (count - few)
-    return (count * seconds + (most - count) * min(max(one_more, seconds / 2), seconds)) / most
-
-
-@dataclass
-class Watch:
-    seconds: float = 0.0
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[Watch]:
-    """How long it takes what is done inside; on a CPU, without the time for which others had the cores that it wanted.
-
-    That is the time that passed less what its threads waited for a core, and no less than what they computed if all
-    did so at once. (Threads wait for each other at the same time, so their waiting adds up to more than was lost.)
-    """
-    watch, wall, cpu, waited = Watch(), time.monotonic(), time.process_time(), waited_seconds() or 0.0
-    yield watch
-    synchronise(device)
-    watch.seconds = time.monotonic() - wall
-    if device.type == "cpu":
-        lost = (waited_seconds() or 0.0) - waited
-        watch.seconds = max((time.process_time() - cpu) / torch.get_num_threads(), watch.seconds - lost)
-
-
-def _checked(
-    model: nn.Module, computes: Mapping[Way, Compute], images: Tensor, left: Callable[[], float]
-) -> dict[Way, Figures]:
-    """Of each way, how far the loss and the gradient of the same images are from the first way's, or its error. Of a
-    precision that was computed in one way, nothing more where no time is left for it.
-
-    As in evaluation, without batch statistics and random draws: with two images batch normalisation multiplies the
-    smallest difference until even sound gradients have nothing in common.
-    """
-    if len(computes) == 1:
-        return {way: Figures(way) for way in computes}
-    found = dict[Way, Figures]()
-    first: tuple[float, list[Tensor]] | None = None
-    for way, compute in computes.items():
-        if left() <= 0 and any(way.precision == known.precision for known in found):
-            found[way] = Figures(way)
-            continue
-        try:
-            with undisturbed(compute.device) as watch:
-                loss, gradient = _gradient(model, compute, images)
-        except RuntimeError as e:
-            if first is None:
-                raise
-            found[way] = Figures(way, error=first_line(e))
-            continue
-        if first is None:
-            first = loss, gradient
-            first_seconds = watch.seconds
-            patience = FIRST_SECONDS + HOPELESS * first_seconds if compute.device.type == "cpu" else math.inf
-        difference = abs(loss - first[0]) / max(first[0], 1e-3)
-        found[way] = Figures(way, (watch.seconds / len(images),), difference, _cosine(first[1], gradient))
-        del gradient  # its memory serves the next way
-        if not math.isfinite(difference):
-            found[way] = Figures(way, error="its loss is no number")
-        elif watch.seconds > patience:
-            found[way] = Figures(way, error=f"its first step took {watch.seconds:.1f} s, fp32's {first_seconds:.1f} s")
-    return found
-
-
-def _gradient(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float, list[Tensor]]:
-    model.train().eval()  # some keep in evaluation what their weights make, whose graph serves once (TinyViT)
-    inputs = compute.move(images).contiguous(memory_format=compute.memory_format)
-    labels = torch.zeros(len(images), dtype=torch.int64, device=compute.device)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
-
-    def backward(inputs: Tensor, labels: Tensor) -> Tensor:
-        with compute.autocast():
-            loss = F.cross_entropy(model(inputs), labels)
-        (loss * scale).backward()
-        return loss.detach()
-
-    step: Callable[[Tensor, Tensor], Tensor] = backward
-    if compute.graph:
-        backward(inputs, labels)  # in which kernels are chosen
-        model.zero_grad(set_to_none=True)
-        step = StepGraph(backward, weights, inputs, labels)
-    loss = step(inputs, labels)
-    gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-    model.zero_grad(set_to_none=True)
-    return loss.item(), [each / scale for each in gradient] if scale != 1 else gradient
-
-
-def _cosine(one: list[Tensor], another: list[Tensor]) -> float:
-    def product(a: list[Tensor], b: list[Tensor]) -> float:
-        return sum(torch.dot(x.flatten(), y.flatten()).item() for x, y in zip(a, b, strict=True))
-
-    if one is another:
-        return 1.0
-    norms = product(one, one) * product(another, another)
-    cosine = product(one, another) / math.sqrt(norms) if norms else 1.0
-    return cosine if math.isfinite(cosine) else 0.0
 
 
 def _untrained(spec: RunSpec, classes: int) -> nn.Module:

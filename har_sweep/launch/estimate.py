@@ -160,7 +160,8 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
     batches, with its threads, else measured on its own: small batches may be half as fast."""
     spec, hardware = work.spec, work.spec.config.hardware
     found = spec.choice.measured
-    if found is None or (found.batch_size, found.cpu_threads) != (spec.device_batch, hardware.cpu_threads):
+    wanted = (spec.device_batch, spec.device_batch, hardware.cpu_threads)
+    if found is None or (found.batch_size, found.batch_wanted, found.cpu_threads) != wanted:
         try:
             found = measured(spec, (spec.choice.way,), ask, tell)
         except Unanswered as e:

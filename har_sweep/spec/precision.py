@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -118,13 +118,18 @@ def choose(measured: Measured) -> Choice:
     way, with a cosine of ``GRADIENT_BOUND`` at least. Sound bf16 had 0.92 to 0.9999 in ResNet-18, ViT-Ti, MobileNetV4
     and EfficientNet-Lite0, the last with the least; kernels that are wrong, and fp16 that overflows, have about 0.
     """
-    first, *others = measured.figures
+    best = best_of(measured.figures)
+    why = _why(best, [f for f in measured.figures if f is not best])
+    return Choice(best.way, why + (measured.disturbed and f"; by one thread's time, as {measured.disturbed}"), measured)
+
+
+def best_of(figures: Sequence[Figures]) -> Figures:
+    """Of the way that ``choose`` takes."""
+    first, *others = figures
     lead, sound = partial(_lead, first), [f for f in others if not _spoils(f)]
     reference = _preferred([first, *(f for f in sound if f.way.precision == first.way.precision)], lead)
     clear = [f for f in sound if f.way.precision != first.way.precision and _is_clear(reference, f)]
-    best = _preferred(clear, lead) if clear else reference
-    why = _why(best, [f for f in measured.figures if f is not best])
-    return Choice(best.way, why + (measured.disturbed and f"; by one thread's time, as {measured.disturbed}"), measured)
+    return _preferred(clear, lead) if clear else reference
 
 
 def _preferred(figures: list[Figures], lead: Callable[[Figures], float]) -> Figures:
