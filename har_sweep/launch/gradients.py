@@ -94,7 +94,8 @@ class Gradients:
         reference = next(iter(of_few))
         best = {way.precision: min(of_few[o] for o in of_few if o.precision == way.precision) for way in of_few}
         ways = [w for w in of_few if of_few[w] <= min(HOPELESS * of_few[reference], BEHIND * best[w.precision])]
-        if FEW_ROUNDS * ROOM * sum(of_few[way] for way in ways) > self.left():
+        hurried = FEW_ROUNDS * ROOM * sum(of_few[way] for way in ways) > self.left()
+        if hurried:
             ways = [way for n, way in enumerate(ways) if way.precision not in {o.precision for o in ways[:n]}]
         of_least, rounds = sum(of_few[way] for way in ways), list[dict[Way, float]]()
         count, took = min(2 * few, self.most), 2 * of_least
@@ -104,7 +105,7 @@ class Gradients:
             one_more = max((took - of_least) / max(count - few, 1), took / count * LEAST_SHARE)
             if len(rounds) > 1:
                 continue
-            if WHOLE_TURNS * (took + one_more * (self.most - count)) < self.left():
+            if not hurried and WHOLE_TURNS * (took + one_more * (self.most - count)) < self.left():
                 return None
             larger = min(self.most, 2 * count, int(count + (self.left() / ROUNDS - took) / one_more))
             if larger >= GROWTH * count:
