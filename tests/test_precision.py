@@ -438,8 +438,7 @@ def test_without_time_left_a_precision_is_tried_with_one_kind_of_kernels(draft: 
         way: Compute(torch.device("cpu"), way.precision, torch.channels_last, own_kernels=way.kernels != "torch")
         for way in (FP32, OURS, TORCHS)
     }
-    found, count = Gradients(calibrate._untrained(draft(), 10), computes, 32, 16, lambda: 0.0).checked()
-    assert count == 1
+    found, _ = Gradients(calibrate._untrained(draft(), 10), computes, 32, 16, lambda: 0.0).checked()
     assert [bool(found[way].training_seconds) for way in computes] == [True, True, False]
     assert choose(measured(*found.values())).way in (FP32, OURS)
 
@@ -507,6 +506,17 @@ def test_where_time_is_short_the_first_kernels_of_a_precision_stand_for_it() -> 
     slow = turns_of(VIT_B_224PX | {OURS: (2 * 0.25, 2 * 0.14)}, few=1)
     assert slow
     assert OURS not in slow.rounds[0]
+
+
+@pytest.mark.parametrize(("forward", "few"), [(0.1, 2), (0.36, 1), (1.2, 2)])  # ViT-Ti, B and L of two images at 224 px
+def test_one_image_is_checked_only_where_a_turn_of_two_can_follow(
+    forward: float, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one alone a large model does little but read its weights, and small ones have time for two and more."""
+    monkeypatch.setattr(Gradients, "_forward", lambda *_: forward)
+    computes: dict[Way, Any] = dict.fromkeys((FP32, OURS, TORCHS))
+    assert Gradients(torch.nn.Identity(), computes, 224, 32, lambda: 4.0 - forward)._few() == few
+    assert Gradients(torch.nn.Identity(), computes, 224, 1, lambda: 4.0 - forward)._few() == 1
 
 
 def test_without_time_for_a_turn_the_images_that_were_checked_count() -> None:

@@ -51,8 +51,7 @@ class Gradients:
         smallest difference until even sound gradients have nothing in common.
         """
         on_cpu = next(iter(self.computes.values())).device.type == "cpu"
-        longest = CHECK * self.left() / (GRADIENT + (len(self.computes) - 1) * GRADIENT_OF_OTHERS)
-        count = 1 if on_cpu and self._forward(min(2, self.most)) > longest else min(2, self.most)
+        count = self._few() if on_cpu else min(2, self.most)
         images, found = self._images(count), dict[Way, Figures]()
         first: tuple[float, list[Tensor]] | None = None
         for way, compute in self.computes.items():
@@ -79,6 +78,15 @@ class Gradients:
                 error = f"its first step took {watch.seconds:.1f} s, fp32's {first_seconds:.1f} s"
                 found[way] = Figures(way, error=error)
         return found, count
+
+    def _few(self) -> int:
+        """Two images; but one, where that leaves time for a turn of two, and two would not for one of four."""
+        if self.most < 2:
+            return self.most
+        forward = self._forward(2)
+        all_ways = forward * (GRADIENT + (len(self.computes) - 1) * GRADIENT_OF_OTHERS)
+        turn = forward * (GRADIENT + GRADIENT_OF_OTHERS)
+        return 1 if all_ways > CHECK * self.left() and all_ways / 2 + turn < self.left() + LATE else 2
 
     def turns(self, checked: Mapping[Way, Figures], few: int) -> Turns | None:
         """As many turns as there is time for, of more images than the ``few`` that were checked; nothing where there is
