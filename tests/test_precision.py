@@ -522,7 +522,7 @@ def test_one_image_is_checked_only_where_a_turn_of_two_can_follow(
 def test_without_time_for_a_turn_the_images_that_were_checked_count() -> None:
     turns = turns_of(VIT_B_224PX, seconds=2.0, few=1)
     assert turns
-    assert not turns.rounds
+    assert (turns.count, turns.rounds) == (1, [])
     assert rates(turns, foretold=True) == rates(turns, foretold=False) == pytest.approx(
         {way: 1 / (constant + one_more) for way, (constant, one_more) in VIT_B_224PX.items()}
     )  # fmt: skip

@@ -118,7 +118,7 @@ class Gradients:
             larger = min(self.most, 2 * count, int(count + (self.left() / ROUNDS - took) / one_more))
             if larger >= GROWTH * count:
                 rounds, took, count = [], took + one_more * (larger - count), larger
-        return Turns(few, of_few, count, rounds, self.most)
+        return Turns(few, of_few, count if rounds else few, rounds, self.most)
 
     def _turn(self, ways: Sequence[Way], count: int) -> tuple[dict[Way, float], float]:
         """Seconds of each way's gradient of so many images, and how much time they all took."""
