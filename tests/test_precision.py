@@ -216,6 +216,15 @@ def test_of_one_way_that_is_timed_alone_whole_batches_are_foretold_where_there_i
     assert stage.now < 2.3
 
 
+def test_one_more_image_of_a_step_is_foretold_to_take_half_of_the_mean_at_least() -> None:
+    """What small batches seem to show of large ones is not all believed, for an estimate would be too short."""
+    stage = Stage({FP32: 0.005}, each_step=0.3)
+    times, count = stage.run(32, 3.0)
+    assert 2 < count < 32
+    step = 0.3 + 0.005 * count
+    assert times[FP32] == pytest.approx([(step + (32 - count) * step / count / 2) / 32] * len(times[FP32]))
+
+
 def test_a_model_too_slow_for_more_is_measured_by_one_step_each() -> None:
     stage = Stage({FP32: 1.0, OURS: 0.6})
     times, count = stage.run(64, 4.0)

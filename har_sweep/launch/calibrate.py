@@ -34,6 +34,7 @@ from har_sweep.train.learner import Learner
 from har_sweep.train.objective import Objective, build_objective
 
 EVALUATION_SHARE = 0.1  # of the time
+LEAST_SHARE = 0.5  # of the time that an image takes in a step, for one more
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
 CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
 CLASSES = 10
@@ -322,9 +323,9 @@ def race(
         turn, took = round_of(racing if len(rounds) % 2 else racing[::-1], count)
         rounds.append(turn)
     if len(racing) == 1 and least < count < most:
-        few = second[reference]
+        smaller = least, least * second[reference]
         rounds = [
-            {way: of_more(most, (count, count * seconds), (least, least * few)) / most for way, seconds in each.items()}
+            {way: of_more(most, (count, count * each[way]), smaller, LEAST_SHARE) / most for way in racing}
             for each in rounds
         ]
     gone = {way: (second[way],) for way in steps if way not in racing}

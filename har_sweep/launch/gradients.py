@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 
 import torch
@@ -52,7 +53,7 @@ class Gradients:
         """
         on_cpu = next(iter(self.computes.values())).device.type == "cpu"
         count = self._few() if on_cpu else min(2, self.most)
-        images, found = self._images(count), dict[Way, Figures]()
+        images, found = _inputs(count, self.input_size), dict[Way, Figures]()
         first: tuple[float, list[Tensor]] | None = None
         for way, compute in self.computes.items():
             if self.left() <= 0 and any(way.precision == known.precision for known in found):
@@ -110,7 +111,7 @@ class Gradients:
         while took < self.left() + (0 if rounds else LATE) and len(rounds) < MOST_ROUNDS:
             found, took = self._turn(ways[:: -1 if len(rounds) % 2 else 1], count)
             rounds.append(found)
-            one_more = max((took - of_least) / max(count - few, 1), took / count * LEAST_SHARE)
+            one_more = _one_more((count, took), (few, of_least), LEAST_SHARE)
             if len(rounds) > 1:
                 continue
             if not hurried and WHOLE_TURNS * (took + one_more * (self.most - count)) < self.left():
@@ -122,7 +123,7 @@ class Gradients:
 
     def _turn(self, ways: Sequence[Way], count: int) -> tuple[dict[Way, float], float]:
         """Seconds of each way's gradient of so many images, and how much time they all took."""
-        images, before, found = self._images(count), self.left(), dict[Way, float]()
+        images, before, found = _inputs(count, self.input_size), self.left(), dict[Way, float]()
         for way in ways:
             compute = self.computes[way]
             with undisturbed(compute.device) as watch:
@@ -130,12 +131,9 @@ class Gradients:
             found[way] = watch.seconds
         return found, before - self.left()
 
-    def _images(self, count: int) -> Tensor:
-        return torch.randn(count, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
-
     def _forward(self, count: int) -> float:
         compute = next(iter(self.computes.values()))
-        images = compute.move(self._images(count)).contiguous(memory_format=compute.memory_format)
+        images = compute.move(_inputs(count, self.input_size)).contiguous(memory_format=compute.memory_format)
         self.model.eval()
         with undisturbed(compute.device) as watch, torch.no_grad():
             self.model(images)
@@ -161,7 +159,9 @@ class Turns:
 
         def each(way: Way) -> tuple[float, ...]:
             smaller = self.few, self.of_few[way]
-            return tuple(of_more(images, (self.count, found[way]), smaller) / images for found in self.rounds)
+            return tuple(
+                of_more(images, (self.count, found[way]), smaller, LEAST_SHARE) / images for found in self.rounds
+            )
 
         found = {way: each(way) for way in self.rounds[0]}
         reference = next(iter(self.of_few))
@@ -169,15 +169,24 @@ class Turns:
         return {way: found.get(way, (by * seconds,)) for way, seconds in self.of_few.items()}
 
 
-def of_more(most: int, larger: tuple[int, float], smaller: tuple[int, float]) -> float:
+def of_more(most: int, larger: tuple[int, float], smaller: tuple[int, float], least_share: float) -> float:
     """Seconds that ``most`` images take, on the straight line through two sizes with their seconds: what is done
-    whatever the size, such as reading weights, is shared by more. An image more takes ``LEAST_SHARE`` of the
-    larger size's mean at least."""
-    (count, seconds), (few, seconds_of_few) = larger, smaller
+    whatever the size, such as reading weights, is shared by more. An image more takes ``least_share`` of the larger
+    size's mean at least."""
+    (count, seconds), (few, _) = larger, smaller
     if not few < count < most:
         return seconds * most / count
-    mean, one_more = seconds / count, (seconds - seconds_of_few) / (count - few)
-    return seconds + (most - count) * min(max(one_more, mean * LEAST_SHARE), mean)
+    return seconds + (most - count) * min(_one_more(larger, smaller, least_share), seconds / count)
+
+
+def _one_more(larger: tuple[int, float], smaller: tuple[int, float], least_share: float) -> float:
+    (count, seconds), (few, seconds_of_few) = larger, smaller
+    return max((seconds - seconds_of_few) / max(count - few, 1), least_share * seconds / count)
+
+
+@lru_cache(maxsize=1)
+def _inputs(count: int, size: int) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def gradient_of(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float, list[Tensor]]:
