@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of processes
 # Where the sample is drawn and decoded, once for all tests; pytest's workers are told by the process that starts them.
 IMAGES = None if "TEST_IMAGES" in os.environ else tempfile.mkdtemp(prefix="har_sweep-images-")
 os.environ.setdefault("TEST_IMAGES", IMAGES or "")
+TORCH_THREADS = list[int]()  # as torch itself decides, where a test has imported it
 # Tests in the background of a script ignore SIGINT, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -45,6 +47,15 @@ def linkless(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system without hard links."""
     with without_links(tmp_path) as folder:
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def all_threads() -> Iterator[None]:
+    """A run with few threads that is executed in a test leaves the next test all of them, with which a process of its
+    own would compute: sums over images depend on it in their last bit."""
+    yield
+    if TORCH_THREADS:
+        sys.modules["torch"].set_num_threads(TORCH_THREADS[0])
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +79,11 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported is garbage to nobody: a run that is executed in a test need not look at it, as none started by
-    the command does (launch/preload.py)."""
+    the command does (launch/preload.py). How many threads torch takes is known before a run changes it."""
     gc.collect()
     gc.freeze()
+    if torch := sys.modules.get("torch"):
+        TORCH_THREADS.append(torch.get_num_threads())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,11 +32,10 @@ def table(tmp_path: Path) -> Iterator[Path]:
         Image.fromarray(grey.astype(np.uint8)).save(tmp_path / f"{number}.png")
         rows += [(tmp_path / f"{number}.png", f"class {number % 2}", split) for split in ("train", "val")]
     pd.DataFrame(rows, columns=["path", "label", "split"]).to_csv(tmp_path / "labels.csv", index=False)
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     yield tmp_path / "labels.csv"
-    torch.set_num_threads(before[0])
-    torch.set_float32_matmul_precision(before[1])
-    torch.backends.cudnn.benchmark = before[2]
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.benchmark = before[1]
 
 
 def by_brightness(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, list[int]]:

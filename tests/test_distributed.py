@@ -63,7 +63,7 @@ def ranks_above_0(process: psutil.Process | None = None) -> list[psutil.Process]
 
 def run(spec: RunSpec, at: Callable[[Step, Stop], None] = lambda step, stop: None) -> Record:
     """Execute here as rank 0, and call ``at`` after each step; a SIGTERM to this process is the run's."""
-    stop, threads = Stop(), torch.get_num_threads()
+    stop = Stop()
 
     def tell(event: Event) -> None:
         if isinstance(event, Step):
@@ -74,7 +74,6 @@ def run(spec: RunSpec, at: Callable[[Step, Stop], None] = lambda step, stop: Non
         return execute(spec, tell, stop)
     finally:
         signal.signal(signal.SIGTERM, before)
-        torch.set_num_threads(threads)
         assert not ranks_above_0()
 
 
@@ -205,11 +204,7 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
 
 
 def test_what_several_devices_train_together_is_measured(planned: Planned) -> None:
-    threads = torch.get_num_threads()
-    try:
-        assert together(planned(*RANDOM, *TWO), 0.1) > 0
-    finally:
-        torch.set_num_threads(threads)
+    assert together(planned(*RANDOM, *TWO), 0.1) > 0
     assert not ranks_above_0()
 
 

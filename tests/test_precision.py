@@ -426,7 +426,6 @@ def test_beside_others_it_is_one_threads_time_that_counts_and_it_is_said(bf16_he
 def test_what_fails_on_one_thread_leaves_all_to_the_next_question(
     draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = torch.get_num_threads()
     spec, used = draft("fp32"), list[int]()
     spec = replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, cpu_threads=2)))
 
@@ -439,7 +438,6 @@ def test_what_fails_on_one_thread_leaves_all_to_the_next_question(
     with pytest.raises(RuntimeError):
         calibrate.measure(spec, (FP32,), 1.0)
     assert (used, torch.get_num_threads()) == ([1], 2)
-    torch.set_num_threads(before)
 
 
 def test_without_time_left_a_precision_is_tried_with_one_kind_of_kernels(draft: Draft) -> None:
