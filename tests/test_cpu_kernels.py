@@ -35,16 +35,32 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 @pytest.mark.parametrize("at_once", [1, cpu_kernels._WEIGHTS_AT_ONCE])
 @pytest.mark.parametrize("keys", [50, 20])
+@pytest.mark.parametrize("amx", [False, True])
 def test_output_and_gradients_are_those_of_pytorch_as_far_as_bfloat16_goes(
-    at_once: int, keys: int, monkeypatch: pytest.MonkeyPatch
+    at_once: int, keys: int, amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_kernels, "_WEIGHTS_AT_ONCE", at_once)
+    monkeypatch.setattr(cpu_kernels, "_AMX", amx)
     exact = attended([tensor.detach().double().requires_grad_() for tensor in qkv(torch.bfloat16, keys=keys)])
     with fast_kernels():
         found = attended(qkv(torch.bfloat16, keys=keys))
     assert [tensor.dtype for tensor in found] == [torch.bfloat16] * 4
     for ours, theirs in zip(found, exact, strict=True):
         assert error(ours, theirs) < 0.01  # PyTorch's own: 0.004
+    assert torch.equal(found[0], attended(qkv(torch.bfloat16, keys=keys))[0]) == amx  # it was PyTorch's forward pass
+
+
+def test_parts_of_a_joint_projection_attend_as_tensors_of_their_own() -> None:
+    joint = torch.randn(3, 50, 3, 4, 16, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    query, key, value = joint.permute(2, 0, 3, 1, 4).unbind(0)
+    with fast_kernels():
+        output, *gradients = attended([part.detach().clone().requires_grad_() for part in (query, key, value)])
+        together = F.scaled_dot_product_attention(query, key, value)
+        weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
+        (together.double() * weights).sum().backward()
+    assert torch.equal(together, output)
+    assert joint.grad is not None
+    assert torch.equal(joint.grad, torch.stack(gradients).permute(1, 3, 0, 2, 4))
 
 
 @pytest.mark.parametrize(

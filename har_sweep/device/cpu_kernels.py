@@ -1,8 +1,9 @@
 """What PyTorch (2.14) computes slowly in bfloat16 on the CPU, done by its own faster parts.
 
-Attention: the fused kernel multiplies matrices itself; oneDNN, behind ``torch.matmul``, is several times as fast, most
+Attention: the fused kernel multiplies matrices itself; oneDNN, behind ``torch.bmm``, is several times as fast, most
 of all in the backward pass. Memory stays what it is with the kernel: the attention weights are computed once more in
-the backward pass, a few images at a time.
+the backward pass, a few images at a time. With AMX the kernel's forward pass multiplies by oneDNN, too, and is the
+faster one.
 
 Depthwise convolutions with strides or kernels above 3 x 3: oneDNN's backward pass takes 3 to 20 times as long as in
 float32, so there it is float32, a few images at a time; what is kept for it is bfloat16 as before.
@@ -20,8 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
+from har_sweep.spec.hardware import cpu_device
+
 _WEIGHTS_AT_ONCE = 1 << 20  # 2 MB, which the caches hold
 _VALUES_AT_ONCE = 1 << 23  # 32 MB in float32
+_AMX = "amx_bf16" in cpu_device().instructions.split()
 _fused, _conv2d = F.scaled_dot_product_attention, F.conv2d
 
 
@@ -53,30 +57,42 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        return torch.cat([_weights(_scaled(q), k) @ v for q, k, v in _split(query, key, value)])
+        if _AMX:
+            return _fused(query, key, value)
+        output = query.new_empty(*query.shape[:3], value.shape[-1])
+        for out, q, k, v in _split(query, key, output, query, key, value):
+            torch.bmm(_weights(_scaled(q), k), v, out=out)
+        return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        found = []
-        for q, k, v, d_out in _split(*ctx.saved_tensors, gradient):
+        query, key, value = ctx.saved_tensors
+        found = tuple(torch.empty_like(each, memory_format=torch.contiguous_format) for each in ctx.saved_tensors)
+        for d_q, d_k, d_v, q, k, v, d_out in _split(query, key, *found, query, key, value, gradient):
             q = _scaled(q)
             weights = _weights(q, k)
-            d_scores = torch._softmax_backward_data(d_out @ v.transpose(-2, -1), weights, -1, weights.dtype)
-            found.append((_scaled(d_scores @ k), d_scores.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ d_out))
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+            d_weights = torch.bmm(d_out, v.transpose(1, 2))
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            torch.bmm(d_scores, k, out=d_q).mul_(1 / math.sqrt(q.shape[-1]))
+            torch.bmm(d_scores.transpose(1, 2), q, out=d_k)
+            torch.bmm(weights.transpose(1, 2), d_out, out=d_v)
+        return found
 
 
-def _split(query: Tensor, key: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
+def _split(query: Tensor, key: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """A few images of all ``tensors`` [B, H, ...] at a time, as [b * H, ...]: contiguous, since ``torch.bmm`` would
+    copy parts of a joint projection, and those that it transposes element by element. What is so is not copied."""
     images = max(1, _WEIGHTS_AT_ONCE // (query.shape[1] * query.shape[2] * key.shape[2]))
-    return list(zip(*(tensor.split(images) for tensor in (query, key, *others)), strict=True))
+    for parts in zip(*(tensor.split(images) for tensor in tensors), strict=True):
+        yield tuple(part.contiguous().flatten(0, 1) for part in parts)
 
 
-def _scaled(tensor: Tensor) -> Tensor:
-    return tensor * (1 / math.sqrt(tensor.shape[-1]))
+def _scaled(query: Tensor) -> Tensor:
+    return query * (1 / math.sqrt(query.shape[-1]))
 
 
 def _weights(scaled_query: Tensor, key: Tensor) -> Tensor:
-    return torch.softmax(scaled_query @ key.transpose(-2, -1), -1)
+    return torch.softmax(torch.bmm(scaled_query, key.transpose(1, 2)), -1)
 
 
 def _convolution(
