@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from har_sweep.record.environment import git_state
-from har_sweep.spec.hardware import Device, find_devices, logical_cores
+from har_sweep.spec.hardware import LIMITS, Device, find_devices, logical_cores
 
 # The quick ones first; what a GPU has no part in is left out of its list.
 ON_CPU = (
@@ -48,6 +48,8 @@ def machine(device: Device, cores: int) -> str:
     if device.kind != "cpu":
         return device.name
     best = next((name for name in INSTRUCTIONS if name in device.instructions.split()), "")
+    if any(limit in device.name for limit in LIMITS):  # which says more
+        best = ""
     return " ".join(filter(None, [device.name, best, f"{cores} cores"]))
 
 

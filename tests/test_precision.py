@@ -363,6 +363,27 @@ def test_a_file_that_is_broken_or_of_something_else_is_never_believed(
     assert file.read_text() == whole
 
 
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        ("AVX2", "avx2 avx512_vnni"),
+        ("avx512_core_vnni", "avx2 avx512_vnni"),
+        ("AVX512_CORE_BF16", "avx2 avx512_bf16 avx512_vnni"),
+        ("AVX512_CORE_AMX", "amx_bf16 avx2 avx512_bf16 avx512_vnni"),
+        ("", "amx_bf16 avx2 avx512_bf16 avx512_vnni"),
+    ],
+)
+def test_a_processor_that_is_kept_from_its_instructions_is_another_device(
+    limit: str, left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text("model name : Some CPU\nflags : sse avx2 avx512_vnni avx512_bf16 amx_bf16\n")
+    monkeypatch.setattr(hardware, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    found = cpu_device.__wrapped__()
+    assert (found.instructions, found.bf16) == (left, "bf16" in left)
+    assert found.name == ("Some CPU" if not limit else f"Some CPU, ONEDNN_MAX_CPU_ISA={limit}")
+
+
 def test_another_torch_or_machine_measures_anew(asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
     ways_chosen(draft())
     hidden = replace(cpu_device(), bf16=True, instructions="avx512_bf16")  # a hypervisor hid the rest

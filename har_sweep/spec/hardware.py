@@ -17,6 +17,9 @@ from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
 from har_sweep.spec.cuda import refused_by_driver, torch_build
 
+# By these a user keeps oneDNN, ATen and MKL from a processor's newer instructions.
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -62,7 +65,8 @@ def device_named(kind: str) -> str:
 
 @cache
 def cpu_device() -> Device:
-    """This machine's processor; ``bf16`` where it multiplies bfloat16 in hardware."""
+    """This machine's processor; ``bf16`` where it multiplies bfloat16 in hardware. One whose newer instructions may
+    not be used is named so, since it computes as another would."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -70,9 +74,21 @@ def cpu_device() -> Device:
         fields = {key.strip(): value.strip() for key, _, value in reversed(pairs) if key.strip()}
         name = fields.get("model name", name)
         flags = set(fields.get("flags", fields.get("Features", "")).split())
+    limits = [f"{limit}={os.environ[limit]}" for limit in LIMITS if os.environ.get(limit)]
+    flags -= _forbidden(flags)
+    name = ", ".join([name, *limits])
     bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     vectors = sorted(flag for flag in flags if flag.startswith(("avx", "amx", "fma", "sve", "asimd", "i8mm", "bf16")))
     return Device("cpu", name, psutil.virtual_memory().total, bf16, instructions=" ".join(vectors))
+
+
+def _forbidden(flags: set[str]) -> set[str]:
+    """The processor's instructions for bfloat16 that oneDNN may not use, by which PyTorch multiplies."""
+    most = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "default").upper()
+    if most in ("DEFAULT", "ALL") or "AMX" in most:
+        return set()
+    bf16 = any(name in most for name in ("BF16", "FP16", "AVX10"))
+    return {flag for flag in flags if flag.startswith("amx") or (flag == "avx512_bf16" and not bf16)}
 
 
 def _nvidia() -> tuple[list[Device], list[Device]]:
