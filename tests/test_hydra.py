@@ -21,14 +21,16 @@ import pytest
 from hydra.conf import HydraConf
 from hydra.version import __version__
 from omegaconf import OmegaConf
-from small import SMALL, har_sweep, one_after_another, runs
+from small import SMALL, har_sweep, one_after_another, runs, small_spec
 
 from har_sweep.__main__ import main
 from har_sweep.config.arguments import Mode, explain
-from har_sweep.config.compose import Composed, compose
+from har_sweep.config.compose import Composed, compose, compose_runs
 from har_sweep.config.schema import SlurmLauncher, keys
 from har_sweep.config.unread import refuse_unread
 from har_sweep.errors import InputError
+from har_sweep.launch.plan import plan
+from har_sweep.launch.terminal import Screen
 
 NEXT_HYDRA = __version__ >= "1.4"
 ROOT = Path(__file__).parent.parent
@@ -260,6 +262,21 @@ def test_what_cannot_be_is_refused_with_what_to_write(line: str, words: list[str
 def test_what_a_file_says_for_other_sweeps_is_not_refused() -> None:
     config = compose(["tracking=none", "tracking.mode=online", "launch.wait=false"])
     refuse_unread([Composed(["tracking=none"], config)])
+
+
+def test_in_a_grid_what_a_run_does_not_read_tells_it_from_no_other(tmp_path: Path) -> None:
+    here = [*SMALL, f"paths.runs={tmp_path}/runs"]
+    grid = [
+        [*here, f"scheduler={name}", f"scheduler.final_lr_fraction={fraction}"]
+        for name in ("constant", "cosine")
+        for fraction in (0.1, 0.2)
+    ]
+    constant, *cosine = plan(compose_runs(grid), Screen())
+    assert [constant.places, *(each.places for each in cosine)] == [(0, 1), (2,), (3,)]
+    assert constant.spec.config.scheduler.final_lr_fraction == 0
+    assert constant.spec.label.endswith("scratch scheduler=constant")
+    assert [each.spec.config.scheduler.final_lr_fraction for each in cosine] == [0.1, 0.2]
+    assert constant.spec.run_id == small_spec(tmp_path).run_id
 
 
 def test_every_kind_of_info_is_in_the_table() -> None:

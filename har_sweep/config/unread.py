@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from har_sweep.config.compose import Composed
+from har_sweep.config.schema import keys
 from har_sweep.errors import InputError
 
 
@@ -66,6 +67,7 @@ USES = (
         for key in ("tf32", "deterministic", "cuda_graph")
     ),
 )
+OF_RECIPES = ("scheduler.", "augmentation.")  # what of these a run does not read, tells it from no other
 OF_SEARCHES = ("launch.", "tracking.")  # what of these a search's trial reads, no sampler chooses
 
 
@@ -85,3 +87,16 @@ def refuse_unread(runs: Sequence[Composed], of_a_search: bool = False) -> None:
                 continue
             if not any(map(use.is_read, runs)):
                 raise InputError(f"{key}={value} does nothing {use.why}.", use.instead)
+
+
+def as_read(run: Composed) -> Composed:
+    """The run with what of its recipe it does not read as it is by default, and as if it had not been typed: in a grid
+    over the schedule and what a decay ends at, all that are constant are one run."""
+    defaults = {key.path: key.default for key in keys()}
+    for use in USES:
+        if use.key.startswith(OF_RECIPES) and not use.is_read(run):
+            section, _, name = use.key.partition(".")
+            part = replace(getattr(run.config, section), **{name: defaults[use.key]})
+            typed = [line for line in run.overrides if line.lstrip("+").partition("=")[0] != use.key]
+            run = replace(run, config=replace(run.config, **{section: part}), overrides=typed)
+    return run

@@ -15,6 +15,7 @@ from har_sweep.config.compose import Composed
 from har_sweep.config.identity import identify, make_run_id, sweep_name
 from har_sweep.config.schema import Config, value_at
 from har_sweep.config.trial import SEVERAL_IN_A_TRIAL
+from har_sweep.config.unread import as_read
 from har_sweep.config.wandb_variables import decided, not_followed
 from har_sweep.data.dataset import Dataset
 from har_sweep.data.prepare import prepare_dataset
@@ -95,7 +96,7 @@ def plan(
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets, tracking=decided(run.config.tracking)))
-            for run, targets in zip(runs, versions, strict=True)
+            for run, targets in zip(map(as_read, runs), versions, strict=True)
         ]
         configs = [run.config for run in runs]
         if len(runs) > 1 and any(config.tracking.trial for config in configs):
