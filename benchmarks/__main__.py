@@ -47,9 +47,8 @@ def machine(device: Device, cores: int) -> str:
     """What was measured. Processors that call themselves the same may differ by a factor of three in what they have."""
     if device.kind != "cpu":
         return device.name
-    best = next((name for name in INSTRUCTIONS if name in device.instructions.split()), "")
-    if any(limit in device.name for limit in LIMITS):  # which says more
-        best = ""
+    limited = any(limit in device.name for limit in LIMITS)  # which says what the best is
+    best = "" if limited else next((name for name in INSTRUCTIONS if name in device.instructions.split()), "")
     return " ".join(filter(None, [device.name, best, f"{cores} cores"]))
 
 
