@@ -30,6 +30,7 @@ from har_sweep import measure
 from har_sweep.cost.disturbance import Disturbance
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
+from har_sweep.device.ranks import Ranks
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.launch.state import RunState
@@ -40,6 +41,7 @@ from har_sweep.run.remeasure import add_measurement
 from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
+from har_sweep.train import checkpoint, loop, session
 from har_sweep.train import epoch as training
 from har_sweep.train.augmentation import augment
 from har_sweep.train.session import Session
@@ -114,6 +116,68 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_names_another_device(
     trained = "all of it" if (epoch, step) == (3, 4) else f"it up to step {step % 4} of epoch {epoch + step // 4}"
     assert f"{device_named('cpu')} trained {trained}, and Another 9000 goes on with it" in "".join(record.warnings)
     assert not spec.paths.checkpoint.exists()
+
+
+def test_epochs_whose_checkpoint_is_not_worth_its_time_are_told_with_the_next_and_a_break_loses_no_bits(
+    undisturbed: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "is_worth_it", lambda *_: False)
+    spec = small_spec(tmp_path)
+
+    def break_in_epoch_2(event: Event) -> None:
+        if isinstance(event, Step) and event.epoch == 2:
+            assert not spec.paths.checkpoint.exists()
+            raise RuntimeError("broken")
+
+    assert run(spec, break_in_epoch_2).status == "failed"
+    assert not read_record(spec.paths.record).epochs  # the first would be told twice
+    interrupted = run_to(spec, 2, 4)
+    assert (interrupted.status, len(interrupted.epochs)) == ("interrupted", 2)
+    steps: list[tuple[int, int]] = []
+    run(spec, lambda event: steps.append((event.epoch, event.step)) if isinstance(event, Step) else None)
+    assert steps[0] == (3, 1)
+    assert what_was_learned(spec) == what_was_learned(undisturbed)
+
+
+def test_the_best_weights_stay_what_they_were_until_a_checkpoint_is_worth_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "is_best", lambda history: len(history) == 1)
+    at_once, later = small_spec(tmp_path / "at once"), small_spec(tmp_path / "later")
+    assert run(at_once).selected_epoch == 1
+    monkeypatch.setattr(checkpoint, "is_worth_it", lambda *_: False)
+    run(later)
+    assert what_was_learned(later) == what_was_learned(at_once)
+
+
+@pytest.mark.parametrize(
+    ("device", "save_seconds", "age_seconds", "worth_it"),
+    [("cpu", 9.0, 9.0, True), ("cuda", 0.0, 6.0, True), ("cuda", 1.2, 7.2, False), ("cuda", 1.2, 24.1, True)],
+)
+def test_a_gpu_waits_for_checkpoints_a_twentieth_of_its_time(
+    device: str, save_seconds: float, age_seconds: float, worth_it: bool
+) -> None:
+    assert checkpoint.is_worth_it(device, save_seconds, age_seconds) == worth_it
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "ranks", "asked", "threads"),
+    [
+        ("cpu", 16, 1, "null", 1),
+        ("cuda", 16, 1, "null", 4),
+        ("cuda", 16, 4, "null", 3),
+        ("cuda", 1, 1, "null", 1),
+        ("cuda", 16, 1, "0", 0),
+        ("cpu", 2, 1, "4", 4),
+    ],
+)
+def test_several_threads_gather_for_a_gpu_where_there_are_cores_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, cores: int, ranks: int, asked: str, threads: int
+) -> None:
+    monkeypatch.setattr(session, "cores", lambda: cores)
+    spec = small_spec(tmp_path, f"hardware.loader_threads={asked}")
+    compute = Compute(torch.device(device), "fp32", torch.contiguous_format)
+    assert Session(spec, Dataset.read(spec.dataset_file), compute, ranks=Ranks(0, ranks)).loader_threads == threads
 
 
 @pytest.mark.parametrize(

@@ -266,8 +266,12 @@ class HardwareConfig:
     )
     deterministic: bool = _key(False, "CUDA: deterministic kernels (the CPU always is)")
     cpu_threads: Optional[int] = _key(None, "threads for computing; null takes every core", identity=False, low=1)
-    loader_threads: int = _key(
-        1, "threads gathering batches ahead; 0 gathers in the loop", identity=False, low=0, high=64
+    loader_threads: Optional[int] = _key(
+        None,
+        "threads gathering batches ahead; null takes 1 on a CPU, 4 at most for a GPU; 0 gathers in the loop",
+        identity=False,
+        low=0,
+        high=64,
     )
     price_per_device_hour: Optional[float] = _key(None, "money for one device and hour", identity=False, low=0.0)
 

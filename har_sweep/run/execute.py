@@ -113,7 +113,7 @@ def keep(model: nn.Module, trained: Trained, session: Session) -> None:
     try:
         file = check_weights(trained, paths)
     except Damaged:  # or there was no room for them
-        file = keep_weights(model, trained, session)
+        file = keep_weights(model.state_dict(), trained, session)
     paths.link(file, paths.model)
 
 

@@ -6,6 +6,8 @@ on from that is not what was once written.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
 from torch.utils.serialization import config as serialization
 
 from har_sweep.cost.disturbance import Disturbance
@@ -27,6 +28,8 @@ from har_sweep.record.folder import RunPaths
 from har_sweep.record.record import Epoch, TrainingCost
 from har_sweep.train.learner import Learner
 from har_sweep.train.session import Session
+
+SAVING_SHARE = 0.05  # of the time, at most, in which a GPU waits for its checkpoints
 
 
 @dataclass
@@ -64,27 +67,75 @@ class Trained:
         return cls(**{**state, "history": history, "cost": cost})
 
 
-def save(learner: Learner, trained: Trained, session: Session) -> None:
-    """Write the checkpoint of all ranks; where it cannot be, training goes on and says so.
+class Checkpoints:
+    """Writes a training's checkpoints, and knows when the next is due; rank 0 decides that for all."""
 
-    Of a complete training only the selected weights are needed again, which have a file of their own.
-    """
-    spec = session.spec
-    randomness = session.ranks.gather(_random_state())
-    if session.ranks.rank > 0:
-        return
-    try:
-        complete = trained.epoch == spec.config.trainer.epochs
-        learned = {} if complete else {"learner": learner.state_dict()}
-        if complete and trained.best_epoch is None:
-            keep_weights(learner.evaluated, trained, session)
-        _write(spec.paths, learned | {"trained": asdict(trained), "randomness": randomness})
-        named = spec.paths.selected(trained.selected_epoch)
-        spec.paths.remove(*(file for file in spec.paths.all_selected() if file != named))
-    except OSError as e:
-        session.warn(
-            f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
+    def __init__(self, learner: Learner, session: Session) -> None:
+        self._learner, self._session = learner, session
+        self._saved_at, self._save_seconds = time.monotonic(), 0.0
+        self._best: dict[str, torch.Tensor] | None = None
+
+    def hold_best(self, trained: Trained) -> None:
+        """Take the weights as they are, the best so far, for the next checkpoint; a copy, unless that comes at once."""
+        tensors, trains_on = self._learner.evaluated.state_dict(), not self.due_after_epoch(trained)
+        self._best = {name: tensor.detach().to("cpu", copy=trains_on) for name, tensor in tensors.items()}
+
+    def due_within_epoch(self) -> bool:
+        """Whether the last one is older than ``trainer.checkpoint_minutes``."""
+        return self._age > 60 * self._session.spec.config.trainer.checkpoint_minutes and self._session.ranks.rank == 0
+
+    def due_after_epoch(self, trained: Trained) -> bool:
+        """Whether to write one: always of a complete training, else if it is worth its time."""
+        device = self._session.compute.device.type
+        worth_it = trained.epoch == self._session.spec.config.trainer.epochs or is_worth_it(
+            device, self._save_seconds, self._age
         )
+        return worth_it and self._session.ranks.rank == 0
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._saved_at
+
+    def save(self, trained: Trained) -> None:
+        """Write the checkpoint of all ranks; where it cannot be, training goes on and says so.
+
+        Of a complete training only the selected weights are needed again, which have a file of their own.
+
+        Raises
+        ------
+        OSError
+            if there is no room for the best weights.
+        """
+        began, learner, session = time.monotonic(), self._learner, self._session
+        spec, randomness = session.spec, session.ranks.gather(_random_state())
+        if session.ranks.rank > 0:
+            return
+        if self._best is not None:
+            keep_weights(self._best, trained, session)
+            self._best = None
+        try:
+            complete = trained.epoch == spec.config.trainer.epochs
+            learned = {} if complete else {"learner": learner.state_dict()}
+            if complete and trained.best_epoch is None:
+                keep_weights(learner.evaluated.state_dict(), trained, session)
+            _write(spec.paths, learned | {"trained": asdict(trained), "randomness": randomness})
+            named = spec.paths.selected(trained.selected_epoch)
+            spec.paths.remove(*(file for file in spec.paths.all_selected() if file != named))
+        except OSError as e:
+            session.warn(
+                f"No checkpoint could be written ({e}); training goes on, and could only resume from an older one."
+            )
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began
+
+
+def is_worth_it(device: str, save_seconds: float, age_seconds: float) -> bool:
+    """Whether to write a checkpoint after an epoch, where the last is so old and took so long.
+
+    A GPU waits meanwhile, and may train an epoch in little more time: a break loses ``1 / SAVING_SHARE`` times what
+    writing takes, and the epoch that it falls into. On a CPU an epoch takes much longer than a checkpoint.
+    """
+    return device == "cpu" or save_seconds <= SAVING_SHARE * age_seconds
 
 
 def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
@@ -113,7 +164,7 @@ def resume(learner: Learner, clock: TrainingClock, session: Session) -> Trained:
     return trained
 
 
-def keep_weights(model: nn.Module, trained: Trained, session: Session) -> Path:
+def keep_weights(tensors: Mapping[str, torch.Tensor], trained: Trained, session: Session) -> Path:
     """Write a model's tensors, under their own names, as the weights of the selected epoch; returns the file, which
     says of itself how to use them.
 
@@ -122,7 +173,7 @@ def keep_weights(model: nn.Module, trained: Trained, session: Session) -> Path:
     OSError
         if the disk is full.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     file, described = session.spec.paths.selected(trained.selected_epoch), description(session, trained.selected_epoch)
 
     def save(temporary: Path) -> None:

@@ -20,7 +20,7 @@ from har_sweep.events import Step
 from har_sweep.model.head import set_train_mode
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.train.augmentation import augment
-from har_sweep.train.checkpoint import Trained, save
+from har_sweep.train.checkpoint import Checkpoints, Trained
 from har_sweep.train.learner import Learner
 from har_sweep.train.session import Session
 
@@ -45,15 +45,17 @@ class Pace:
         return rate, (self._in_all - images_done) / rate
 
 
-def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: Pace, session: Session) -> float:
+def train_epoch(
+    learner: Learner, trained: Trained, clock: TrainingClock, pace: Pace, checkpoints: Checkpoints, session: Session
+) -> float:
     """Train from ``trained.step`` to the end of the epoch; returns the learning rate of the last step. Raises what
     ``train`` does.
     """
     spec, compute, ranks, steps = session.spec, session.compute, session.ranks, session.steps
-    config, trainer, order = spec.config, spec.config.trainer, (spec.config.seed, trained.epoch)
+    order = spec.config.seed, trained.epoch
     steps_between_reads = STEPS_BETWEEN_READS[compute.device.type]
-    set_train_mode(learner.model, config)
-    began, saved_at = time.monotonic() - trained.epoch_seconds, time.monotonic()
+    set_train_mode(learner.model, spec.config)
+    began = time.monotonic() - trained.epoch_seconds
     loss_sum, learning_rate = torch.zeros((), device=compute.device) + trained.loss_sum, learner.learning_rate
     stream = epoch_batches(session, trained.epoch, trained.step)
     with closing(stream), measured_costs(trained, clock, session) as costs:
@@ -70,14 +72,12 @@ def train_epoch(learner: Learner, trained: Trained, clock: TrainingClock, pace: 
             reads = last or trained.step % steps_between_reads == 1 % steps_between_reads
             if reads:
                 tell_step(loss_sum, trained, pace, session)
-            overdue = time.monotonic() - saved_at > 60 * trainer.checkpoint_minutes
             if not last and (reads or ranks.count == 1):
-                stopping, overdue = ranks.agree(session.stop, overdue)
-                if stopping or overdue:
+                stopping, due = ranks.agree(session.stop, checkpoints.due_within_epoch())
+                if stopping or due:
                     costs.add_up()
                     trained.loss_sum, trained.epoch_seconds = loss_sum.item(), time.monotonic() - began
-                    save(learner, trained, session)
-                    saved_at = time.monotonic()
+                    checkpoints.save(trained)
                 if stopping:
                     raise Interrupted(ranks.reason(session.stop))
         costs.add_up()
@@ -90,7 +90,7 @@ def epoch_batches(session: Session, epoch: int, start_step: int = 0) -> Generato
     config = session.spec.config
     return batches(
         session.dataset, "train", session.spec.source_size, config.trainer.batch_size, order=(config.seed, epoch),
-        start_step=start_step, threads=config.hardware.loader_threads, pin=session.compute.device.type == "cuda",
+        start_step=start_step, threads=session.loader_threads, pin=session.compute.device.type == "cuda",
     )  # fmt: skip
 
 

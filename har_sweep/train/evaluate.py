@@ -69,11 +69,11 @@ def predict(
     """Run ``forward`` over a split; ``seconds`` covers it whole, the last result included. ``after_batch`` hears how
     many images each batch had."""
     spec, dataset, compute = session.spec, session.dataset, session.compute
-    threads, pin = spec.config.hardware.loader_threads, compute.device.type == "cuda"
     started, logits, indices = time.monotonic(), [], []
     for batch in batches(
-        dataset, split, spec.model.input_size, spec.config.trainer.batch_size, threads=threads, pin=pin
-    ):
+        dataset, split, spec.model.input_size, spec.config.trainer.batch_size,
+        threads=session.loader_threads, pin=compute.device.type == "cuda",
+    ):  # fmt: skip
         logits.append(forward(compute.move(batch.images)))
         indices.append(batch.indices)
         after_batch(len(batch.indices))

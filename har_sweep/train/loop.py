@@ -15,7 +15,7 @@ from har_sweep.device.ranks import Ranks
 from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Line, Phase
 from har_sweep.record.record import Epoch
-from har_sweep.train.checkpoint import Trained, check_weights, keep_weights, resume, save
+from har_sweep.train.checkpoint import Checkpoints, Trained, check_weights, resume
 from har_sweep.train.epoch import Pace, diverged, train_epoch
 from har_sweep.train.evaluate import Forward, forward_of, predict
 from har_sweep.train.learner import Learner
@@ -44,21 +44,24 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     clock = TrainingClock(session.compute.device, session.meter(ranks.count))
     objective = build_objective(model, spec, len(session.dataset.classes), session.compute, clock.teaching)
     learner = Learner(objective, spec.config, session.compute, ranks, session.steps, session.tell, spec.halvings)
-    pace = Pace(session.images * epochs)
+    pace, checkpoints = Pace(session.images * epochs), Checkpoints(learner, session)
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
     note_device(trained, clock, session)
 
     with stop.deferred():
         while trained.epoch < epochs:
-            learning_rate = train_epoch(learner, trained, clock, pace, session)
+            learning_rate = train_epoch(learner, trained, clock, pace, checkpoints, session)
             trained.epoch += 1
             if ranks.rank == 0:
-                validate(learner, trained, learning_rate, session)
+                validate(learner, trained, learning_rate, checkpoints, session)
             trained.step, trained.loss_sum, trained.epoch_seconds = 0, 0.0, 0.0
-            save(learner, trained, session)
-            on_epoch(trained)  # after the checkpoint: nothing is told that a resumed run would compute once more
-            if ranks.agree(stop, False)[0]:
+            stopping, due = ranks.agree(stop, checkpoints.due_after_epoch(trained))
+            if stopping or due:
+                checkpoints.save(trained)
+                on_epoch(trained)  # after the checkpoint: nothing is told that a resumed run would compute once more
+                stopping, _ = ranks.agree(stop, False)
+            if stopping:
                 raise Interrupted(ranks.reason(stop))
     ranks.leave()
 
@@ -91,8 +94,10 @@ def note_device(trained: Trained, clock: TrainingClock, session: Session) -> Non
     trained.devices.append(name)
 
 
-def validate(learner: Learner, trained: Trained, learning_rate: float, session: Session) -> None:
-    """Evaluate on val and put the epoch into the history; keep the weights if they are the best so far."""
+def validate(
+    learner: Learner, trained: Trained, learning_rate: float, checkpoints: Checkpoints, session: Session
+) -> None:
+    """Evaluate on val and put the epoch into the history; hold the weights if they are the best so far."""
     began, trainer = time.monotonic(), session.spec.config.trainer
     which = f"Epoch [{trained.epoch}/{trainer.epochs}]"
     session.tell(Phase(f"{which}: validating"))
@@ -104,7 +109,7 @@ def validate(learner: Learner, trained: Trained, learning_rate: float, session: 
     trained.history.append(Epoch(trained.epoch, train_loss, val.nll, val.accuracy, learning_rate, seconds))
     if trainer.selection == "best" and is_best(trained.history):
         trained.best_epoch = trained.epoch
-        keep_weights(learner.evaluated, trained, session)
+        checkpoints.hold_best(trained)
     session.tell(Line(f"{which}, Loss: {train_loss:.4f}, Val Accuracy: {100 * val.accuracy:.2f}%"))
 
 
