@@ -9,7 +9,7 @@ from typing import Any
 from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.config.targets import WANTED, called, make
 from har_sweep.data.sources.folder import existing_folder
-from har_sweep.data.sources.listing import Listing, _classes, problems
+from har_sweep.data.sources.listing import Listing, class_order, problems
 from har_sweep.data.sources.table import items_of
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
@@ -54,7 +54,7 @@ def list_custom(data: DataConfig, paths: PathsConfig, progress: Progress) -> Lis
             f"data._target_={target}: {problems(errors, 'problem', 'problems')}",
             "Correct it; paths are relative to data.root.",
         )
-    return Listing(root, _classes({item.label for item in items}), items)
+    return Listing(root, class_order({item.label for item in items}), items)
 
 
 def _is_entry(row: Any) -> bool:

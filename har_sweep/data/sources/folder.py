@@ -10,7 +10,7 @@ from pathlib import Path
 
 from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.decode import EXTENSIONS, NOT_DECODED
-from har_sweep.data.sources.listing import SPLIT_WORDS, Item, Listing, Split, _classes, problems, reason
+from har_sweep.data.sources.listing import SPLIT_WORDS, Item, Listing, Split, class_order, problems, reason
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 
@@ -74,7 +74,7 @@ def class_folders(root: Path, data: DataConfig, hint: str = "") -> Listing:
         )
     if set(by_split) == {"train"}:  # one folder above the classes says nothing about a split
         items = [item._replace(split=None) for item in items]
-    return Listing(root, _classes({item.label for item in items}), items, [*notes, *filter(None, [left_out])])
+    return Listing(root, class_order({item.label for item in items}), items, [*notes, *filter(None, [left_out])])
 
 
 def subfolders(folder: Path) -> list[str]:

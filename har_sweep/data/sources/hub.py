@@ -14,7 +14,7 @@ from typing import Any
 from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.decode import DecodeError, read
 from har_sweep.data.sources.listing import SPLIT_WORDS, Listing, Split, file_name
-from har_sweep.data.sources.table import _columns, list_table
+from har_sweep.data.sources.table import find_columns, list_table
 from har_sweep.errors import InputError
 from har_sweep.events import Progress
 from har_sweep.files import atomic
@@ -76,7 +76,7 @@ def _materialise(data: DataConfig, folder: Path, table: Path, notes: Path, progr
     for part_name, part in loaded.items():
         given = SPLIT_WORDS.get(str(part_name).lower())
         wanted = {"data.hub_image_column": data.hub_image_column, "data.hub_label_column": data.hub_label_column}
-        _columns(Path(f"{name} ({part_name})"), wanted, part.column_names, part.column_names)
+        find_columns(Path(f"{name} ({part_name})"), wanted, part.column_names, part.column_names)
         label_of = _label_reader(part.features[data.hub_label_column], data)
         kind = part.features[data.hub_image_column]
         if not isinstance(kind, datasets.Image):

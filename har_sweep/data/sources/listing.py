@@ -74,7 +74,9 @@ def file_name(name: str) -> str:
     return part.encode()[-60:].decode(errors="ignore") or "data"  # bytes are what file systems count
 
 
-def _classes(labels: set[str]) -> list[str]:
+def class_order(labels: set[str]) -> list[str]:
+    """The classes that labels name, as they are numbered: by number where all are numbers, else by name."""
+
     def number(label: str) -> float:
         try:
             return float(label)

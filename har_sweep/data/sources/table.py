@@ -12,7 +12,7 @@ from pathlib import Path
 
 from har_sweep.config.schema import DataConfig, PathsConfig
 from har_sweep.data.sources.folder import existing_folder, lies_below
-from har_sweep.data.sources.listing import SPLIT_WORDS, Item, Listing, _classes, problems
+from har_sweep.data.sources.listing import SPLIT_WORDS, Item, Listing, class_order, problems
 from har_sweep.errors import InputError, nearest
 from har_sweep.events import Progress
 
@@ -53,7 +53,7 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
         split_column, notes = _own_split(name, header, rows)
     if split_column is not None:
         wanted["data.split_column"] = split_column
-    columns = _columns(table, wanted, header, rows[0][1])
+    columns = find_columns(table, wanted, header, rows[0][1])
 
     errors, entries = list[str](), list[tuple[str, list[str]]]()
     for number, row in rows:
@@ -67,7 +67,7 @@ def list_table(table: Path, root: Path, base: Path, data: DataConfig) -> Listing
             f"{table}: {problems(errors, 'problem', 'problems')}",
             "Correct the table; paths are relative to data.root, else to the table's folder.",
         )
-    return Listing(root, _classes({item.label for item in items}), items, notes)
+    return Listing(root, class_order({item.label for item in items}), items, notes)
 
 
 def _own_split(name: str, header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[str | None, list[str]]:
@@ -96,7 +96,7 @@ def list_paths(table: Path, root: Path, column: str) -> list[tuple[str, Path]]:
     rows = _rows(table, DataConfig(source="csv", name="", path_column=column))
     if len(rows) < 2:
         raise InputError(f"{table} has no rows below its header.", "It needs one row an image.")
-    (place,) = _columns(table, {"--column": column}, [cell.strip() for cell in rows.pop(0)[1]], rows[0][1])
+    (place,) = find_columns(table, {"--column": column}, [cell.strip() for cell in rows.pop(0)[1]], rows[0][1])
     locate, found, errors = _locator(root, root), list[tuple[str, Path]](), list[str]()
     for number, row in rows:
         path = row[place].strip() if place < len(row) else ""
@@ -204,7 +204,14 @@ def _sniff(text: str, names: list[str]) -> str:
     return "whitespace" if score("whitespace")[:2] > score(best)[:2] else best
 
 
-def _columns(table: Path, wanted: dict[str, str], header: list[str] | None, first: list[str]) -> list[int]:
+def find_columns(table: Path, wanted: dict[str, str], header: list[str] | None, first: list[str]) -> list[int]:
+    """Where in a row the wanted columns are, which are named by the header or numbered from 0.
+
+    Raises
+    ------
+    InputError
+        if there is none of such a name or number.
+    """
     width = len(header or first)
     found: list[int] = []
     missing: list[str] = []
