@@ -8,6 +8,7 @@ import platform
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ from har_sweep.compact.files import images_to_compare
 from har_sweep.compact.forward import _openvino_forward
 from har_sweep.compact.onnx_file import onnx_forward, open_onnx
 from har_sweep.compact.score import make_files
-from har_sweep.compact.variants import VARIANTS, chosen_variants, usual_variants
+from har_sweep.compact.variants import VARIANTS, Variant, chosen_variants, usual_variants
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError, RunFailure
@@ -144,6 +145,18 @@ def test_a_file_that_answers_otherwise_is_a_failure_and_the_layer_is_named(
         files.make_file(VARIANTS["onnx"], network, paths)
     assert not paths.onnx.exists()
 
+    def without_compiler(variant: Variant, *rest: Any) -> None:
+        if variant.name == "fp16":
+            raise RuntimeError("InvalidCxxCompiler: none of this name\nand a long way down")
+
+    monkeypatch.setattr(files, "check_answers", without_compiler)
+    folders = {name: RunPaths(tmp_path / name) for name in ("fp16", "bf16")}
+    for each in folders.values():
+        each.folder.mkdir()
+    failed = make_files(again, folders, tell_nobody)
+    assert failed == {"fp16": "fp16 could not be made: InvalidCxxCompiler: none of this name."}
+    assert folders["bf16"].model.exists()
+
 
 @pytest.mark.parametrize(
     ("given", "device", "told"),
@@ -166,6 +179,31 @@ def test_a_missing_runtime_is_named_with_what_to_install(vit: RunSpec, monkeypat
         chosen_variants("openvino", read_record(vit.paths.record), CPU)
     assert "[compact,openvino]" in refused.value.hint
     assert "openvino" not in usual_variants(read_record(vit.paths.record), CPU)
+
+
+def test_an_onnx_runtime_that_cannot_load_its_cuda_does_not_take_the_processor_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This one was built without it, which it treats as it does libraries that are missing."""
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["a"], ["b"])], "same", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    file = onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    assert open_onnx(file).get_providers() == ["CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(InputError, match="would compute on the processor"):
+        open_onnx(file, cuda=True)
+
+
+def test_without_a_compiler_there_is_no_compiled_variant_on_any_device(
+    vit: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t4 = Device("cuda", "T4", None, bf16=False, fp16=True)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "c++" else name)
+    assert usual_variants(read_record(vit.paths.record), t4) == ["fp16"]
+    for device in (CPU, t4):
+        with pytest.raises(InputError, match="compiled needs a C\\+\\+ compiler"):
+            chosen_variants("compiled", read_record(vit.paths.record), device)
 
 
 def test_the_usual_variants_are_what_the_device_has_instructions_for(vit: RunSpec, resnet: RunSpec) -> None:

@@ -17,8 +17,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 from small import small_spec, what_was_learned
+from torch import nn
 
 from har_sweep.config.schema import HardwareConfig
+from har_sweep.device import ranks
+from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step
 from har_sweep.launch.calibrate import together
@@ -251,3 +254,17 @@ def test_a_run_on_two_gpus_ends_with_a_killed_rank_and_goes_on(planned: Planned,
     assert error
     assert error.kind == "killed"
     assert run(spec).status == "done"
+
+
+def test_torch_before_2_13_is_told_by_its_own_name_to_leave_buffers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def of_2_11(
+        module: nn.Module, device_ids: Any = None, broadcast_buffers: bool = True,
+        find_unused_parameters: bool = False, gradient_as_bucket_view: bool = False,
+    ) -> None:  # fmt: skip
+        told.update(broadcast_buffers=broadcast_buffers)
+
+    monkeypatch.setattr(ranks, "DistributedDataParallel", of_2_11)
+    Ranks(0, 2).parallel(nn.Linear(1, 1), torch.device("cpu"))
+    assert told == {"broadcast_buffers": False}

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from contention import busy_cores
 
+from har_sweep.config import check
 from har_sweep.config.check import check_launcher
 from har_sweep.config.compose import compose_runs
 from har_sweep.config.schema import HardwareConfig, SlurmLauncher
@@ -41,7 +42,7 @@ from har_sweep.launch.estimate import estimate
 from har_sweep.launch.gradients import LATE, Gradients, Turns, cosine, gradient_of
 from har_sweep.launch.kernels import check_kernels
 from har_sweep.launch.plan import Planned, plan
-from har_sweep.launch.speeds import warnings_of_several
+from har_sweep.launch.speeds import warnings_of_several, ways_of
 from har_sweep.launch.stopwatch import Watch
 from har_sweep.launch.sweep import announce
 from har_sweep.launch.terminal import Screen
@@ -125,6 +126,21 @@ def test_our_kernels_stay_unless_torchs_are_faster() -> None:
     assert chosen(images(FP32, 20, 20, 20), images(OURS, 40, 40, 40), images(TORCHS, 44, 44, 44)) == TORCHS
     unsteady = images(TORCHS, 60, 60, 15, 15)  # faster in the middle, but not clearly faster than fp32
     assert chosen(images(FP32, 20, 20, 20, 20), images(OURS, 25, 25, 25, 25), unsteady) == OURS
+
+
+def test_a_graph_takes_a_torch_that_survives_a_capture_which_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["hardware.device=cuda", "hardware.cuda_graph=true"]
+    monkeypatch.setattr(check, "version", {"torch": "2.14.0+cu130"}.__getitem__)
+    compose_runs([given])
+    monkeypatch.setattr(check, "version", {"torch": "2.9.1"}.__getitem__)
+    with pytest.raises(InputError, match=r"cuda_graph=true does not go with torch 2\.9\.1; it takes 2\.14"):
+        compose_runs([given])
+
+
+def test_what_the_user_named_is_computed_by_our_kernels_on_a_cpu_alone(draft: Draft) -> None:
+    spec = draft("bf16")
+    assert (named("bf16").way, ways_of(spec)) == (OURS, (OURS,))
+    assert (named("bf16", "cuda").way, ways_of(replace(spec, device="cuda"))) == (TORCHS, (TORCHS,))
 
 
 @pytest.mark.parametrize("hindrance", ["hardware.device=cpu", "hardware.compile=true", "hardware.device_count=2"])
@@ -611,12 +627,15 @@ def test_a_gradient_that_is_compared_with_another_waits_for_no_memory(tmp_path: 
     assert max(faults) < pages / 3
 
 
-def test_a_model_that_keeps_what_its_weights_make_can_be_compared() -> None:
+def test_a_model_that_keeps_what_its_weights_make_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     model = timm.create_model("tiny_vit_5m_224", num_classes=10).eval()  # of its biases, in evaluation
     compute, pixels = Compute(torch.device("cpu"), "fp32", torch.contiguous_format), torch.randn(2, 3, 64, 64)
     (one, gradient), (another, same) = (gradient_of(model, compute, pixels) for _ in range(2))
     assert one == another
     assert cosine(gradient, same) == pytest.approx(1)
+    with monkeypatch.context() as patch:  # a capture computes anew what a card's first step, before it, has computed
+        patch.setattr("har_sweep.launch.gradients.StepGraph", lambda backward, *_: backward)
+        assert gradient_of(model, replace(compute, graph=True), pixels)[0] == one
 
 
 def test_one_threads_time_is_as_if_all_had_shared_it() -> None:
@@ -709,6 +728,16 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
                 raise NVMLError("Not Found")
             return found[0]
 
+        def divided(card: dict[str, Any]) -> list[int]:
+            if "parts" not in card:
+                raise NVMLError("Not Supported")
+            return [1, 1]
+
+        def part_by_index(card: dict[str, Any], number: int) -> dict[str, Any]:
+            if number >= len(card["parts"]):
+                raise NVMLError("Not Found")
+            return card["parts"][number]
+
         fake: Any = SimpleNamespace(
             NVMLError=NVMLError,
             nvmlInit=lambda: None,
@@ -716,6 +745,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             nvmlDeviceGetCount=lambda: len(cards),
             nvmlDeviceGetHandleByIndex=by_index,
             nvmlDeviceGetHandleByUUID=by_uuid,
+            nvmlDeviceGetMigMode=divided,
+            nvmlDeviceGetMaxMigDeviceCount=lambda card: 7,
+            nvmlDeviceGetMigDeviceHandleByIndex=part_by_index,
             nvmlSystemGetDriverVersion=lambda: "580.95.05" if cuda >= 13000 else "550.54.14",
             nvmlSystemGetCudaDriverVersion_v2=lambda: cuda,
             **{f"nvmlDeviceGet{what}": tell(what) for what in A100},
@@ -772,8 +804,19 @@ def test_the_device_that_is_visible_decides(nvml: Callable[..., None]) -> None:
     with pytest.raises(InputError, match="T4 does not multiply in bf16"):
         resolve_device(HardwareConfig(precision="bf16"))
     part = card("A100 MIG 1g.5gb", (8, 0), "MIG-1", NVMLError("Insufficient Permissions"))
-    nvml({**A100, "parts": [part]}, visible="MIG-1")
-    assert gpus() == ["MIG-1"]
+    other = card("A100 MIG 2g.10gb", (8, 0), "MIG-2", 2**33)
+    nvml({**A100, "parts": [part, other]}, visible="MIG-2")
+    assert gpus() == ["MIG-2"]
+
+
+@pytest.mark.parametrize("visible", [None, "0", "GPU-a"])
+def test_a_card_that_is_divided_is_the_first_of_its_parts_as_torch_calls_it(
+    nvml: Callable[..., None], visible: str | None
+) -> None:
+    part, other = (card(f"A100 MIG {n}g.{5 * n}gb", (8, 0), f"MIG-{n}", 5 * n * 2**30) for n in (1, 2))
+    nvml({**A100, "parts": [part, other]}, visible=visible)
+    (found,) = (device for device in find_devices() if device.kind == "cuda")
+    assert (found.name, found.uuid, found.memory_bytes) == ("A100 MIG 1g.5gb", "MIG-1", 5 * 2**30)
 
 
 @pytest.mark.parametrize("visible", ["3", "GPU-x", "MIG-x", "all"])

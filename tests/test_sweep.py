@@ -420,6 +420,18 @@ def test_each_run_gets_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
         slots([greedy])
 
 
+def test_of_runs_on_gpus_and_on_the_processor_one_goes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    on_cpu = small_spec(tmp_path)
+    on_gpu = replace(on_cpu, device="cuda")
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots([on_cpu, on_gpu])] == ["2"]
+    two = replace(on_cpu, config=replace(on_cpu.config, launch=replace(on_cpu.config.launch, parallel=2)))
+    with pytest.raises(InputError, match=r"launch\.parallel=2: runs of a sweep on cuda and cpu"):
+        slots([two, on_gpu])
+
+
 def test_a_failed_run_is_tried_again_as_often_as_asked(tmp_path: Path) -> None:
     done = one_more(*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "launch.retries=2", cwd=tmp_path)
     assert done.returncode == 1

@@ -90,7 +90,14 @@ def open_onnx(file: Path | bytes, cuda: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(file, options, providers=[provider])
+    session = onnxruntime.InferenceSession(file, options, providers=[provider])
+    session.disable_fallback()  # to the processor, when a run fails
+    if session.get_providers()[0] != provider:  # whose libraries could not be loaded
+        raise InputError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load its part for CUDA: it would compute on the processor.",
+            f"Install an onnxruntime-gpu that is built for torch's CUDA ({torch.version.cuda}).",
+        )
+    return session
 
 
 def onnx_forward(session: Any) -> Forward:

@@ -15,7 +15,7 @@ from har_sweep.compact.forward import variant_forward
 from har_sweep.compact.variants import VARIANTS, Variant
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.ranks import Ranks
-from har_sweep.errors import FREE_SOME, InputError, RunFailure
+from har_sweep.errors import FREE_SOME, InputError, RunFailure, first_line
 from har_sweep.events import Line, Phase, Tell
 from har_sweep.model.build import build_model
 from har_sweep.record.environment import environment, slurm_job_id
@@ -47,6 +47,8 @@ def make_files(spec: RunSpec, made: dict[str, RunPaths], tell: Tell) -> dict[str
                 make_file(VARIANTS[name], network, paths)
             except (RunFailure, InputError) as e:
                 failed[name] = f"{e.message} {e.hint}"
+            except RuntimeError as e:  # of a compiler, say
+                failed[name] = f"{name} could not be made: {first_line(e)}."
             except (OSError, SafetensorError) as e:  # the latter hides the former
                 failed[name] = f"{name} could not be written: {e}. {FREE_SOME}"
     return failed

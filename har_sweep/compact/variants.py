@@ -61,7 +61,8 @@ def usual_variants(record: Record, device: Device) -> list[str]:
     """What the device profits from, for a run's model: whole products in int8 go well with attention, while
     convolutions want the scales of their activations beforehand."""
     if device.kind != "cpu":
-        return ["bf16" if device.bf16 else "fp16", *(["compiled"] if shutil.which("cc") else [])]
+        compiles = all(map(shutil.which, ("cc", "c++")))
+        return ["bf16" if device.bf16 else "fp16", *(["compiled"] if compiles else [])]
     cost = record.cost
     attends = cost.macs is not None and cost.macs != cost.macs_without_attention_products
     names = ["onnx", "int8_dynamic" if attends else "int8_static", "bf16"]
@@ -112,7 +113,7 @@ def refused(variant: Variant, device: Device) -> InputError | None:
         )
     if device.kind == "mps" and variant.runtime != "torch":
         return InputError(f"{variant.name} does not compute on {device.name}.", "Leave it out of variants=.")
-    if variant.name == "compiled" and device.kind == "cpu" and not shutil.which("c++"):
+    if variant.name == "compiled" and not shutil.which("c++"):  # its answers are looked at on the processor first
         return InputError(
             "compiled needs a C++ compiler, and there is no 'c++'.", "Install one, or leave it out of variants=."
         )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ def against_graph(config: Config, device: str) -> str:
         return "hardware.compile=true"
     if config.hardware.device_count > 1:
         return f"hardware.device_count={config.hardware.device_count}"
+    torch = version("torch")
+    if tuple(map(int, torch.split(".")[:2])) < (2, 14):  # after a capture that fails it is of no more use
+        return f"torch {torch}; it takes 2.14"
     return "a teacher, whose time is measured apart" if config.teacher is not None else ""
 
 

@@ -13,6 +13,7 @@ share then. So ``count`` devices each do the augmentation of all images, and the
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -136,14 +137,17 @@ class Ranks:
             for module in twin.modules():
                 if isinstance(module, _BatchNorm):
                     module.__class__ = CpuSyncBatchNormAct if isinstance(module, BatchNormAct2d) else CpuSyncBatchNorm
+        # Buffers are those that each rank computes. torch 2.13 gave the argument its name.
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        no_syncing: Any = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         # Parameters that are not used get no gradient, as with one device; and the buckets stay what they are from the
         # first step on, so that sums are the same to the bit after a resume.
         return DistributedDataParallel(
             twin,
             device_ids=[device] if cuda else None,
-            forward_sync_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=True,
+            **no_syncing,
         )
 
     @contextmanager

@@ -169,7 +169,9 @@ def _taught_again(spec: RunSpec, screen: Screen) -> RunSpec:
 
 
 def _choice(then: Hardware) -> Choice:
-    return Choice(Way(then.precision, then.kernels, then.cuda_graph)) if then.kernels else named(then.precision)
+    if then.kernels is None:
+        return named(then.precision, then.device)
+    return Choice(Way(then.precision, then.kernels, then.cuda_graph))
 
 
 def _measure(spec: RunSpec, patience_seconds: float, tell: Tell) -> None:

@@ -80,7 +80,7 @@ def run_all(specs: list[RunSpec], others: list[RunSpec], screen: Screen) -> None
                 lacks_a_card = False
                 while waiting and free:
                     slot, label = free.pop(0), labels[waiting[0].run_id]
-                    cards = _cards(shares[slot].cards, told, screen)
+                    cards = _cards(shares[slot].cards if waiting[0].device == "cuda" else (), told, screen)
                     if cards is None:
                         lacks_a_card = True
                         screen.progress(f"{label}  Waiting for a GPU that another sweep has", 0, 0, of=label)
@@ -165,19 +165,28 @@ class Slot:
 
 
 def slots(specs: list[RunSpec]) -> list[Slot]:
-    """As many as runs go at once: on CUDA one for each ``device_count`` devices, else ``launch.parallel`` of threads.
+    """As many as runs go at once: on CUDA one for each ``device_count`` devices, else ``launch.parallel`` of threads;
+    one of a sweep in which some runs compute on CUDA and others do not.
 
     Raises
     ------
     InputError
-        if more runs at once are asked for than there are GPUs.
+        if more runs at once are asked for than there are GPUs, or than one of such a sweep.
     """
-    config = specs[0].config
-    per_run = max(spec.config.hardware.device_count for spec in specs)
-    parallel = config.launch.parallel
-    if all(spec.device == "cuda" for spec in specs):
+    parallel = specs[0].config.launch.parallel
+    on_cuda = [spec for spec in specs if spec.device == "cuda"]
+    if on_cuda:
         ids, cards = _visible_cuda_devices()
+        per_run = max(spec.config.hardware.device_count for spec in on_cuda)
         most = len(ids) // per_run
+        if len(on_cuda) < len(specs):
+            if parallel and parallel > 1:
+                others = next(spec.device for spec in specs if spec.device != "cuda")
+                raise InputError(
+                    f"launch.parallel={parallel}: runs of a sweep on cuda and {others} go one at a time.",
+                    "Leave launch.parallel out, or give each hardware.device a command of its own.",
+                )
+            parallel = 1
         if parallel and parallel > most:
             raise InputError(
                 f"launch.parallel={parallel}: there are {len(ids)} GPUs, and a run uses {per_run}.",

@@ -261,7 +261,7 @@ def _draft(
         sweep=sweep,
         model=model,
         device=device,
-        choice=named("fp32" if config.hardware.precision == "auto" else config.hardware.precision),
+        choice=named("fp32" if config.hardware.precision == "auto" else config.hardware.precision, device),
         dataset_file=dataset.file,
         warnings=tuple(warnings),
         slurm=run.slurm,

@@ -66,7 +66,7 @@ def ways_of(spec: RunSpec) -> tuple[Way, ...]:
     hardware = spec.config.hardware
     graph = bool(hardware.cuda_graph) if spec.slurm or against_graph(spec.config, spec.device) else hardware.cuda_graph
     if hardware.precision != "auto":
-        return in_graphs((named(hardware.precision).way,), graph)
+        return in_graphs((named(hardware.precision, spec.device).way,), graph)
     return ways(device_of(spec.device), hardware.compile, graph)
 
 

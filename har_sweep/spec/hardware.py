@@ -100,29 +100,46 @@ def _nvidia() -> tuple[list[Device], list[Device]]:
     except Exception:  # no driver, no library: no NVIDIA device
         return [], []
     try:
-        found = []
+        uuids, found = [], []
         for number in range(pynvml.nvmlDeviceGetCount()):
             with suppress(pynvml.NVMLError):  # one that is lost, or not for this user: it is no card of theirs
-                found.append(_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(number)))
+                card = pynvml.nvmlDeviceGetHandleByIndex(number)
+                device = _nvidia_device(pynvml, card)
+                uuids.append(device.uuid)
+                part = _first_part(pynvml, card)
+                found.append(_nvidia_device(pynvml, part) if part else device)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
             return found, found
-        named = (_named_device(pynvml, part.strip(), found) for part in visible.split(","))
+        named = (_named_device(pynvml, name.strip(), uuids, found) for name in visible.split(","))
         return found, [device for device in takewhile(bool, named) if device]  # as CUDA, which stops at a wrong one
     finally:
         pynvml.nvmlShutdown()
 
 
-def _named_device(pynvml: Any, part: str, found: list[Device]) -> Device | None:
-    """What an entry of ``CUDA_VISIBLE_DEVICES`` names: an index, the beginning of a UUID, or a part of a card."""
-    if part.isdigit():
-        return found[int(part)] if int(part) < len(found) else None
-    if part.startswith("MIG-"):
+def _first_part(pynvml: Any, card: Any) -> Any | None:
+    """Of a card that is divided (MIG) its first part, which is all that CUDA sees of it where none is named."""
+    with suppress(pynvml.NVMLError):
+        if pynvml.nvmlDeviceGetMigMode(card)[0]:
+            for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+                with suppress(pynvml.NVMLError):
+                    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
+    return None
+
+
+def _named_device(pynvml: Any, name: str, uuids: list[str], found: list[Device]) -> Device | None:
+    """What an entry of ``CUDA_VISIBLE_DEVICES`` names: an index, the beginning of a card's UUID, or a part of a card.
+
+    ``uuids`` are the cards', of which ``found`` are what CUDA computes on.
+    """
+    if name.isdigit():
+        return found[int(name)] if int(name) < len(found) else None
+    if name.startswith("MIG-"):
         try:
-            return replace(_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByUUID(part)), uuid=part)
+            return replace(_nvidia_device(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name)), uuid=name)
         except pynvml.NVMLError:
             return None
-    matching = [device for device in found if part and device.uuid.startswith(part)]
+    matching = [device for uuid, device in zip(uuids, found, strict=True) if name and uuid.startswith(name)]
     return matching[0] if len(matching) == 1 else None
 
 

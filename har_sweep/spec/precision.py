@@ -100,9 +100,9 @@ def in_graphs(ways: tuple[Way, ...], graph: bool | None) -> tuple[Way, ...]:
     return tuple(replace(way, graph=graph) for way in ways)
 
 
-def named(precision: str) -> Choice:
+def named(precision: str, device: str = "cpu") -> Choice:
     """What the user named: nothing is measured, and bf16 on a CPU is computed by our kernels."""
-    return Choice(Way(precision, "har_sweep" if precision == "bf16" else "torch"))
+    return Choice(Way(precision, "har_sweep" if (precision, device) == ("bf16", "cpu") else "torch"))
 
 
 def choose(measured: Measured) -> Choice:
