@@ -135,15 +135,16 @@ def short_hash(plain: Any) -> str:
 
 def keep(folder: Path, setting: dict[str, Any], found: Any) -> None:
     """Keep what was found of a setting of plain values, a file of ``folder`` each, for ``kept``."""
+    tree = {"setting": setting, "found": msgspec.to_builtins(found)}
     with atomic(_kept_file(folder, setting)) as out:
-        out.write(msgspec.json.format(msgspec.json.encode({"setting": setting, "found": found}), indent=1))
+        out.write(msgspec.json.format(msgspec.json.encode({**tree, "hash": short_hash(tree)}), indent=1))
 
 
 def kept(folder: Path, setting: dict[str, Any], kind: type[Found]) -> Found | None:
-    """What is kept of a setting; None if it is not there, not whole or of another."""
-    with suppress(OSError, msgspec.MsgspecError, KeyError, TypeError):
+    """What is kept of a setting; None if it is not there, not what was written or of another."""
+    with suppress(OSError, msgspec.MsgspecError, KeyError, TypeError, AttributeError):
         tree = msgspec.json.decode(_kept_file(folder, setting).read_bytes())
-        if tree["setting"] == setting:
+        if tree.pop("hash") == short_hash(tree) and tree["setting"] == setting:
             return msgspec.convert(tree["found"], kind)
     return None
 

@@ -317,11 +317,13 @@ def test_two_sweeps_do_not_share_a_card_and_the_other_is_named(monkeypatch: pyte
     assert isinstance(refused, str)
     assert refused.startswith(f"NVIDIA L4 ({L4.uuid}) is computed on by another sweep, process ")
     assert f"process {os.getpid()} (" in refused
-    with any_card([L4, other]) as place:
-        assert place == 1
+    with any_card([L4, other]) as found:
+        assert found == (1, "")
         assert isinstance(take_cards([other]), str)
-    with any_card([L4]) as place:  # which another sweep has
-        assert place == 0
+    with any_card([L4]) as taken:
+        assert taken == (0, refused)
+    with any_card([]) as none:
+        assert none == (0, "")
     free = take_cards([other])  # what was to be had was not kept
     assert isinstance(free, Held)
     free.release()

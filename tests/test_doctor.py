@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -90,6 +91,7 @@ def test_the_default_sweep_can_run_without_network_account_or_cluster(doctor: Do
     assert output.splitlines()[-1] == "A sweep can run here."
     assert sys.executable in line_of(output, "ok      Python")
     assert "torch 2." in line_of(output, "ok      packages")
+    assert re.search(r"^(ok|note) +load: (other processes use|not known)", output, re.MULTILINE)
     assert f"{doctor.folder}/runs" in line_of(output, "ok      paths.runs")
     assert "synthetic" in line_of(output, "ok      data")
     assert "starts from scratch" in line_of(output, "note    weights of vit_tiny")

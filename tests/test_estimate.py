@@ -44,9 +44,12 @@ Remember = Callable[..., Record]
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
-    """A run that was really executed."""
+    """A run that was really executed, as if nobody had disturbed it."""
     spec = small_spec(tmp_path_factory.mktemp("real"))
-    assert execute(spec, lambda event: None, Stop()).status == "done"
+    record = execute(spec, lambda event: None, Stop())
+    assert record.status == "done"
+    record.cost.training.disturbed_share = 0.0
+    write_record(record, spec.paths)
     return spec
 
 
@@ -118,6 +121,29 @@ def test_training_and_validation_grow_with_epochs_and_the_rest_does_not(like: Li
     assert six.price is None
     assert seconds(sixty) == pytest.approx(taken(images, 60))
     assert sixty.price == pytest.approx(taken(images, 60) / 100)
+
+
+def test_what_others_took_of_a_run_is_no_part_of_the_next_one(like: Like, remember: Remember) -> None:
+    """A quarter as here, or nearly all, where the run is measured instead; of a cluster's there is nothing else."""
+
+    def busy(share: float) -> Callable[[Record], object]:
+        return lambda record: setattr(record.cost.training, "disturbed_share", share)
+
+    images = remember("a little", 4 / 3, busy(0.25)).dataset.counts
+    (estimated,) = estimate(new(like()), Screen())
+    assert seconds(estimated) == pytest.approx(taken(images, 3, once=0.75 * ONCE))
+    assert estimated.basis == f"1 record of test_resnet on {CPU}"
+    remember("a little", 20, busy(0.95))
+    (estimated,) = estimate(new(like()), Screen())
+    assert estimated.basis == f"its steps on this machine ({CPU}, fp32)"
+    assert seconds(estimated) < taken(images, 3)
+    (estimated,) = estimate(new(like(*SLURM_CPU)), Screen())
+    assert seconds(estimated) == pytest.approx(taken(images, 3, once=0.05 * ONCE))
+    assert estimated.basis == f"1 record (of a busy machine) of test_resnet on {CPU}"
+    remember("quiet")
+    (estimated,) = estimate(new(like()), Screen())
+    assert seconds(estimated) == pytest.approx(taken(images, 3))
+    assert estimated.basis == f"1 record of test_resnet on {CPU}"
 
 
 def test_the_latest_five_records_count_by_their_median(like: Like, remember: Remember) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import resource
 import shutil
 import sys
@@ -27,17 +28,19 @@ from small import small_spec, what_was_learned
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from har_sweep import measure
-from har_sweep.cost.disturbance import Disturbance
+from har_sweep.cost.disturbance import POLL_SECONDS, Counters, SystemCounters
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import Interrupted
 from har_sweep.events import Event, Line, Phase, Step
 from har_sweep.launch.state import RunState
+from har_sweep.launch.terminal import DISTURBED_SIGN, Screen
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Measurement, Record, TrainingCost, flatten
-from har_sweep.run.execute import execute, warn_of_disturbance
-from har_sweep.run.remeasure import add_measurement
+from har_sweep.run import execute as execution
+from har_sweep.run.execute import execute
+from har_sweep.run.remeasure import add_measurement, remeasure
 from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
@@ -679,17 +682,38 @@ def test_of_several_measurements_the_best_undisturbed_one_counts(undisturbed: Ru
     assert record.cost.inference.peak_memory_bytes == 77
 
 
-def test_a_run_that_was_disturbed_says_so_once(undisturbed: RunSpec) -> None:
-    told: list[Event] = []
-    session = Session(undisturbed, Dataset.read(undisturbed.dataset_file), Compute(CPU, "fp32", torch.channels_last))
-    busy, alone = Disturbance(10.0, {"others": 4.0}, 19.0, 2), Disturbance(10.0, {"others": 0.2}, 0.4, 2)
-    warn_of_disturbance({"training": busy, "inference": busy}, replace(session, tell=told.append))
-    warn_of_disturbance({"training": alone, "inference": Disturbance(1.0, None)}, replace(session, tell=told.append))
-    assert told == [
-        Line(
-            "What training and inference cost was measured while other processes used 1.9 of 2 cores: it is marked, "
-            f"and not to be compared. `python -m har_sweep.measure {undisturbed.run_id}` measures it again, without "
-            "training.",
-            warning=True,
-        )
-    ]
+class Hot(SystemCounters):
+    """Half of all time is lost to heat."""
+
+    def __call__(self) -> Counters:
+        now = super().__call__()
+        return replace(now, slowed=now.slowed + now.seconds / 2)
+
+
+def waits(told: list[Event]) -> list[Event]:
+    return [event for event in told if isinstance(event, Phase) and event.text.startswith("Waiting for a quiet moment")]
+
+
+def test_a_run_that_is_disturbed_waits_says_so_once_and_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session, "SystemCounters", Hot)
+    monkeypatch.setattr(execution, "PATIENCE_SHARE", 1e9)
+    monkeypatch.setattr(execution, "MOST_PATIENCE_SECONDS", 2 * POLL_SECONDS)
+    spec, told = small_spec(tmp_path, "trainer.epochs=1"), list[Event]()
+    record = run(spec, told.append)
+    (said,) = (warning for warning in record.warnings if "was measured while" in warning)
+    assert re.match("What training and inference cost was measured while .*heat or want of power slowed", said)
+    assert said.endswith(f"`python -m har_sweep.measure {spec.run_id}` measures it again, without training.")
+    assert len(waits(told)) == 1
+    assert record.cost.inference
+    shares = record.cost.training.disturbed_share, record.cost.inference.disturbed_share
+    assert min(share or 0.0 for share in (*shares, record.cost.training.images_disturbed_share)) > 0.45
+    Screen().table("Runs", [(record, spec.name, spec.run_id, "done")])
+    assert capsys.readouterr().out.count(DISTURBED_SIGN) == 4  # what it means, and three costs
+
+    told.clear()
+    remeasure(spec, told.append, Stop(), patience_seconds=2 * POLL_SECONDS)
+    assert len(waits(told)) == 2  # before inference and before steps of training
+    again = read_record(spec.paths.record).measurements[-1]
+    assert (again.inference.disturbed_share or 0.0) > 0.45

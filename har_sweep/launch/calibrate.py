@@ -114,7 +114,7 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     if crowded(disturbed):
         torch.set_num_threads(1)
         try:
-            measured = _shared(timed(), threads, disturbed.text)
+            measured = _shared(timed(), threads, f"by one thread's time, as {disturbed.text}")
         finally:  # this process is asked about other models, too
             torch.set_num_threads(threads)
     return measured

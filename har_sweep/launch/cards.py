@@ -50,16 +50,20 @@ def take_cards(cards: Sequence[Device]) -> Held | str:
 
 
 @contextmanager
-def any_card(cards: Sequence[Device]) -> Iterator[int]:
-    """Inside, one of the cards is held: which, by its place. The first, not held, if other sweeps have them all."""
-    for place, card in enumerate(cards):
-        if isinstance(held := take_cards([card]), Held):
-            try:
-                yield place
-            finally:
-                held.release()
-            return
-    yield 0
+def any_card(cards: Sequence[Device]) -> Iterator[tuple[int, str]]:
+    """Inside, one of the cards is held: which, by its place. If other sweeps have them all it is the last, not held,
+    and who has that."""
+    place, held = 0, take_cards(cards[:1])
+    while isinstance(held, str) and place + 1 < len(cards):
+        place += 1
+        held = take_cards([cards[place]])
+    if isinstance(held, str):
+        yield place, held
+        return
+    try:
+        yield place, ""
+    finally:
+        held.release()
 
 
 @contextmanager

@@ -121,7 +121,9 @@ def _known(works: list[Work], past: list[Past], ask: Ask, screen: Screen, measur
     known, others, unknown = dict[str, Known](), dict[str, list[Past]](), list[Work]()
     for kind, work in kinds.items():
         like = [p for p in past if p.speed and is_like(p, work)]
-        if same := most_alike([p for p in like if p.model == work.model], work)[:FEW]:
+        here = measuring and not work.on_cluster and _is_here(work)
+        same = most_alike([p for p in like if p.model == work.model and not (p.busy and here)], work)[:FEW]
+        if same:
             speed = median_speed([p.speed for p in same if p.speed])
             known[kind] = (
                 speed,

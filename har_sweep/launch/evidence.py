@@ -14,6 +14,7 @@ from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 
 FEW = 5  # records, the latest, that an estimate rests on
+BUSY = 0.25  # share of a training's time that others took: with more, threads waited for each other most of all
 
 Model = tuple[str, int]
 """timm's name and the input size in pixels: what MACs follow from."""
@@ -38,7 +39,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Past:
-    """What counts of a record; ``speed`` is None before the end of the first epoch."""
+    """What counts of a record; ``speed``, without what others took, is None before the end of the first epoch.
+    ``busy``: they took so much that it says little."""
 
     run_id: str
     done: bool
@@ -49,6 +51,7 @@ class Past:
     config: dict[str, Any]
     epochs: int
     speed: Speed | None
+    busy: bool
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,14 @@ def past_runs(planned: list[Planned]) -> list[Past]:
                     config=record.config,
                     epochs=len(record.epochs),
                     speed=_speed(record),
+                    busy=(record.cost.training.disturbed_share or 0.0) > BUSY,
                 )
             )
     return sorted(found, key=lambda p: p.time, reverse=True)
 
 
 def _speed(record: Record) -> Speed | None:
-    """What a run took; for one that is not done, without what it does once."""
+    """What a run took beside what others did; for one that is not done, without what it does once."""
     images, cost, epochs = record.dataset.counts, record.cost, len(record.epochs)
     if not epochs or not cost.training.seconds:
         return None
@@ -124,7 +128,8 @@ def _speed(record: Record) -> Speed | None:
     if record.status == "done" and cost.device_hours:
         in_all = 3600 * cost.device_hours / record.hardware.device_count
         once = max(0.0, in_all - in_epochs - evaluation * (images["val"] + images["test"]))
-    return Speed(cost.training.seconds / (images["train"] * epochs), evaluation, once)
+    own = 1 - (cost.training.disturbed_share or 0.0)
+    return Speed(own * cost.training.seconds / (images["train"] * epochs), own * evaluation, own * once)
 
 
 def is_like(p: Past, work: Work) -> bool:
@@ -147,19 +152,20 @@ def is_like(p: Past, work: Work) -> bool:
 
 
 def most_alike(candidates: list[Past], work: Work) -> list[Past]:
-    """Those that are done, if any, and whose settings are the most like the run's; all on one device; latest first."""
+    """Those that are done, if any, and on no busy machine, if any, and whose settings are the most like the run's; all
+    on one device; latest first."""
     if not candidates:
         return []
     ours, slurm = asdict(work.spec.config), work.spec.slurm
 
-    def likeness(p: Past) -> tuple[bool, int, int]:
+    def likeness(p: Past) -> tuple[bool, bool, int, int]:
         def equal(theirs: dict[str, Any], given: dict[str, Any]) -> int:
             return sum(theirs.get(key) == value for key, value in given.items() if key != "epochs")
 
         asked = equal(p.config.get("hydra", {}).get("launcher", {}), asdict(slurm) if slurm else {})
         device = equal(p.config["hardware"], ours["hardware"])
         training = sum(equal(p.config[section], ours[section]) for section in ("trainer", "augmentation"))
-        return p.done, asked + device, training
+        return p.done, not p.busy, asked + device, training
 
     scores = [likeness(p) for p in candidates]
     most = max(scores)
@@ -176,4 +182,5 @@ def median_speed(speeds: list[Speed]) -> Speed:
 
 def evidence_told(evidence: list[Past]) -> str:
     word = "record" if evidence[0].done else "unfinished record"
-    return f"{len(evidence)} {word}{'s' if len(evidence) > 1 else ''}"
+    busy = " (of a busy machine)" if evidence[0].busy else ""
+    return f"{len(evidence)} {word}{'s' if len(evidence) > 1 else ''}{busy}"

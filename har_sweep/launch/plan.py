@@ -35,10 +35,10 @@ from har_sweep.record.choices import CHOICES, choice_word
 from har_sweep.record.claim import take_claim
 from har_sweep.record.environment import git_state
 from har_sweep.record.folder import find_record, write_record
-from har_sweep.spec.hardware import resolve_device
+from har_sweep.spec.hardware import cpu_device, resolve_device
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.parts import decide
-from har_sweep.spec.precision import named
+from har_sweep.spec.precision import lacks_bf16, named
 from har_sweep.spec.recipe import doubt
 from har_sweep.spec.run_spec import RunSpec, source_size
 from har_sweep.spec.weights import ModelPlan, ask_at_once, resolve
@@ -244,6 +244,11 @@ def _draft(
         warnings.append(f"{count} broken image{'s were' if count > 1 else ' was'} skipped (data.on_error=skip).")
     if device == "cpu" and config.hardware.device == "auto":
         warnings.append("No GPU was found: this run uses the CPU.")
+    if run.slurm is None and lacks_bf16(device, config.hardware.precision):
+        warnings.append(
+            f"hardware.precision=bf16: {cpu_device().name} has no instructions for it: float32 is most likely "
+            "faster. hardware.precision=auto measures that."
+        )
     if device == "cpu" and (config.launch.parallel or 1) > 1:
         warnings.append(
             f"Up to {config.launch.parallel} runs at once share this processor: their times are of a share of it."

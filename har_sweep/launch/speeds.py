@@ -83,8 +83,12 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
         return known
     tell()
     seconds = CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS
-    with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as card:
+    with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as (card, taken):
         found: Measured = ask("measure", _uncompiled(spec), ways, seconds, card)
+    if taken:  # good enough for now, and measured again when it is free
+        return replace(found, disturbed=f"while {taken}")
+    if known := kept(_folder(spec), setting, Measured):  # by another sweep meanwhile: one decision for both
+        return known
     keep(_folder(spec), setting, found)
     return found
 

@@ -28,6 +28,7 @@ from har_sweep.record.record import (
     close_attempt,
     utc_now,
 )
+from har_sweep.spec.precision import lacks_bf16
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.learner import is_out_of_memory
@@ -105,6 +106,7 @@ def _hardware(spec: RunSpec) -> Hardware:
         chosen=choice.why,
         images_per_second=choice.images_per_second,
         measured_batch_size=choice.measured.batch_size if choice.measured else None,
+        unaccelerated="bf16" if lacks_bf16(spec.device, spec.precision) else "",
     )  # fmt: skip
 
 

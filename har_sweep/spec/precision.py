@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from har_sweep.spec.hardware import Device
+from har_sweep.spec.hardware import Device, cpu_device
 from har_sweep.units import digits
 
 MARGIN = 1.1  # times as fast as fp32, for anything else to be worth it
@@ -58,7 +58,7 @@ class Figures:
 class Measured:
     """A model on a device, in batches of ``batch_size``, as large as there was time for up to the ``batch_wanted``,
     with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes.
-    ``disturbed`` says who else computed on the same cores, so that one thread's time was measured; or it is empty."""
+    ``disturbed`` says who else computed on the same device, and what was measured instead; or it is empty."""
 
     figures: tuple[Figures, ...]
     evaluation_seconds: float
@@ -105,6 +105,11 @@ def named(precision: str, device: str = "cpu") -> Choice:
     return Choice(Way(precision, "har_sweep" if (precision, device) == ("bf16", "cpu") else "torch"))
 
 
+def lacks_bf16(device: str, precision: str) -> bool:
+    """Whether a run computes in bf16, as its user named it, on a processor that has no instructions for it."""
+    return (device, precision) == ("cpu", "bf16") and not cpu_device().bf16
+
+
 def choose(measured: Measured) -> Choice:
     """The fastest way that computes what the first does, in its precision (fp32, unless one was named) unless another
     is clearly faster.
@@ -120,7 +125,7 @@ def choose(measured: Measured) -> Choice:
     """
     best = best_of(measured.figures)
     why = _why(best, [f for f in measured.figures if f is not best])
-    return Choice(best.way, why + (measured.disturbed and f"; by one thread's time, as {measured.disturbed}"), measured)
+    return Choice(best.way, why + (measured.disturbed and f"; {measured.disturbed}"), measured)
 
 
 def best_of(figures: Sequence[Figures]) -> Figures:
