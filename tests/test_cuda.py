@@ -27,11 +27,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from har_sweep.config.schema import AugmentationConfig
 from har_sweep.data.dataset import Dataset
-from har_sweep.device.compute import Compute
+from har_sweep.device.compute import Compute, prepare_compute
 from har_sweep.device.graph import NotCapturable, StepGraph
 from har_sweep.device.ranks import Ranks
+from har_sweep.errors import RunFailure
 from har_sweep.events import tell_nobody
-from har_sweep.launch import calibrate, cards, gradients, local, stopwatch
+from har_sweep.launch import apart, calibrate, cards, gradients, local, stopwatch
 from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.teacher import drawing_apart
@@ -149,6 +150,31 @@ def augmented(keys: dict[str, Any], device: torch.device) -> tuple[torch.Tensor,
     labels = torch.zeros(32, dtype=torch.int64, device=device)
     config = AugmentationConfig(**{"horizontal_flip": 0.0, "rotation_degrees": 0.0, **keys})
     return augment(images, labels, config, 48, MEAN, STD, torch.Generator().manual_seed(3), 10)
+
+
+@pytest.mark.parametrize(
+    ("node", "kind", "said"),
+    [
+        ({"is_available": False}, "device_unavailable", "finds no cuda device that it can use on "),
+        ({"get_arch_list": ["sm_80", "sm_90"]}, "device_unavailable", "Tesla T4 has compute capability 7.5"),
+        ({"is_bf16_supported": False}, "precision_unavailable", "Tesla T4 does not multiply in bf16"),
+    ],
+)
+def test_a_node_that_cannot_compute_as_planned_refuses_before_it_makes_a_tensor(
+    node: dict[str, Any], kind: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = {
+        "is_available": True, "get_device_name": "Tesla T4", "get_device_capability": (7, 5),
+        "get_arch_list": ["sm_75"], "is_bf16_supported": True,
+    }  # fmt: skip
+    for name, answer in {**usual, **node}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer, **_: answer)
+    spec = replace(small_spec(tmp_path), device="cuda", choice=Choice(Way("bf16")))
+    with Watch() as watch, pytest.raises(RunFailure, match=said) as refused:
+        prepare_compute(spec, Ranks())
+    assert refused.value.kind == kind
+    assert refused.value.hint
+    assert not watch.operations
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -379,12 +405,40 @@ def test_a_run_waits_for_a_card_that_another_sweep_has(
     monkeypatch.setattr(local, "slots", lambda specs: [local.Slot({}, None, (L4,))])
     monkeypatch.setattr(local, "_start", start)
     monkeypatch.setattr(local, "wait", polled)
-    local.run_all([small_spec(tmp_path)], [], Screen())
+    local.run_all([replace(small_spec(tmp_path), device="cuda")], [], Screen())
     assert started == [True]
     assert f"NVIDIA L4 ({L4.uuid}) is computed on by another sweep" in " ".join(capsys.readouterr().out.split())
     free = take_cards([L4])
     assert isinstance(free, Held)
     free.release()
+
+
+def test_who_computes_on_the_card_of_runs_as_well_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = SimpleNamespace(exitcode=0, join=lambda *_: None, is_alive=lambda: False)
+    monkeypatch.setattr(local, "slots", lambda specs: [local.Slot({}, None, (L4,))])
+    monkeypatch.setattr(local, "strangers", lambda found: [f"process 7 on {card.name}" for card in found])
+    monkeypatch.setattr(local, "_start", lambda *_: ended)
+    specs = [replace(small_spec(tmp_path, f"seed={seed}"), device="cuda") for seed in (0, 1)]
+    local.run_all(specs, [], Screen())
+    assert capsys.readouterr().out.count("Not alone: process 7 on NVIDIA L4 computes there as well.") == 1
+
+
+@pytest.mark.parametrize(("device", "held"), [("cuda", [True, False]), ("cpu", [False, False])])
+def test_work_apart_has_the_first_card_to_itself_while_it_lasts(
+    device: str, held: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, found = [L4, replace(L4, uuid=f"{L4.uuid}-2")], list[bool]()
+
+    def look(*_: Any) -> None:
+        found.extend(isinstance(take_cards([card]), str) for card in two)
+
+    monkeypatch.setattr(apart, "find_devices", lambda: two)
+    monkeypatch.setattr(apart, "_apart", look)
+    apart.apart(look, device, "run", Path("log"), Screen())
+    look()
+    assert found == [*held, False, False]
 
 
 def test_who_else_computes_on_a_card_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

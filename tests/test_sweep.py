@@ -413,6 +413,7 @@ def test_each_run_gets_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,GPU-8")
     one = replace(small_spec(tmp_path), device="cuda")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots([one])] == ["2", "3", "5", "7", "GPU-8"]
+    assert {slot.environment["CUDA_DEVICE_ORDER"] for slot in slots([one])} == {"PCI_BUS_ID"}  # as they are counted
     two = replace(one, config=replace(one.config, hardware=replace(one.config.hardware, device_count=2)))
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots([two])] == ["2,3", "5,7"]
     greedy = replace(one, config=replace(one.config, launch=replace(one.config.launch, parallel=6)))
