@@ -8,9 +8,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,11 @@ from har_sweep.cost.inference import latency, percentiles, time_calls
 from har_sweep.cost.memory import Peak, memory_now, peak_memory
 from har_sweep.cost.static import static_costs
 from har_sweep.cost.training import TrainingClock
+from har_sweep.data.dataset import Dataset
+from har_sweep.device.compute import Compute
+from har_sweep.run import measure
 from har_sweep.spec.run_spec import RunSpec
+from har_sweep.train.session import Session
 
 CPU = torch.device("cpu")
 INPUT = [3, 224, 224]
@@ -530,3 +535,38 @@ def test_a_gpu_is_warmed_up_by_time_and_called_for_seconds(monkeypatch: pytest.M
     windows = time_calls(forward, torch.zeros(1), torch.device("cuda", 0), Meter(Place(2, 2, 2), Counters), hands)
     assert sum(sum(window.seconds) for window in windows) == pytest.approx(2.0, rel=0.01)
     assert 0.002 * calls == pytest.approx(2.0 + 1.0, rel=0.02)
+
+
+def session_of(spec: RunSpec, device: torch.device) -> Session:
+    return Session(spec, Dataset.read(spec.dataset_file), Compute(device, "fp32", torch.channels_last))
+
+
+@pytest.mark.parametrize(("device", "wanted"), [(torch.device("cuda", 0), 4), (CPU, 1)])
+def test_a_gpu_predicts_val_until_two_seconds_are_measured_and_a_cpu_once(
+    device: torch.device, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = Hands()
+
+    def predict(forward: object, session: object, split: str, after_batch: Callable[[int], None]) -> None:
+        hands.go_on(0.6)
+        after_batch(10)
+
+    monkeypatch.setattr(inference, "synchronise", lambda device: None)
+    monkeypatch.setattr(measure, "predict", predict)
+    monkeypatch.setattr(measure, "Pass", partial(inference.Pass, now=hands))
+    session = session_of(small_spec(tmp_path), device)
+    _, windows, passes = measure.timed_passes(torch.clone, session, Meter(Place(2, 2, 2), Counters))
+    assert (passes, sum(window.images for window in windows)) == (wanted, 10 * wanted)
+    assert inference.images_per_second(windows) == pytest.approx(10 / 0.6)
+
+
+def test_each_batch_size_of_val_is_answered_once_before_it_is_timed(tmp_path: Path) -> None:
+    session, answered = session_of(small_spec(tmp_path, "trainer.batch_size=4"), CPU), list[int]()
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        answered.append(len(images))
+        return torch.zeros(len(images), len(session.dataset.classes))
+
+    measure.measure(forward, session, 0.0)
+    assert session.dataset.counts()["val"] == 15
+    assert answered[:6] == [4, 3, 4, 4, 4, 3]

@@ -36,6 +36,7 @@ from har_sweep.launch import apart, calibrate, cards, gradients, local, stopwatc
 from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.teacher import drawing_apart
+from har_sweep.processes import patient_threads
 from har_sweep.run.execute import execute
 from har_sweep.spec.hardware import Device
 from har_sweep.spec.precision import Choice, Figures, Way
@@ -61,6 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mixed": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0},
 }
 MOST_OPERATIONS = {"none": 12, "default": 25, "crop": 20, "randaugment": 260, "mixed": 60}
+WAITING = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
 VIEWS = (
     "device",
     "view",
@@ -312,21 +314,33 @@ def test_a_compiled_model_is_compiled_for_each_size_once_and_evaluated_so(
     assert counts[1] < counts[2] == counts[3]
 
 
-def test_a_process_that_forks_runs_has_not_touched_cuda() -> None:
-    """A child of one that has cannot use a GPU; counting the devices is enough to have."""
+def test_a_process_that_forks_runs_has_not_touched_cuda_and_its_threads_wait_patiently() -> None:
+    """A child of one that has cannot use a GPU; counting the devices is enough to have. How threads wait is read when
+    torch is imported."""
     code = """
-import os, sys, torch
+import os, sys
+def watch(event, of):
+    if event == "import" and of[0] == "torch":
+        print(os.environ["GOMP_SPINCOUNT"])
+sys.addaudithook(watch)
 def bad_fork_in_a_child():
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os._exit(int(torch._C._cuda_isInBadFork()))
-import har_sweep.launch.preload
+import har_sweep.launch.preload, torch
 before = bad_fork_in_a_child()
 torch._C._cuda_getDeviceCount() if hasattr(torch._C, "_cuda_getDeviceCount") else None
 print(before, bad_fork_in_a_child())
 """
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert asked.stdout.split() == ["0", "1"], asked.stderr
+    unsaid = {name: value for name, value in os.environ.items() if name not in WAITING}
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unsaid)
+    assert asked.stdout.split() == ["2000", "0", "1"], asked.stderr
+
+
+@pytest.mark.parametrize("said", [*WAITING, ""])
+def test_how_threads_wait_is_the_users_to_say(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {said: "9"})
+    assert patient_threads() == ({} if said else {"GOMP_SPINCOUNT": "2000"})
 
 
 # Cards that several sweeps want.
@@ -642,6 +656,31 @@ def test_a_card_races_for_all_of_its_time_however_long_it_took_to_load(
     found, _ = calibrate._trained(nn.Linear(1, 1), ways, spec, 4.0)
     assert begun == pytest.approx([3.6, 2.6])  # a tenth is for evaluating
     assert [each.training_seconds for each in found] == [(0.1, 0.1)] * 2
+
+
+def test_a_card_is_measured_with_batches_from_page_locked_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec, learner = small_spec(tmp_path), SimpleNamespace(learn=lambda *_: None)
+    locked, sent = list[int](), list[int]()
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        locked.append(id(tensor))
+        return tensor
+
+    def move(compute: Compute, tensor: torch.Tensor) -> torch.Tensor:
+        sent.append(id(tensor))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(Compute, "move", move)
+    monkeypatch.setattr(calibrate, "_random_images", calibrate._random_images.__wrapped__)
+    monkeypatch.setattr(calibrate, "augment", lambda images, labels, *_: (images, labels))
+    for device in (CPU, CUDA):
+        sent.clear()
+        calibrate._step(learner, Compute(device, "fp32", torch.channels_last), spec, 2)  # type: ignore[arg-type]
+        assert len(sent) == 2
+        assert locked == (sent if device == CUDA else [])
 
 
 def test_ranks_that_are_measured_cut_no_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

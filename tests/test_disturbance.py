@@ -17,8 +17,10 @@ import torch
 from har_sweep.cost import disturbance as module
 from har_sweep.cost.disturbance import Counters, Disturbance, Meter, Place, SystemCounters, disturbance, wait_for_quiet
 from har_sweep.cost.inference import Pass, images_per_second, latency, time_calls, undisturbed, went_through
-from har_sweep.cost.nvml import GpuCounters
+from har_sweep.cost.nvml import GpuCounters, gpu_handle
 from har_sweep.cost.training import TrainingClock
+from har_sweep.device.compute import Compute
+from har_sweep.train.session import Session
 
 CPU = torch.device("cpu")
 TWO = Place(2, 2, 2)
@@ -245,6 +247,13 @@ class Nvml(ModuleType):
         super().__init__("pynvml")
         self.use, self.pids, self.reasons = use, pids, reasons
 
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if uuid == "GPU-lost":
+            raise self.NVMLError("not found")
+        return uuid
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> list[SimpleNamespace]:
         return [SimpleNamespace(pid=pid) for pid in self.pids]
 
@@ -286,10 +295,25 @@ def test_of_a_slice_of_a_gpu_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -
     assert GpuCounters(None)() == (None, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "uuid", "handle"),
+    [("NVIDIA A100", "1", "GPU-1"), ("NVIDIA A100", "lost", None), ("NVIDIA A100 MIG 1g.5gb", "1", None)],
+)
+def test_a_run_on_a_gpu_counts_who_uses_it_by_the_driver_and_on_a_slice_of_one_does_not_know(
+    name: str, uuid: str, handle: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, unasked = torch.device("cuda", 0), SimpleNamespace()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name=name, uuid=uuid))
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml({1: 40, os.getpid(): 60}, [1, os.getpid()]))
+    assert gpu_handle(device) == handle
+    session = Session(unasked, unasked, Compute(device, "fp32", torch.channels_last))  # type: ignore[arg-type]
+    others = session.meter().lap().device_others
+    assert (others is None) == (handle is None)
+    assert others != 0
+
+
 @pytest.mark.gpu
 def test_a_real_gpu_answers() -> None:
-    from har_sweep.cost.nvml import gpu_handle
-
     device = torch.device("cuda", torch.cuda.current_device())
     torch.ones(1, device=device)
     others, slowed = GpuCounters(gpu_handle(device))()
