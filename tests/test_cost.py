@@ -324,6 +324,11 @@ def test_energy_that_nothing_counts_is_none(tmp_path: Path) -> None:
     with measured_energy(CPU, root) as energy:
         pass
     assert energy.joules is None
+    (root / "intel-rapl:0/energy_uj").rmdir()
+    (root / "intel-rapl:0/energy_uj").write_text("1\n")
+    with measured_energy(CPU, root) as energy:
+        (root / "intel-rapl:0/energy_uj").unlink()  # as its module goes
+    assert energy.joules is None
 
 
 @pytest.mark.gpu

@@ -84,7 +84,7 @@ def _nvml_counter(device: torch.device) -> Callable[[], float | None] | None:
     return joules
 
 
-def _rapl_counter(powercap: Path) -> Callable[[], float] | None:
+def _rapl_counter(powercap: Path) -> Callable[[], float | None] | None:
     """Joules of all CPU packages since this call."""
     try:
         packages = [
@@ -100,9 +100,12 @@ def _rapl_counter(powercap: Path) -> Callable[[], float] | None:
         return None
     used = dict.fromkeys(packages, 0)
 
-    def joules() -> float:
+    def joules() -> float | None:
         for folder in packages:
-            now = int((folder / "energy_uj").read_text())
+            try:
+                now = int((folder / "energy_uj").read_text())
+            except OSError:  # the module may have been removed meanwhile
+                return None
             # The counter runs up to and including its range, and then starts at 0 again.
             used[folder] += now - last[folder] + (ranges[folder] + 1 if now < last[folder] else 0)
             last[folder] = now
