@@ -246,8 +246,8 @@ def _draft(
         warnings.append("No GPU was found: this run uses the CPU.")
     if run.slurm is None and lacks_bf16(device, config.hardware.precision):
         warnings.append(
-            f"hardware.precision=bf16: {cpu_device().name} has no instructions for it: float32 is most likely "
-            "faster. hardware.precision=auto measures that."
+            f"hardware.precision=bf16: {cpu_device().name} has no instructions for it. hardware.precision=auto takes "
+            "float32 here, which is most likely faster."
         )
     if device == "cpu" and (config.launch.parallel or 1) > 1:
         warnings.append(
