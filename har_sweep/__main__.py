@@ -29,7 +29,20 @@ STARTERS = {"hydra/launcher": ["local", "slurm"], "hydra/sweeper": ["har_sweep",
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a sweep and return the exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
+    """Run a sweep and return the exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted, 141 if whoever
+    read what is printed (``| head``) has gone."""
+    try:
+        status = _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        from har_sweep.console import BROKEN_PIPE
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python prints what is left as it ends
+        return BROKEN_PIPE
+    return status
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(help_text())

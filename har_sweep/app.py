@@ -39,6 +39,7 @@ from har_sweep.config.plugins import load_plugins
 from har_sweep.config.tree import CONF
 from har_sweep.config.trial import as_overrides, in_trial
 from har_sweep.config.unread import refuse_unread
+from har_sweep.console import BROKEN_PIPE
 from har_sweep.errors import InputError, RunFailure, check_platform, nearest
 from har_sweep.units import escaped
 
@@ -171,7 +172,7 @@ def run_hydra(arguments: list[str], screen: Screen | None = None) -> Application
         except RunFailure:
             application.status = application.status or 1  # a sweeper that gives up; what failed stands in the table
         except SystemExit as e:
-            application.status = 2 if e.code else 0
+            application.status = BROKEN_PIPE if e.code == BROKEN_PIPE else 2 if e.code else 0
     if application.error:
         raise application.error
     return application

@@ -80,7 +80,7 @@ def system_errors_told(elsewhere: str = ELSEWHERE) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno is None:
+        if e.errno is None or isinstance(e, BrokenPipeError):  # there is nobody left to tell
             raise
         message = f"{e.strerror}: {e.filename}." if e.filename else f"{e.strerror}."
         again = "Give the same command again when that is mended; it goes on from here."

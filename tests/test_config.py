@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -442,6 +444,19 @@ def test_a_tree_of_the_user_s_may_have_a_group_named_like_a_key(tmp_path: Path) 
 
 def har_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "har_sweep", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch.dry_run=true"]])
+def test_when_nobody_reads_any_more_it_ends_without_a_word_as_what_a_shell_ends_does(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        command = [sys.executable, "-m", "har_sweep", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert not re.search("Traceback|BrokenPipe", done.stderr)
 
 
 def test_help_lists_every_key_and_option(tmp_path: Path) -> None:

@@ -146,6 +146,12 @@ def test_what_others_took_of_a_run_is_no_part_of_the_next_one(like: Like, rememb
     assert estimated.basis == f"1 record of test_resnet on {CPU}"
 
 
+def test_a_compiled_run_does_not_take_what_one_did_that_was_not(like: Like, remember: Remember) -> None:
+    remember("plain")
+    (estimated,) = estimate(new(like("hardware.compile=true")), Screen())
+    assert estimated.basis == f"its steps on this machine ({CPU}, fp32, not compiled)"
+
+
 def test_the_latest_five_records_count_by_their_median(like: Like, remember: Remember) -> None:
     for year, slower in enumerate([90, 90, 90, 90, 90, 90, 1, 2, 3, 4, 50], 2020):
         remember(f"of-{year}", slower, lambda r, y=year: setattr(r, "finished_at", f"{y}-01-01T00:00:00.000Z"))

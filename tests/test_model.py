@@ -323,6 +323,16 @@ def test_an_input_size_that_the_architecture_refuses_fails_with_a_hint(name: str
     assert "model.input_size" in caught.value.hint
 
 
+def test_a_want_of_memory_is_not_taken_for_a_wrong_size_or_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: Any, **__: Any) -> nn.Module:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("timm.create_model", hungry)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as caught:
+        build(tiny())
+    assert not isinstance(caught.value, RunFailure)
+
+
 def test_patches_that_leave_a_rim_unseen_are_refused_with_the_sizes_that_fit() -> None:
     with pytest.raises(InputError, match=r"model\.input_size=100 is not a multiple of 16") as e:
         build(tiny("model.input_size=100", name="test_vit"))

@@ -354,6 +354,40 @@ def test_a_sweep_asks_once_for_each_model_and_says_how_many(
     assert "Measuring which precision is fastest here for test_resnet (2/2), about 5 s" in capsys.readouterr().out
 
 
+def test_what_cannot_be_kept_decides_all_the_same_and_is_said(
+    asked: Torch, draft: Draft, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "speeds").touch()  # no folder can be there
+    assert ways_chosen(draft()) == [OURS]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Which precision is fastest here for test_resnet is not kept: it is measured again." in said
+
+
+def test_other_threads_are_another_machine(asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways_chosen(draft())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    speeds._machine.cache_clear()
+    ways_chosen(draft())
+    assert len(asked.asked) == 2
+
+
+def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "logical_cores", lambda: 2)
+    resolve_device(HardwareConfig(device="cpu", cpu_threads=2))
+    with pytest.raises(InputError, match=r"hardware\.cpu_threads=3: this process may use 2 cores"):
+        resolve_device(HardwareConfig(device="cpu", cpu_threads=3))
+
+
+def test_what_is_of_gpus_alone_tells_no_runs_on_a_processor_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*(word for word in SMALL if not word.startswith("hardware.device")), "hardware.precision=fp32"]
+    monkeypatch.setattr(hardware, "find_devices", lambda: [cpu_device()])
+    runs = [[*given, f"paths.runs={tmp_path}", *more] for more in ([], ["hardware.tf32=false"])]
+    (one,), (same,) = (plan(compose_runs([run]), Screen()) for run in runs)
+    assert (same.spec.run_id, same.spec.label) == (one.spec.run_id, one.spec.label)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -648,6 +648,7 @@ def test_what_cannot_be_measured_here_is_refused_before_anything_is(
         ([""], "'' may be"),
         ([], "Which run shall be measured?"),
         (["whole", "--wait", "-1"], "--wait -1 is no time to wait."),
+        (["whole", "--wait", "inf"], "--wait inf is no time to wait."),
     ]:
         assert measure.main([*given, f"paths.runs={whole.parent}"]) == 2
         assert expected in capsys.readouterr().out
@@ -706,7 +707,9 @@ def test_a_run_that_is_disturbed_waits_says_so_once_and_is_marked(
     record = run(spec, told.append)
     (said,) = (warning for warning in record.warnings if "was measured while" in warning)
     assert re.match("What training and inference cost was measured while .*heat or want of power slowed", said)
-    assert said.endswith(f"`python -m har_sweep.measure {spec.run_id}` measures it again, without training.")
+    assert said.endswith(
+        f"`python -m har_sweep.measure {spec.run_id}` measures latency and images/s again, without training."
+    )
     assert len(waits(told)) == 1
     assert record.cost.inference
     shares = record.cost.training.disturbed_share, record.cost.inference.disturbed_share
@@ -716,6 +719,6 @@ def test_a_run_that_is_disturbed_waits_says_so_once_and_is_marked(
 
     told.clear()
     remeasure(spec, told.append, Stop(), patience_seconds=2 * POLL_SECONDS)
-    assert len(waits(told)) == 2  # before inference and before steps of training
+    assert len(waits(told)) == 1  # for inference, and so nothing is left for steps of training
     again = read_record(spec.paths.record).measurements[-1]
     assert (again.inference.disturbed_share or 0.0) > 0.45

@@ -25,6 +25,7 @@ from small import ALONE, SMALL, command, har_sweep, learned, one_after_another, 
 import har_sweep as har_sweep_api
 from har_sweep.config.compose import compose_runs
 from har_sweep.errors import InputError
+from har_sweep.launch import local
 from har_sweep.launch.local import slots
 from har_sweep.launch.plan import plan
 from har_sweep.launch.sweep import announce
@@ -487,6 +488,18 @@ def test_plain_output_has_no_control_codes_and_starts_before_the_work(finished: 
     again = one_more(*SMALL, cwd=finished)
     assert "\x1b" not in again.stdout
     assert again.stdout.startswith("har_sweep: 1 run asked for")
+
+
+def test_a_fork_server_that_dies_again_and_again_is_told_with_what_it_most_likely_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(process: Any) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(local.FORK_SERVER.Process, "start", dies)
+    with pytest.raises(InputError, match="dies again and again") as told:
+        local.run_all([small_spec(tmp_path)], [], Screen())
+    assert "ulimit -v" in told.value.hint
 
 
 def test_a_fork_server_that_is_killed_while_it_starts_a_run_costs_nothing(

@@ -89,12 +89,14 @@ def refuse_unread(runs: Sequence[Composed], of_a_search: bool = False) -> None:
                 raise InputError(f"{key}={value} does nothing {use.why}.", use.instead)
 
 
-def as_read(run: Composed) -> Composed:
+def as_read(run: Composed, device: str) -> Composed:
     """The run with what of its recipe it does not read as it is by default, and as if it had not been typed: in a grid
-    over the schedule and what a decay ends at, all that are constant are one run."""
+    over the schedule and what a decay ends at, all that are constant are one run. So too of ``hardware`` what does
+    nothing on the device that it gets."""
     defaults = {key.path: key.default for key in keys()}
     for use in USES:
-        if use.key.startswith(OF_RECIPES) and not use.is_read(run):
+        of_gpus = use.key.startswith("hardware.") and device == "cpu"
+        if of_gpus or (use.key.startswith(OF_RECIPES) and not use.is_read(run)):
             section, _, name = use.key.partition(".")
             part = replace(getattr(run.config, section), **{name: defaults[use.key]})
             typed = [line for line in run.overrides if line.lstrip("+").partition("=")[0] != use.key]

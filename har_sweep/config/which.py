@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -65,12 +66,12 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     """``--wait``, of whatever measures."""
     parser.add_argument(
         "--wait", type=seconds, default=30.0, metavar="SECONDS",
-        help="how long to wait for a moment in which nobody disturbs (default: 30)",
+        help="how long to wait in all for moments in which nobody disturbs (default: 30)",
     )  # fmt: skip
 
 
 def seconds(text: str) -> float:  # argparse names it where it says what cannot be read
-    if not float(text) >= 0:
+    if not 0 <= float(text) < math.inf:
         raise InputError(f"--wait {text} is no time to wait.", "Give seconds, 0 or more.")
     return float(text)
 

@@ -89,9 +89,10 @@ def machine() -> Iterator[Check]:
     """CPU threads and main memory."""
     import psutil
 
-    from har_sweep.spec.hardware import logical_cores
+    from har_sweep.spec.hardware import THREADS, logical_cores
 
-    yield Check("CPU threads", OK, f"{logical_cores()} of {os.cpu_count()} usable")
+    said = [f", as far as {name}={os.environ[name]} lets them" for name in THREADS if os.environ.get(name)]
+    yield Check("CPU threads", OK, f"{logical_cores()} of {os.cpu_count()} usable{''.join(said)}")
     memory = psutil.virtual_memory()
     finding = f"{byte_size(memory.available)} of {byte_size(memory.total)} available"
     if memory.available < MEMORY_WISHED_BYTES:

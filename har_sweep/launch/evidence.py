@@ -137,9 +137,10 @@ def is_like(p: Past, work: Work) -> bool:
     spec, theirs = work.spec, p.config["hardware"]
     if p.config.get("objective", {}).get("taught_by", {}) != spec.config.objective.taught_by:
         return False
-    if (p.hardware.device, p.hardware.precision, p.hardware.device_count, p.config["trainer"]["finetune"]) != (
-        spec.device, spec.precision, spec.config.hardware.device_count, spec.config.trainer.finetune
-    ):  # fmt: skip
+    hardware, then = spec.config.hardware, p.hardware
+    if (spec.device, spec.precision, hardware.device_count) != (then.device, then.precision, then.device_count):
+        return False
+    if (hardware.compile, spec.config.trainer.finetune) != (theirs["compile"], p.config["trainer"]["finetune"]):
         return False
     if work.on_cluster:
         return True

@@ -61,7 +61,8 @@ def do_job(spec: RunSpec, tell: Tell, stop: Stop, job: str = "", restarts: int =
         elif record.status == "done":
             training = record.cost.training
             memory = byte_size(training.peak_memory_bytes)
-            whole = f"{duration(training.seconds_with_validation or training.seconds)} with validation"
+            compiled = " and compiling" if spec.config.hardware.compile else ""
+            whole = f"{duration(training.seconds_with_validation or training.seconds)} with validation{compiled}"
             tell(Line(f"Total training time: {duration(training.seconds)} ({whole}), peak memory: {memory}"))
         return record
 

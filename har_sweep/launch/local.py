@@ -141,7 +141,7 @@ def _start(spec: RunSpec, events: Connection, environment: dict[str, str]) -> Ba
 
     Raises
     ------
-    OSError
+    InputError
         if there can be none.
     """
     for left in reversed(range(STARTS)):
@@ -151,7 +151,10 @@ def _start(spec: RunSpec, events: Connection, environment: dict[str, str]) -> Ba
             break
         except (EOFError, OSError):
             if not left:
-                raise OSError("the server that starts the runs' processes dies again and again") from None
+                raise InputError(
+                    "The process that loads torch for all runs dies again and again.",
+                    "Most likely it gets too little memory: see `ulimit -v` and what a container or a cgroup allows.",
+                ) from None
     return process
 
 

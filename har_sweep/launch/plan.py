@@ -96,7 +96,7 @@ def plan(
         versions = decide([run.config for run in runs], screen.progress)
         runs = [
             replace(run, config=replace(run.config, targets=targets, tracking=decided(run.config.tracking)))
-            for run, targets in zip(map(as_read, runs), versions, strict=True)
+            for run, targets in zip(map(as_read, runs, devices), versions, strict=True)
         ]
         configs = [run.config for run in runs]
         if len(runs) > 1 and any(config.tracking.trial for config in configs):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from har_sweep.files import keep, kept, short_hash
 from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.cards import any_card, take_cards
 from har_sweep.launch.terminal import Screen
-from har_sweep.spec.hardware import cores, device_of, find_devices, logical_cores
+from har_sweep.spec.hardware import THREADS, cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, in_graphs, named, ways
 from har_sweep.spec.run_spec import RunSpec
@@ -55,6 +57,8 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
         what = f"Measuring {choice} is fastest here for {which}, about 5 s"
         try:
             found[name] = choose(measured(spec, ways_of(spec), ask, partial(screen.progress, what, 0, 0)))
+            if not kept(_folder(spec), _setting(spec, ways_of(spec)), Measured):
+                screen.warn(f"{choice.capitalize()} is fastest here for {model} is not kept: it is measured again.")
         except Unanswered as e:
             found[name] = Choice(ways_of(spec)[0])
             screen.warn(f"{model} trains in {found[name].way}: {choice} is fastest here could not be measured ({e}).")
@@ -89,7 +93,8 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
         return replace(found, disturbed=f"while {taken}")
     if known := kept(_folder(spec), setting, Measured):  # by another sweep meanwhile: one decision for both
         return known
-    keep(_folder(spec), setting, found)
+    with suppress(OSError):  # of a cache that cannot be written, what was measured counts all the same
+        keep(_folder(spec), setting, found)
     return found
 
 
@@ -115,7 +120,8 @@ def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> floa
             held.release()
         batch = spec.config.trainer.batch_size
         found = Measured((Figures(spec.choice.way, (1 / rate,)),), 0.0, 0.0, batch, batch)
-        keep(_folder(spec), setting, found)
+        with suppress(OSError):
+            keep(_folder(spec), setting, found)
     return found.figures[0].images_per_second or 0.0
 
 
@@ -184,7 +190,7 @@ def _machine(kind: str) -> Setting:
     device = device_of(kind)
     return {
         "version": VERSION,
-        "device": [kind, device.name, device.instructions, cores(), logical_cores()],
+        "device": [kind, device.name, device.instructions, cores(), logical_cores(), *map(os.environ.get, THREADS)],
         "packages": [importlib.metadata.version(name) for name in ("torch", "timm")],
     }
 

@@ -162,7 +162,8 @@ class Screen:
         if marked:
             self.say(
                 f"{DISTURBED_SIGN} measured while others took more than {100 * DISTURBED:.0f} % of the time (a busy "
-                "machine): not to be compared; python -m har_sweep.measure RUN measures it again."
+                "machine): not to be compared; python -m har_sweep.measure RUN measures latency and images/s again, "
+                "rerun=true all."
             )
 
     @contextmanager

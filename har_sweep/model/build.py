@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from har_sweep.config.schema import Config
 from har_sweep.config.targets import WANTED, check_unchanged, make
+from har_sweep.device.out_of_memory import is_out_of_memory
 from har_sweep.errors import InputError, RunFailure, first_line, nearest
 from har_sweep.model.head import classifiers, new_classifiers
 from har_sweep.model.load import load_user_file
@@ -147,6 +148,8 @@ def _create(
         try:
             return timm.create_model(full_name, num_classes=num_classes, **options, **tried)
         except Exception as e:
+            if is_out_of_memory(e):
+                raise
             refused = str(e) if isinstance(e, TypeError) and "unexpected keyword" in str(e) else ""
             unknown = [name for name in tried if f"'{name}'" in refused]
             if not unknown:
@@ -177,6 +180,8 @@ def _tried(model: nn.Module, plan: ModelPlan) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return model(torch.zeros(1, 3, plan.input_size, plan.input_size))
     except Exception as e:
+        if is_out_of_memory(e):
+            raise
         raise _refused(plan, e) from e
     finally:
         model.train()

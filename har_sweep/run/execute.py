@@ -12,6 +12,7 @@ from torch import nn
 from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.crew import Link
+from har_sweep.device.out_of_memory import is_out_of_memory
 from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import Damaged, Interrupted, RunFailure
 from har_sweep.events import Line, Phase, Tell, tell_nobody
@@ -25,7 +26,6 @@ from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
 from har_sweep.train.checkpoint import Trained, check_weights, keep_weights
 from har_sweep.train.evaluate import forward_of
-from har_sweep.train.learner import is_out_of_memory
 from har_sweep.train.loop import train
 from har_sweep.train.session import Session
 

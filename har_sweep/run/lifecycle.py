@@ -12,6 +12,7 @@ from dataclasses import asdict
 from omegaconf import OmegaConf
 
 from har_sweep.data.dataset import Dataset
+from har_sweep.device.out_of_memory import is_out_of_memory
 from har_sweep.errors import FREE_SOME, ClaimLost, InputError, Interrupted, RunFailure, is_disk_full
 from har_sweep.events import Event, Line, Tell
 from har_sweep.files import redact, redact_text
@@ -31,7 +32,6 @@ from har_sweep.record.record import (
 from har_sweep.spec.precision import lacks_bf16
 from har_sweep.spec.run_spec import RunSpec
 from har_sweep.stop import Stop
-from har_sweep.train.learner import is_out_of_memory
 
 
 def begin(spec: RunSpec, dataset: Dataset) -> Record:

@@ -121,7 +121,8 @@ def warn_of_disturbance(phases: dict[str, Disturbance], session: Session, again:
         why = sum(disturbed.values(), Disturbance()).text
         session.warn(
             f"What {' and '.join(disturbed)} cost was measured while {why}: it is marked, and not to be compared. "
-            f"`{again or f'python -m har_sweep.measure {session.spec.run_id}'}` measures it again, without training."
+            f"`{again or f'python -m har_sweep.measure {session.spec.run_id}'}` measures latency and images/s again, "
+            "without training."
         )
 
 

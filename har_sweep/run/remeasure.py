@@ -58,14 +58,18 @@ def remeasure(spec: RunSpec, tell: Tell, stop: Stop, patience_seconds: float) ->
     tell(Phase(f"Building {spec.model.timm_name}"))
     session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell, stop)
     model = session.compute.place(finished_model(session)).eval()
+    began = time.monotonic()
     measured = measure(forward_of(model, spec.model, session.compute), session, patience_seconds)
     check_same(record, measured, session.dataset, paths)
     training, went_through = None, measured.disturbed
     if record.hardware.device_count == 1:
         tell(Phase("Measuring training steps"))
-        wait_for_quiet(session.meter(), patience_seconds, partial(tell_waiting, session))
+        left = patience_seconds - (time.monotonic() - began)
+        wait_for_quiet(session.meter(), left, partial(tell_waiting, session))
         training, of_steps = time_steps(model, session)
         went_through = max(went_through, of_steps, key=lambda found: found.share or 0.0)
+    else:
+        tell(Line("Steps of training on several devices are not measured again.", warning=True))
     device, threads = session.compute.device_name, torch.get_num_threads()
     new = Measurement(utc_now(), device, spec.precision, threads, measured.inference, training)
     add_measurement(record, new)

@@ -17,6 +17,7 @@ from har_sweep.config.schema import HardwareConfig
 from har_sweep.errors import InputError
 from har_sweep.spec.cuda import refused_by_driver, torch_build
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which a user says how many torch computes with
 # By these a user keeps oneDNN, ATen and MKL from a processor's newer instructions.
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
@@ -207,6 +208,11 @@ def resolve_device(config: HardwareConfig) -> Device:
         raise InputError(
             f"hardware.device_count={config.device_count}: this machine has {len(alike)} {kind} device(s).",
             f"Take hardware.device_count={len(alike)} or less.",
+        )
+    if kind == "cpu" and (config.cpu_threads or 1) > logical_cores():
+        raise InputError(
+            f"hardware.cpu_threads={config.cpu_threads}: this process may use {logical_cores()} cores.",
+            "More threads than cores only wait for each other. Leave it out, which takes them all.",
         )
     if config.precision == "fp16" and kind != "cuda":
         raise InputError(

@@ -12,6 +12,7 @@ from torch import nn
 from har_sweep.config.schema import Config, TrainerConfig
 from har_sweep.device.compute import Compute, keep_freed_memory, release
 from har_sweep.device.graph import NotCapturable, StepGraph
+from har_sweep.device.out_of_memory import is_out_of_memory
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure, first_line
 from har_sweep.events import Line, Tell
@@ -19,13 +20,6 @@ from har_sweep.model.head import set_train_mode
 from har_sweep.train.average import MovingAverage
 from har_sweep.train.objective import Objective
 from har_sweep.train.optimizer import build_optimizer, build_schedule
-
-# What is said where there is no exception of its own for it: by PyTorch's allocator and oneDNN on the CPU; by CUDA,
-# cuBLAS and cuDNN, which take memory beside PyTorch's allocator (cuDNN finds no engine if it gets none to work in).
-OUT_OF_MEMORY = (
-    "can't allocate memory", "could not create a primitive", "could not create a memory",
-    "out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine",
-)  # fmt: skip
 
 
 class Learner:
@@ -164,12 +158,6 @@ class Learner:
             "projection": self._objective.projection,
         }
         return {name: part for name, part in parts.items() if part is not None}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is what was missing, on whatever device."""
-    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return named or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def cut_smaller(pieces: int, trainer: TrainerConfig, devices: int, error: BaseException) -> int:

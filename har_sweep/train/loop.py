@@ -48,6 +48,8 @@ def train(model: nn.Module, session: Session, on_epoch: Callable[[Trained], None
     trained = resume(learner, clock, session)
     selected_elsewhere = trained.epoch == epochs
     note_device(trained, clock, session)
+    if spec.config.hardware.compile and trained.epoch < epochs:
+        session.tell(Phase("Compiling in the first steps, a minute or two"))
 
     with stop.deferred():
         while trained.epoch < epochs:
