@@ -141,6 +141,8 @@ def test_what_others_took_of_a_run_is_no_part_of_the_next_one(like: Like, rememb
     assert seconds(estimated) == pytest.approx(taken(images, 3, once=0.05 * ONCE))
     assert estimated.basis == f"1 record (of a busy machine) of test_resnet on {CPU}"
     remember("quiet")
+    (estimated,) = estimate(new(like(*SLURM_CPU)), Screen())
+    assert seconds(estimated) == pytest.approx(taken(images, 3))
     (estimated,) = estimate(new(like()), Screen())
     assert seconds(estimated) == pytest.approx(taken(images, 3))
     assert estimated.basis == f"1 record of test_resnet on {CPU}"

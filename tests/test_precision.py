@@ -34,6 +34,7 @@ from har_sweep.device.compute import Compute
 from har_sweep.doctor.finding import PROBLEM
 from har_sweep.doctor.machine import devices, precision
 from har_sweep.errors import InputError
+from har_sweep.files import keep
 from har_sweep.launch import ask, calibrate, speeds
 from har_sweep.launch import plan as planning
 from har_sweep.launch.ask import Unanswered
@@ -361,6 +362,31 @@ def test_what_cannot_be_kept_decides_all_the_same_and_is_said(
     assert ways_chosen(draft()) == [OURS]
     said = " ".join(capsys.readouterr().out.split())
     assert "Which precision is fastest here for test_resnet is not kept: it is measured again." in said
+
+
+def test_what_is_measured_beside_another_sweep_on_the_only_card_is_said_and_not_kept(
+    asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = contextmanager(lambda cards: iter([(0, "T4 is computed on by another sweep")]))
+    monkeypatch.setattr(speeds, "any_card", taken)
+    for _ in range(2):
+        (choice,) = choices(draft())
+        assert (choice.way, choice.why.endswith("; while T4 is computed on by another sweep")) == (OURS, True)
+    assert len(asked.asked) == 2
+
+
+def test_of_two_sweeps_that_measure_at_once_the_first_decides_for_both(
+    bf16_here: None, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = draft()
+    setting = speeds._setting(spec, ways_of(spec))
+
+    def answered(*_: Any) -> Measured:
+        keep(speeds._folder(spec), setting, measured(images(FP32, 20, 20, 20), images(OURS, 21, 21, 21)))
+        return FASTER
+
+    found = speeds.measured(spec, ways_of(spec), answered, lambda: None)
+    assert choose(found).way == FP32
 
 
 def test_other_threads_are_another_machine(asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
