@@ -20,6 +20,7 @@ import psutil
 from har_sweep.record.record import DISTURBED
 from har_sweep.spec.hardware import cores, logical_cores
 
+CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
 TICK_SECONDS = 0.01  # in which the kernel accounts for a core's time
 TICKS_NEEDED = 10  # of a phase of which nothing finer is known
 SHARED_CORE = 0.35  # what the second thread on a core takes from the first: the two get about 1.3 times one's speed

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from har_sweep.cost.disturbance import Disturbance, Meter, Place
+from har_sweep.cost.disturbance import CROWDED, Disturbance, Meter, Place
 from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute, synchronise
@@ -36,7 +36,6 @@ from har_sweep.train.objective import Objective, build_objective
 EVALUATION_SHARE = 0.1  # of the time
 LEAST_SHARE = 0.5  # of the time that an image takes in a step, for one more
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
-CROWDED = 0.25  # share of the time that others take: with more, threads wait for each other more than they compute
 CLASSES = 10
 WARM_UP_STEPS = 3
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
+from har_sweep.cost.disturbance import CROWDED
 from har_sweep.errors import InputError
 from har_sweep.launch.plan import Planned
 from har_sweep.record.folder import read_record
@@ -14,7 +15,6 @@ from har_sweep.spec.hardware import device_named
 from har_sweep.spec.run_spec import RunSpec
 
 FEW = 5  # records, the latest, that an estimate rests on
-BUSY = 0.25  # share of a training's time that others took: with more, threads waited for each other most of all
 
 Model = tuple[str, int]
 """timm's name and the input size in pixels: what MACs follow from."""
@@ -111,7 +111,7 @@ def past_runs(planned: list[Planned]) -> list[Past]:
                     config=record.config,
                     epochs=len(record.epochs),
                     speed=_speed(record),
-                    busy=(record.cost.training.disturbed_share or 0.0) > BUSY,
+                    busy=(record.cost.training.disturbed_share or 0.0) > CROWDED,
                 )
             )
     return sorted(found, key=lambda p: p.time, reverse=True)

@@ -191,13 +191,13 @@ def _inputs(count: int, size: int) -> Tensor:
 
 def gradient_of(model: nn.Module, compute: Compute, images: Tensor) -> tuple[float, list[Tensor]]:
     """The loss of images that are all of the first class, and its gradient by all weights that are trained."""
-    model.train().eval()  # some keep in evaluation what their weights make, which serves one backward pass (TinyViT)
     inputs = compute.move(images).contiguous(memory_format=compute.memory_format)
     labels = torch.zeros(len(images), dtype=torch.int64, device=compute.device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
 
     def backward(inputs: Tensor, labels: Tensor) -> Tensor:
+        model.train().eval()  # some keep in evaluation what their weights make, for one backward pass (TinyViT)
         with compute.autocast():
             loss = F.cross_entropy(model(inputs), labels)
         (loss * scale).backward()
@@ -207,7 +207,6 @@ def gradient_of(model: nn.Module, compute: Compute, images: Tensor) -> tuple[flo
     if compute.graph:
         backward(inputs, labels)  # in which kernels are chosen
         model.zero_grad(set_to_none=True)
-        model.train().eval()
         step = StepGraph(backward, weights, inputs, labels)
     loss = step(inputs, labels)
     gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]

@@ -68,7 +68,9 @@ def choices(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[Choice]:
 def ways_of(spec: RunSpec) -> tuple[Way, ...]:
     """Between what a run's device can choose, but for what the user named. Nothing is measured for a cluster."""
     hardware = spec.config.hardware
-    graph = bool(hardware.cuda_graph) if spec.slurm or against_graph(spec.config, spec.device) else hardware.cuda_graph
+    graph = hardware.cuda_graph
+    if graph is None and (spec.slurm or against_graph(spec.config, spec.device)):
+        graph = False
     if hardware.precision != "auto":
         return in_graphs((named(hardware.precision, spec.device).way,), graph)
     return ways(device_of(spec.device), hardware.compile, graph)

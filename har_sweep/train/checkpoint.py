@@ -86,11 +86,11 @@ class Checkpoints:
 
     def due_after_epoch(self, trained: Trained) -> bool:
         """Whether to write one: always of a complete training, else if it is worth its time."""
-        device = self._session.compute.device.type
-        worth_it = trained.epoch == self._session.spec.config.trainer.epochs or is_worth_it(
-            device, self._save_seconds, self._age
-        )
-        return worth_it and self._session.ranks.rank == 0
+        worth_it = is_worth_it(self._session.compute.device.type, self._save_seconds, self._age)
+        return (worth_it or self._is_complete(trained)) and self._session.ranks.rank == 0
+
+    def _is_complete(self, trained: Trained) -> bool:
+        return trained.epoch == self._session.spec.config.trainer.epochs
 
     @property
     def _age(self) -> float:
@@ -114,7 +114,7 @@ class Checkpoints:
             keep_weights(self._best, trained, session)
             self._best = None
         try:
-            complete = trained.epoch == spec.config.trainer.epochs
+            complete = self._is_complete(trained)
             learned = {} if complete else {"learner": learner.state_dict()}
             if complete and trained.best_epoch is None:
                 keep_weights(learner.evaluated.state_dict(), trained, session)
