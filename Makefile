@@ -116,5 +116,6 @@ audit: .venv/.dev
 		echo "Installing python3-venv, which Debian's Python lacks."; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null; }; } || { \
 		echo "'$(PYTHON)' cannot make virtual environments: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making the virtual environment .venv with $$($(PYTHON) --version): some seconds."
 	@$(PYTHON) -m venv .venv
 	@touch $@
