@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -24,7 +25,10 @@ from har_sweep.device import ranks
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import InputError
 from har_sweep.events import Event, Step
+from har_sweep.launch import estimate, speeds
 from har_sweep.launch.calibrate import together
+from har_sweep.launch.plan import Planned as PlannedRun
+from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import read_record
 from har_sweep.record.record import Record
 from har_sweep.run.execute import execute
@@ -49,10 +53,12 @@ Planned = Callable[..., RunSpec]
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
-    """Plans runs, each in a folder of its own."""
+    """Plans runs, each in a folder of its own; whether one process would be faster is not measured for each."""
 
     def spec(*overrides: str) -> RunSpec:
-        return small_spec(tmp_path_factory.mktemp("run"), "hardware.precision=fp32", "trainer.epochs=2", *overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(speeds, "_has_several", lambda spec: False)
+            return small_spec(tmp_path_factory.mktemp("run"), "hardware.precision=fp32", "trainer.epochs=2", *overrides)
 
     return spec
 
@@ -206,9 +212,22 @@ def test_a_loss_that_is_no_number_ends_all_ranks(planned: Planned) -> None:
     assert record.error.kind == "non_finite_loss"
 
 
-def test_what_several_devices_train_together_is_measured(planned: Planned) -> None:
-    assert together(planned(*RANDOM, *TWO), 0.1) > 0
+def test_what_several_processes_train_together_is_measured_and_a_sweep_warns_where_one_is_faster(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    rate = together(planned(*RANDOM, *TWO), 0.1)
+    assert rate > 0
+    assert torch.get_num_threads() == threads
     assert not ranks_above_0()
+    monkeypatch.setattr(speeds, "TIMING_SECONDS", 0.1)
+    monkeypatch.setattr(speeds, "WORTH_ITS_DEVICES", 1e9)
+    two = small_spec(tmp_path, *RANDOM, *TWO, f"paths.cache={tmp_path}")
+    warned = re.compile(r"2 processes train test_resnet in batches of 16 at \S+ images/s, one at \S+: take")
+    assert any(map(warned.match, two.warnings)), two.warnings
+    monkeypatch.setattr(estimate, "measured_together", lambda *_: 0.01)
+    (estimated,) = estimate.estimate([PlannedRun(two, "new")], Screen())
+    assert (estimated.device_hours or 0) > 2 * 48 / 0.01 / 3600
 
 
 def test_more_devices_than_there_are_are_refused_unless_slurm_has_them(

@@ -997,7 +997,7 @@ def test_a_driver_that_is_too_old_for_torch_is_refused_with_the_one_that_is_need
     assert resolve_device(HardwareConfig()).kind == "cuda"
 
 
-def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
+def test_a_run_on_several_devices_is_warned_where_one_would_be_as_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
@@ -1007,7 +1007,8 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
 
     def answer(name: str, spec: RunSpec, *_: Any) -> Any:
         held = [isinstance(take_cards([card]), str) for card in cards]
-        assert held == [True, name == "together"]  # no other sweep gets those that are measured
+        # No other sweep gets those that are measured.
+        assert held == ([True, name == "together"] if spec.device == "cuda" else [False, False])
         asked.append(f"{name} {spec.config.hardware.device_count} {spec.config.trainer.batch_size}")
         if spec.config.trainer.batch_size == 64:
             raise Unanswered("out of memory")
@@ -1022,16 +1023,18 @@ def test_a_run_on_several_gpus_is_warned_where_one_would_be_as_fast(
         return replace(base, config=replace(config, hardware=hardware, trainer=trainer))
 
     specs = [run(8, 2), run(256, 2), run(8, 1), run(8, 2), replace(run(8, 2), device="cpu"), run(64, 2)]
-    slow, fast, alone, again, cpu, unknown = warnings_of_several(specs, answer, Screen())
+    slow, fast, alone, again, on_cpu, unknown = warnings_of_several(specs, answer, Screen())
     assert slow == again
     assert slow.startswith(
         "2 GPUs train test_resnet in batches of 8 at 900 images/s, one at 1000: take hardware.device"
     )
-    assert fast == alone == cpu == ""
+    assert fast == alone == ""
+    assert on_cpu.startswith("2 processes train test_resnet in batches of 8 at 900 images/s, one at 1000: take")
     assert unknown == "Whether 2 GPUs train test_resnet faster than one could not be measured (out of memory)."
-    assert asked == ["measure 1 8", "together 2 8", "measure 1 256", "together 2 256", "measure 1 64"]
+    of_8 = ["measure 1 8", "together 2 8"]
+    assert asked == [*of_8, "measure 1 256", "together 2 256", *of_8, "measure 1 64"]
     warnings_of_several(specs[:5], answer, Screen())
-    assert len(asked) == 5  # it is kept
+    assert len(asked) == 7  # it is kept
 
 
 def test_the_build_of_torch_is_known_without_importing_it() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from har_sweep.cost.disturbance import CROWDED, Disturbance, Meter, Place
 from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
-from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute, synchronise
+from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute
 from har_sweep.device.crew import Link
 from har_sweep.device.ranks import Ranks, lead
 from har_sweep.errors import InputError, RunFailure
@@ -228,10 +228,14 @@ def _random_images(size: int, count: int, pin: bool) -> tuple[Tensor, Tensor]:
 
 
 def together(spec: RunSpec, seconds: float) -> float:
-    """Images a second that all devices of a run train together, each in a process, over about so many seconds."""
-    count = spec.config.hardware.device_count
-    with lead(count, Stop(), partial(_follow, spec, seconds)) as ranks:
-        return _together(spec, ranks, seconds)
+    """Images a second that all devices of a run train together, or all its processes on a CPU, over about so many
+    seconds."""
+    count, threads = spec.config.hardware.device_count, torch.get_num_threads()
+    try:
+        with lead(count, Stop(), partial(_follow, spec, seconds)) as ranks:
+            return _together(spec, ranks, seconds)
+    finally:  # this process is asked about other models, too
+        torch.set_num_threads(threads)
 
 
 def _follow(spec: RunSpec, seconds: float, link: Link, stop: Stop) -> None:
@@ -247,11 +251,10 @@ def _together(spec: RunSpec, ranks: Ranks, seconds: float) -> float:
     set_train_mode(model, spec.config)
 
     def trained(steps: int) -> float:
-        began = time.monotonic()
-        for _ in range(steps):
-            _step(learner, compute, spec, batch)
-        synchronise(compute.device)
-        return time.monotonic() - began
+        with undisturbed(compute.device) as watch:
+            for _ in range(steps):
+                _step(learner, compute, spec, batch)
+        return watch.seconds
 
     trained(WARM_UP_STEPS)
     steps = max(1, int(seconds / ranks.gather(trained(1))[0]))

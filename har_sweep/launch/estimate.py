@@ -171,11 +171,11 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
     rate = next(f.images_per_second for f in found.figures if f.way == spec.choice.way)
     if rate is None:
         return None, "nothing: this machine could not be measured"
-    if spec.device == "cuda" and hardware.device_count > 1:
+    if hardware.device_count > 1 and not work.on_cluster:
         try:
             rate = measured_together(spec, ask, tell)
         except Unanswered as e:
-            return None, f"nothing: {hardware.device_count} devices could not be measured together ({e})"
+            return None, f"nothing: {hardware.device_count} processes could not be measured together ({e})"
     taught = 0.0
     if work.teacher:
         try:
@@ -187,7 +187,7 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
     here = f"{what} on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
     basis = f"{here}, not on the node" if work.on_cluster else here
     alone = Speed(1 / rate, found.evaluation_seconds, found.build_seconds)
-    return alone.beside(taught / hardware.device_count), basis
+    return alone.beside(taught / spec.devices), basis
 
 
 def _is_here(work: Work) -> bool:

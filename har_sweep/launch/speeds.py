@@ -18,7 +18,7 @@ from har_sweep.files import keep, kept, short_hash
 from har_sweep.launch.ask import Ask, Unanswered
 from har_sweep.launch.cards import any_card, take_cards
 from har_sweep.launch.terminal import Screen
-from har_sweep.spec.hardware import THREADS, cores, device_of, find_devices, logical_cores
+from har_sweep.spec.hardware import THREADS, Device, cores, device_of, find_devices, logical_cores
 from har_sweep.spec.hub import Hub
 from har_sweep.spec.precision import Choice, Figures, Measured, Way, choose, in_graphs, named, ways
 from har_sweep.spec.run_spec import RunSpec
@@ -89,7 +89,7 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
         return known
     tell()
     seconds = CHOOSING_SECONDS if len(ways) > 1 else TIMING_SECONDS
-    with any_card([device for device in find_devices() if device.kind == spec.device == "cuda"]) as (card, taken):
+    with any_card(_cards(spec)) as (card, taken):
         found: Measured = ask("measure", _uncompiled(spec), ways, seconds, card)
     if taken:  # good enough for now, and measured again when it is free
         return replace(found, disturbed=f"while {taken}")
@@ -101,7 +101,8 @@ def measured(spec: RunSpec, ways: tuple[Way, ...], ask: Ask, tell: Callable[[], 
 
 
 def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> float:
-    """Images a second that all devices of a run train together: what is kept, or else, after ``tell()``, is measured.
+    """Images a second that all devices of a run train together, or all its processes on a CPU: what is kept, or else,
+    after ``tell()``, is measured.
 
     Raises
     ------
@@ -112,8 +113,7 @@ def measured_together(spec: RunSpec, ask: Ask, tell: Callable[[], None]) -> floa
     found = kept(_folder(spec), setting, Measured)
     if found is None:
         tell()
-        cards = [device for device in find_devices() if device.kind == "cuda"][: spec.config.hardware.device_count]
-        held = take_cards(cards)
+        held = take_cards(_cards(spec)[: spec.config.hardware.device_count])
         if isinstance(held, str):
             raise Unanswered(held)
         try:
@@ -141,23 +141,28 @@ def warnings_of_several(specs: list[RunSpec], ask: Ask, screen: Screen) -> list[
 
 
 def _against_several(spec: RunSpec, ask: Ask, screen: Screen) -> str:
-    count, batch, model = spec.config.hardware.device_count, spec.config.trainer.batch_size, spec.model.timm_name
-    tell = partial(screen.progress, f"Measuring {model} on 1 and on {count} GPUs, about 15 s each", 0, 0)
+    batch, model = spec.config.trainer.batch_size, spec.model.timm_name
+    several = f"{spec.config.hardware.device_count} {'GPUs' if spec.device == 'cuda' else 'processes'}"
+    tell = partial(screen.progress, f"Measuring {model} on 1 and on {several}, about 15 s each", 0, 0)
     try:
         one = measured(on_one(spec), (spec.choice.way,), ask, tell).figures[0].images_per_second or 0.0
         rate = measured_together(spec, ask, tell)
     except Unanswered as e:
-        return f"Whether {count} GPUs train {model} faster than one could not be measured ({e})."
+        return f"Whether {several} train {model} faster than one could not be measured ({e})."
     if rate >= WORTH_ITS_DEVICES * one:
         return ""
     return (
-        f"{count} GPUs train {model} in batches of {batch} at {digits(rate)} images/s, one at {digits(one)}: take "
+        f"{several} train {model} in batches of {batch} at {digits(rate)} images/s, one at {digits(one)}: take "
         "hardware.device_count=1, or a larger trainer.batch_size."
     )
 
 
 def _has_several(spec: RunSpec) -> bool:
-    return spec.device == "cuda" and spec.slurm is None and spec.config.hardware.device_count > 1
+    return spec.slurm is None and spec.config.hardware.device_count > 1
+
+
+def _cards(spec: RunSpec) -> list[Device]:
+    return [device for device in find_devices() if device.kind == spec.device == "cuda"]
 
 
 def _uncompiled(spec: RunSpec) -> RunSpec:

@@ -57,10 +57,14 @@ class RunSpec:
         return RunPaths(Path(self.config.paths.runs) / self.run_id, self.claim)
 
     @property
+    def devices(self) -> int:
+        """That the run computes on; ranks on one CPU share it."""
+        return self.config.hardware.device_count if self.device == "cuda" else 1
+
+    @property
     def device_batch(self) -> int:
-        """Images of a full batch that a device computes at once; ranks on one CPU share it as they do the batch."""
-        devices = self.config.hardware.device_count if self.device == "cuda" else 1
-        return max(1, self.config.trainer.batch_size // devices)
+        """Images of a full batch that a device computes at once."""
+        return max(1, self.config.trainer.batch_size // self.devices)
 
     @property
     def source_size(self) -> int:
