@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -31,9 +32,10 @@ from har_sweep.device.compute import Compute, prepare_compute
 from har_sweep.device.graph import NotCapturable, StepGraph
 from har_sweep.device.ranks import Ranks
 from har_sweep.errors import RunFailure
-from har_sweep.events import tell_nobody
+from har_sweep.events import Event, Phase, Step, Tell, tell_nobody
 from har_sweep.launch import apart, calibrate, cards, gradients, local, stopwatch
 from har_sweep.launch.cards import Held, any_card, own_cards, strangers, take_cards
+from har_sweep.launch.slurm.node import Job
 from har_sweep.launch.terminal import Screen
 from har_sweep.model.teacher import drawing_apart
 from har_sweep.processes import patient_threads
@@ -314,6 +316,14 @@ def test_a_compiled_model_is_compiled_for_each_size_once_and_evaluated_so(
     assert counts[1] < counts[2] == counts[3]
 
 
+def test_a_compiled_run_says_why_its_first_steps_take_long(compiler: CompileCounter, tmp_path: Path) -> None:
+    told: list[Event] = []
+    assert execute(small_spec(tmp_path, "hardware.compile=true", "trainer.epochs=1"), told.append, Stop()).status
+    first_step = next(n for n, event in enumerate(told) if isinstance(event, Step))
+    assert compiler.frame_count
+    assert any(isinstance(event, Phase) and event.text.startswith("Compiling") for event in told[:first_step])
+
+
 def test_a_process_that_forks_runs_has_not_touched_cuda_and_its_threads_wait_patiently() -> None:
     """A child of one that has cannot use a GPU; counting the devices is enough to have. How threads wait is read when
     torch is imported."""
@@ -335,6 +345,23 @@ print(before, bad_fork_in_a_child())
     unsaid = {name: value for name, value in os.environ.items() if name not in WAITING}
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unsaid)
     assert asked.stdout.split() == ["2000", "0", "1"], asked.stderr
+
+
+def test_the_threads_of_a_slurm_job_wait_patiently_too(tmp_path: Path) -> None:
+    code = """
+import os, pickle, sys
+out = os.dup(1)  # what the job prints goes to its log
+def watch(event, of):
+    if event == "import" and of[0] == "torch":
+        os.write(out, os.environ["GOMP_SPINCOUNT"].encode())
+        os._exit(0)
+sys.addaudithook(watch)
+pickle.load(sys.stdin.buffer)()
+"""
+    job = Job(small_spec(tmp_path, "hydra/launcher=slurm"))
+    unsaid = {name: value for name, value in os.environ.items() if name not in WAITING}
+    asked = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(job), capture_output=True, env=unsaid)
+    assert asked.stdout.endswith(b"2000"), asked.stderr
 
 
 @pytest.mark.parametrize("said", [*WAITING, ""])
@@ -453,6 +480,18 @@ def test_work_apart_has_the_first_card_to_itself_while_it_lasts(
     apart.apart(look, device, "run", Path("log"), Screen())
     look()
     assert found == [*held, False, False]
+
+
+def _order_of_cards(_: Tell) -> str:
+    return os.environ["CUDA_DEVICE_ORDER"]
+
+
+def test_work_apart_counts_cards_as_the_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its first is the card that the parent holds."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    done = apart.apart(_order_of_cards, "cpu", "run", tmp_path / "log", Screen())
+    assert done
+    assert done.value == "PCI_BUS_ID"
 
 
 def test_who_else_computes_on_a_card_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

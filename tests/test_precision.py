@@ -461,6 +461,24 @@ def test_a_processor_that_is_kept_from_its_instructions_is_another_device(
     assert found.name == ("Some CPU" if not limit else f"Some CPU, ONEDNN_MAX_CPU_ISA={limit}")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("ONEDNN_MAX_CPU_ISA=AVX512", "ONEDNN_MAX_CPU_ISA=avx512_core_amx"),
+        ("ATEN_CPU_CAPABILITY=AVX2", "ATEN_CPU_CAPABILITY=avx2"),
+        ("MKL_ENABLE_INSTRUCTIONS=avx", "MKL_ENABLE_INSTRUCTIONS=AVX2"),
+    ],
+)
+def test_a_limit_that_the_libraries_would_ignore_is_refused(
+    wrong: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*right.split("="))
+    resolve_device(HardwareConfig(device="cpu"))
+    monkeypatch.setenv(*wrong.split("="))
+    with pytest.raises(InputError, match=f"{wrong} would be ignored"):
+        resolve_device(HardwareConfig(device="cpu"))
+
+
 def test_another_torch_or_machine_measures_anew(asked: Torch, draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
     ways_chosen(draft())
     hidden = replace(cpu_device(), bf16=True, instructions="avx512_bf16")  # a hypervisor hid the rest

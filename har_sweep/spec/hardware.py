@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,8 +19,17 @@ from har_sweep.errors import InputError
 from har_sweep.spec.cuda import refused_by_driver, torch_build
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which a user says how many torch computes with
-# By these a user keeps oneDNN, ATen and MKL from a processor's newer instructions.
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+_ONEDNN = (
+    "(?i)default|all|sse41|avx|avx2(_vnni(_2)?)?|avx512_core(_vnni|_bf16|_fp16|_amx(_fp16)?)?|avx10_[0-9]+(_[a-z0-9]+)*"
+)
+# By these a user keeps oneDNN, ATen and MKL from a processor's newer instructions: what they may be. Others are ignored
+# by those libraries.
+LIMITS = {
+    "ONEDNN_MAX_CPU_ISA": _ONEDNN,
+    "DNNL_MAX_CPU_ISA": _ONEDNN,
+    "ATEN_CPU_CAPABILITY": "default|avx2|avx512|vsx|zvector|sve[0-9]*",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2|AVX|AVX2(_E1)?|AVX512(_MIC)?(_E[0-9])?",
+}
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,8 @@ def resolve_device(config: HardwareConfig) -> Device:
             f"hardware.device_count={config.device_count}: this machine has {len(alike)} {kind} device(s).",
             f"Take hardware.device_count={len(alike)} or less.",
         )
+    if kind == "cpu":
+        _check_limits()
     if kind == "cpu" and (config.cpu_threads or 1) > logical_cores():
         raise InputError(
             f"hardware.cpu_threads={config.cpu_threads}: this process may use {logical_cores()} cores.",
@@ -245,6 +257,17 @@ def _check_mask() -> None:
         f"CUDA_VISIBLE_DEVICES={mask} names no GPU of this machine, which has {listed}.",
         "Name some of these, unset it to use them all, or take hardware=cpu.",
     )
+
+
+def _check_limits() -> None:
+    """Refuse what would be ignored, and named in records all the same."""
+    for name, known in LIMITS.items():
+        value = os.environ.get(name)
+        if value and not re.fullmatch(known, value):
+            raise InputError(
+                f"{name}={value} would be ignored: {value} is none of its values.",
+                f"Unset it, or take {'avx2' if name == 'ATEN_CPU_CAPABILITY' else 'AVX2'}, for example.",
+            )
 
 
 def logical_cores() -> int:
