@@ -36,6 +36,7 @@ from har_sweep.train.objective import Objective, build_objective
 EVALUATION_SHARE = 0.1  # of the time
 LEAST_SHARE = 0.5  # of the time that an image takes in a step, for one more
 LEAST_SECONDS = 0.02  # that are timed at once: several steps of a fast device
+MOST_IN_ONE = 2**28  # numbers, 1 GiB: what two images need at once grows less than a model's weights
 CLASSES = 10
 WARM_UP_STEPS = 3
 
@@ -122,11 +123,11 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
 def _take_memory(model: nn.Module) -> None:
     """For two gradients and the weights in another precision, so that no way's first gradient, which is compared with
     another's, waits for its pages: in pieces of their sizes, which fill what building the model left free here and
-    there, and in one, for whatever is larger."""
+    there, and in one, for whatever is larger; a machine may take a second to give one of its GB."""
     weights = list(model.parameters())
     pieces = [torch.empty_like(weight).zero_() for _ in range(3) for weight in weights]
     del pieces
-    torch.empty(3 * sum(weight.numel() for weight in weights)).zero_()
+    torch.empty(min(3 * sum(weight.numel() for weight in weights), MOST_IN_ONE)).zero_()
 
 
 def _timed(
