@@ -52,7 +52,8 @@ class Epoch:
 
 
 def ours(answer: Answer, place: Path, model_name: str, device: str, precision: str) -> None:
-    """First what the model multiplies for an image, then one epoch after the other."""
+    """First what the model multiplies for an image, then one epoch after the other. With a GPU, which is told of with a
+    checkpoint, and has one only when that is worth its time, it is the mean of the epochs since the last."""
     from har_sweep.cost.static import static_costs
     from har_sweep.data.dataset import Dataset
     from har_sweep.device.ranks import Ranks
@@ -71,15 +72,15 @@ def ours(answer: Answer, place: Path, model_name: str, device: str, precision: s
     session = Session.begin(spec, Dataset.read(spec.dataset_file), Ranks(), tell_nobody, Stop())
     model, compute = build_model(spec.config, spec.model, len(session.dataset.classes), session.warn), session.compute
     answer((spec.model.timm_name, static_costs(model, [3, SIZE, SIZE]).macs, spec.precision))
-    before = TrainingCost()
+    before, epochs_before = TrainingCost(), 0
 
     def on_epoch(trained: Trained) -> None:
-        nonlocal before
-        cost = trained.cost
+        nonlocal before, epochs_before
+        cost, epochs = trained.cost, trained.epoch - epochs_before
         seconds, waited = cost.seconds - before.seconds, cost.data_wait_seconds - before.data_wait_seconds
-        joules = None if cost.energy_joules is None else cost.energy_joules - (before.energy_joules or 0.0)
-        before = cost
-        answer(Epoch(spec.precision, seconds, waited / seconds, cost.peak_memory_bytes or 0, joules))
+        joules = None if cost.energy_joules is None else (cost.energy_joules - (before.energy_joules or 0.0)) / epochs
+        before, epochs_before = cost, trained.epoch
+        answer(Epoch(spec.precision, seconds / epochs, waited / seconds, cost.peak_memory_bytes or 0, joules))
 
     train(compute.place(model), session, on_epoch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,16 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import photographs
 import plain_script
 import timm_script
 import training
 import tuned_script
+from small import small_spec
+
+from har_sweep.record.record import TrainingCost
+from har_sweep.train import loop
+from har_sweep.train.checkpoint import Trained
 
 
 @pytest.fixture
@@ -63,6 +69,25 @@ def test_each_script_trains_epochs(peer: str, table: Path, monkeypatch: pytest.M
     losses = [train_epoch() for _ in range(2)]
     assert all(map(math.isfinite, losses))
     assert losses[0] != losses[1]
+
+
+def test_ours_tells_of_one_epoch_also_where_several_have_one_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, found = small_spec(tmp_path), list[object]()
+
+    def train(model: object, session: object, on_epoch: Callable[[Trained], None]) -> None:
+        on_epoch(
+            Trained(epoch=1, cost=TrainingCost(3.0, data_wait_seconds=1.0, peak_memory_bytes=7, energy_joules=9.0))
+        )
+        on_epoch(
+            Trained(epoch=4, cost=TrainingCost(9.0, data_wait_seconds=4.0, peak_memory_bytes=8, energy_joules=24.0))
+        )
+
+    monkeypatch.setattr(photographs, "planned", lambda *_: spec)
+    monkeypatch.setattr(loop, "train", train)
+    training.ours(found.append, tmp_path, "resnet18", "cpu", "fp32")
+    assert found[1:] == [training.Epoch("fp32", 3.0, 1 / 3, 7, 9.0), training.Epoch("fp32", 2.0, 0.5, 8, 5.0)]
 
 
 @pytest.mark.parametrize(("bf16", "taken", "largest"), [(0.5, "bf16", 16), (1.5, "fp32", 16), (10.0, "fp32", 2)])
