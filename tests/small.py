@@ -18,6 +18,7 @@ from har_sweep.launch.plan import plan
 from har_sweep.launch.terminal import Screen
 from har_sweep.record.folder import RunPaths, read_record
 from har_sweep.record.record import Record
+from har_sweep.spec.hardware import device_of
 from har_sweep.spec.run_spec import RunSpec
 
 # Everything timm would be asked for is given, which saves a process that imports it.
@@ -37,6 +38,11 @@ SMALL = [*ALONE, f"paths.data={IMAGES}/data", f"paths.cache={IMAGES}/cache"]
 def small_spec(folder: Path, *overrides: str) -> RunSpec:
     """A planned run of the sample, under ``folder``."""
     return plan(compose_runs([[*SMALL, f"paths.runs={folder}/runs", *overrides]]), Screen())[0].spec
+
+
+def lower_precision() -> str:
+    """In which this machine's GPU multiplies faster than in fp32: bf16, or fp16 before Ampere."""
+    return "bf16" if device_of("cuda").bf16 else "fp16"
 
 
 def command(*overrides: str) -> list[str]:

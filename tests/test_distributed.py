@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from small import small_spec, what_was_learned
+from small import lower_precision, small_spec, what_was_learned
 from torch import nn
 
 from har_sweep.config.schema import HardwareConfig
@@ -251,7 +251,8 @@ def test_two_gpus_learn_what_one_does(planned: Planned, recipe: list[str]) -> No
     alone, together = run(planned(*exact)), run(planned(*exact, *TWO))
     assert together.status == "done", together.error
     assert max(differences(alone, together)) < 1e-4
-    assert together.cost.training.energy_joules
+    counted = alone.cost.training.energy_joules, together.cost.training.energy_joules
+    assert all(counted) or counted == (None, None)  # where the driver does not count it
 
 
 def _kill_rank_1(step: Step, stop: Stop) -> None:
@@ -263,7 +264,8 @@ def _kill_rank_1(step: Step, stop: Stop) -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("compiled", ["false", "true"])
 def test_a_run_on_two_gpus_ends_with_a_killed_rank_and_goes_on(planned: Planned, compiled: str) -> None:
-    spec = planned(*TWO, "hardware.device=cuda", "hardware.precision=bf16", f"hardware.compile={compiled}")
+    precision = f"hardware.precision={lower_precision()}"
+    spec = planned(*TWO, "hardware.device=cuda", precision, f"hardware.compile={compiled}")
 
     rank_0 = get_context("spawn").Process(target=run, args=(spec, _kill_rank_1))
     rank_0.start()

@@ -24,11 +24,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, f1_score
-from small import small_spec, what_was_learned
+from small import lower_precision, small_spec, what_was_learned
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from har_sweep import measure
 from har_sweep.cost.disturbance import POLL_SECONDS, Counters, SystemCounters
+from har_sweep.cost.energy import measured_energy
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute
 from har_sweep.device.ranks import Ranks
@@ -517,6 +518,8 @@ def test_a_signal_outside_training_interrupts_at_once() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_run_on_cuda_learns_measures_and_resumes(tmp_path: Path, precision: str) -> None:
+    if (precision, lower_precision()) == ("bf16", "fp16"):
+        pytest.skip("this card does not multiply in bf16")
     cuda = ["hardware.device=cuda", f"hardware.precision={precision}", "trainer.epochs=4"]
     spec = small_spec(tmp_path, *cuda)
     interrupted = run_to(spec, 2, 1)
@@ -531,7 +534,9 @@ def test_a_run_on_cuda_learns_measures_and_resumes(tmp_path: Path, precision: st
     assert training.peak_memory_bytes
     assert inference.peak_memory_bytes
     assert training.peak_memory_bytes > inference.peak_memory_bytes
-    assert training.energy_joules
+    with measured_energy(torch.device("cuda")) as energy:
+        pass
+    assert training.energy_joules or energy.joules is None  # where the driver does not count it
 
 
 @pytest.mark.gpu
