@@ -28,6 +28,11 @@ class Thoroughness:
     most_calls: float
     pass_seconds: float
 
+    @property
+    def seconds(self) -> float:
+        """Of a run's end, about, for warming up twice, calls and passes over a split."""
+        return 2 * self.warm_up_seconds + _WINDOWS * self.window_seconds + self.pass_seconds
+
 
 _THOROUGH = Thoroughness(1.0, 0.4, math.inf, 2.0)
 _BRIEF = Thoroughness(0.0, 0.1, 10, 0.0)

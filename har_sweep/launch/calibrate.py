@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from har_sweep.cost.disturbance import CROWDED, Disturbance, Meter, Place
+from har_sweep.cost.inference import thoroughness
 from har_sweep.cost.static import costs_of
 from har_sweep.data.dataset import Dataset
 from har_sweep.device.compute import Compute, keep_freed_memory, prepare_compute
@@ -87,14 +88,14 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     Beside others that compute on the same cores threads wait for each other, and what is measured of them may be wrong
     tenfold. One thread's processor time is not, so it is what counts there, as if all threads shared it.
     """
+    began = time.monotonic()
     if spec.device == "cuda":  # this process may have been asked about another card before
         torch.cuda.set_device(card)
     compute = prepare_compute(replace(spec, choice=Choice(ways[0])), Ranks())
     threads = torch.get_num_threads()
     meter = Meter(Place(threads))
-    began = time.monotonic()
     model = compute.place(_untrained(spec, CLASSES))
-    build_seconds = time.monotonic() - began
+    once_seconds = time.monotonic() - began + thoroughness(compute.device).seconds
     if spec.device == "cpu":  # as in training from the second step on
         keep_freed_memory(compute.device)
         _take_memory(model)
@@ -106,7 +107,7 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
     def crowded(disturbed: Disturbance) -> bool:
         return spec.device == "cpu" and threads > 1 and (disturbed.share or 0.0) > CROWDED
 
-    timed = partial(_timed, model, computes, spec, seconds, build_seconds)
+    timed = partial(_timed, model, computes, spec, seconds, once_seconds)
     disturbed = meter.prospect()
     if not crowded(disturbed):
         measured = timed()
@@ -131,13 +132,13 @@ def _take_memory(model: nn.Module) -> None:
 
 
 def _timed(
-    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float, build_seconds: float
+    model: nn.Module, computes: Mapping[Way, Compute], spec: RunSpec, seconds: float, once_seconds: float
 ) -> Measured:
     figures, count = _trained(model, computes, spec, seconds)
     measured = Measured(
         figures=figures,
         evaluation_seconds=0.0,
-        build_seconds=build_seconds,
+        once_seconds=once_seconds,
         batch_size=count,
         batch_wanted=spec.device_batch,
         cpu_threads=spec.config.hardware.cpu_threads,

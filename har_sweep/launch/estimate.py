@@ -186,7 +186,7 @@ def _measured(work: Work, ask: Ask, tell: Callable[[], None]) -> Known:
     what = "its steps and its teacher" if work.teacher else "its steps"
     here = f"{what} on this machine ({device_named(spec.device)}, {spec.precision}{compiled})"
     basis = f"{here}, not on the node" if work.on_cluster else here
-    alone = Speed(1 / rate, found.evaluation_seconds, found.build_seconds)
+    alone = Speed(1 / rate, found.evaluation_seconds, found.once_seconds)
     return alone.beside(taught / spec.devices), basis
 
 

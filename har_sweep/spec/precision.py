@@ -57,12 +57,13 @@ class Figures:
 @dataclass(frozen=True)
 class Measured:
     """A model on a device, in batches of ``batch_size``, as large as there was time for up to the ``batch_wanted``,
-    with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes.
+    with ``cpu_threads`` (None: all). ``evaluation_seconds`` an image are of the way that ``choose`` takes;
+    ``once_seconds`` go into opening the device, building the model and measuring how it answers.
     ``disturbed`` says who else computed on the same device, and what was measured instead; or it is empty."""
 
     figures: tuple[Figures, ...]
     evaluation_seconds: float
-    build_seconds: float
+    once_seconds: float
     batch_size: int
     batch_wanted: int
     cpu_threads: int | None = None
