@@ -318,7 +318,8 @@ def test_a_compiled_model_is_compiled_for_each_size_once_and_evaluated_so(
 
 def test_a_compiled_run_says_why_its_first_steps_take_long(compiler: CompileCounter, tmp_path: Path) -> None:
     told: list[Event] = []
-    assert execute(small_spec(tmp_path, "hardware.compile=true", "trainer.epochs=1"), told.append, Stop()).status
+    record = execute(small_spec(tmp_path, "hardware.compile=true", "trainer.epochs=1"), told.append, Stop())
+    assert record.status == "done", record.error
     first_step = next(n for n, event in enumerate(told) if isinstance(event, Step))
     assert compiler.frame_count
     assert any(isinstance(event, Phase) and event.text.startswith("Compiling") for event in told[:first_step])

@@ -551,8 +551,23 @@ def test_what_fails_on_one_thread_leaves_all_to_the_next_question(
 
     monkeypatch.setattr(calibrate, "CROWDED", -1.0)
     monkeypatch.setattr(calibrate, "_timed", fails)
+    threads = torch.get_num_threads()
     with pytest.raises(RuntimeError):
         calibrate.measure(spec, (FP32,), 1.0)
+    assert (used, torch.get_num_threads()) == ([1], threads)
+
+
+def test_threads_that_are_named_are_of_one_question_alone(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, used = draft("fp32"), list[int]()
+    spec = replace(spec, config=replace(spec.config, hardware=replace(spec.config.hardware, cpu_threads=1)))
+
+    def timed(*_: object) -> Measured:
+        used.append(torch.get_num_threads())
+        return FASTER
+
+    monkeypatch.setattr(calibrate, "_timed", timed)
+    torch.set_num_threads(2)
+    calibrate.measure(spec, (FP32,), 1.0)
     assert (used, torch.get_num_threads()) == ([1], 2)
 
 

@@ -4,8 +4,8 @@ for which cards there are kernels."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from statistics import median
@@ -77,6 +77,17 @@ def architectures() -> list[str]:
     return torch.cuda.get_arch_list()
 
 
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Inside, a run's number of threads may be set: this process is asked about other runs, too."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_own_threads()
 def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -> Measured:
     """Train a run's model, untrained and on random pixels, each way in turn for about so many seconds in all, and
     evaluate it the way that ``choose`` takes; on a busy machine it lasts about ``PATIENCE`` times as long at most.
@@ -114,10 +125,7 @@ def measure(spec: RunSpec, ways: Sequence[Way], seconds: float, card: int = 0) -
         disturbed = meter.disturbance()
     if crowded(disturbed):
         torch.set_num_threads(1)
-        try:
-            measured = _shared(timed(), threads, f"by one thread's time, as {disturbed.text}")
-        finally:  # this process is asked about other models, too
-            torch.set_num_threads(threads)
+        measured = _shared(timed(), threads, f"by one thread's time, as {disturbed.text}")
     return measured
 
 
@@ -229,15 +237,13 @@ def _random_images(size: int, count: int, pin: bool) -> tuple[Tensor, Tensor]:
     return (images.contiguous().pin_memory(), labels.pin_memory()) if pin else (images, labels)
 
 
+@_own_threads()
 def together(spec: RunSpec, seconds: float) -> float:
     """Images a second that all devices of a run train together, or all its processes on a CPU, over about so many
     seconds."""
-    count, threads = spec.config.hardware.device_count, torch.get_num_threads()
-    try:
-        with lead(count, Stop(), partial(_follow, spec, seconds)) as ranks:
-            return _together(spec, ranks, seconds)
-    finally:  # this process is asked about other models, too
-        torch.set_num_threads(threads)
+    count = spec.config.hardware.device_count
+    with lead(count, Stop(), partial(_follow, spec, seconds)) as ranks:
+        return _together(spec, ranks, seconds)
 
 
 def _follow(spec: RunSpec, seconds: float, link: Link, stop: Stop) -> None:
